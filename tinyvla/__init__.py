@@ -1,0 +1,37 @@
+"""TinyVLA: a vision-language-action policy small enough to read, and a course that builds it.
+
+Names are imported when first used, so `import tinyvla` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tinyvla.config import PRESETS as PRESETS
+    from tinyvla.config import DataConfig as DataConfig
+    from tinyvla.config import InputError as InputError
+    from tinyvla.config import ModelConfig as ModelConfig
+    from tinyvla.config import TrainConfig as TrainConfig
+    from tinyvla.dataset import BlockFind as BlockFind
+    from tinyvla.model import TinyVLA as TinyVLA
+
+_HOMES = {
+    "PRESETS": "config",
+    "DataConfig": "config",
+    "InputError": "config",
+    "ModelConfig": "config",
+    "TrainConfig": "config",
+    "BlockFind": "dataset",
+    "TinyVLA": "model",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tinyvla' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tinyvla.{_HOMES[name]}"), name)

@@ -1,0 +1,66 @@
+"""A split as tensors on a device, cut into batches by index.
+
+Notable:
+- images stay uint8 (a quarter of the memory) until a batch is taken;
+- everything fits in memory, so there is no loader, no worker process and no collate function;
+- the order of an epoch follows from its seed and number alone, so training can be resumed anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from tinyvla.dataset import BlockFind
+from tinyvla.tokenizer import encode
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What `TinyVLA.loss` takes."""
+
+    images: Float[Tensor, "b 3 64 64"]
+    input_ids: Int64[Tensor, "b t"]
+    attention_mask: Bool[Tensor, "b t"]
+    actions: Float[Tensor, "b 2"]
+
+
+@dataclass(frozen=True)
+class TensorSplit:
+    """A `BlockFind` split, tokenized, on one device."""
+
+    images: UInt8[Tensor, "n 3 64 64"]
+    input_ids: Int64[Tensor, "n t"]
+    attention_mask: Bool[Tensor, "n t"]
+    actions: Float[Tensor, "n 2"]
+
+    @classmethod
+    def from_blockfind(cls, split: BlockFind, device: torch.device | str = "cpu") -> TensorSplit:
+        """Tokenize and move a split."""
+        input_ids, attention_mask = encode(split.instructions)
+        tensors = (torch.from_numpy(split.images), input_ids, attention_mask, torch.from_numpy(split.actions))
+        return cls(*(tensor.to(device) for tensor in tensors))
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def take(self, index: Int64[Tensor, "b"] | slice) -> Batch:
+        """The scenes at `index`, images as floats in [0, 1]."""
+        return Batch(
+            self.images[index].float() / 255, self.input_ids[index], self.attention_mask[index], self.actions[index]
+        )
+
+    def in_order(self, batch_size: int = 250) -> Iterator[Batch]:
+        """Every scene once, in order; the last batch may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self.take(slice(start, start + batch_size))
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Int64[Tensor, "n"]:
+    """The shuffled order of one epoch, the same on every device."""
+    generator = torch.Generator().manual_seed((1_000_003 * seed + epoch) % 2**63)
+    return torch.randperm(num_samples, generator=generator)

@@ -1,0 +1,337 @@
+"""The command line: `tinyvla VERB`, generated from the functions and dataclasses below by tyro.
+
+Notable:
+- a verb is a function; its arguments are the options, its docstring the help;
+- whatever the user can get wrong ends as one line on standard error and exit code 2, with nothing overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import arg
+
+from tinyvla.config import FUSION_KINDS, PRESETS, DataConfig, InputError, TrainConfig, model_config
+
+PresetName = Annotated[str, arg(help=f"Size of the policy: {', '.join(PRESETS)}.")]
+FusionName = Annotated[str | None, arg(help=f"Another fusion: {', '.join(FUSION_KINDS)}.")]
+DeviceName = Annotated[str, arg(help="auto (CUDA where there is one), cpu, cuda or mps.")]
+Checkpoint = Annotated[Path, arg(help="A checkpoint folder, or owner/name on the Hugging Face hub.")]
+JsonFlag = Annotated[bool, arg(help="Print one JSON object instead of a table.")]
+# Options of a nested dataclass without its prefix: --epochs, not --config.epochs.
+Flat = arg(name="")
+
+
+def train(
+    preset: PresetName = "minimal",
+    out: Path = Path("checkpoints"),
+    fusion: FusionName = None,
+    device: DeviceName = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    log_dir: Path = Path("logs"),
+    config: Annotated[TrainConfig, Flat] = TrainConfig(),  # noqa: B008 - frozen
+    data: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Train a policy, keep its best checkpoint in OUT/best, and judge it on the test split.
+
+    Args:
+        out: Folder for checkpoints, settings and metrics.
+        resume: Go on with the run in OUT, with the settings it was started with.
+        overwrite: Replace the run in OUT.
+        log_dir: Folder for TensorBoard logs.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    from tinyvla.batching import TensorSplit
+    from tinyvla.checkpoint import RunFolder, RunSettings
+    from tinyvla.dataset import BlockFind
+    from tinyvla.model import TinyVLA
+    from tinyvla.train import Interrupted, choose_device, fit, new_policy
+
+    settings = RunSettings(model_config(preset, fusion), config, data)
+    where = choose_device(device)
+    run = RunFolder(out)
+    if resume:
+        settings = _settings_to_resume(run, settings)
+    else:
+        run.start(settings, _versions(), overwrite)
+    train_split = BlockFind(settings.data.num_train, settings.data.train_seed)
+    if resume and run.is_complete(settings):
+        print(f"{out} is complete: {settings.train.epochs} epochs are trained")
+    else:
+        policy = new_policy(settings.model, settings.train.seed, where)
+        size = policy.num_parameters()["total"] / 1e6
+        print(
+            f"training {size:.1f} M parameters on {where}: {settings.train.epochs} epochs of {len(train_split)} scenes"
+        )
+        val_split = BlockFind(settings.data.num_val, settings.data.val_seed)
+        tensors = [TensorSplit.from_blockfind(split, where) for split in (train_split, val_split)]
+        with SummaryWriter(str(log_dir / out.resolve().name)) as writer:
+            try:
+                fit(policy, *tensors, settings.train, run, writer, on_epoch=_print_epoch)
+            except Interrupted as stopped:
+                print(f"\n{stopped}; go on with: tinyvla train --resume --out {out}", file=sys.stderr)
+                sys.exit(130)
+    best = TinyVLA.from_pretrained(run.best, device=str(where))
+    _report(best, settings.data.num_test, settings.data, as_json=False)
+    print(f"\nbest checkpoint: {run.best}\nnext: tinyvla visualize --checkpoint {run.best}")
+
+
+def _settings_to_resume(run: Any, asked: Any) -> Any:
+    """The run's own settings; asking for others at the same time is an error, not a silent choice."""
+    saved = run.settings()
+    if asked.model not in (saved.model, model_config("minimal")):
+        raise InputError("--resume goes on with the saved model; leave out --preset and --fusion, or use another --out")
+    for kind, default in (("train", TrainConfig()), ("data", DataConfig())):
+        for field in fields(default):
+            want, have = (getattr(getattr(s, kind), field.name) for s in (asked, saved))
+            if want not in (have, getattr(default, field.name)):
+                raise InputError(f"--resume goes on with {field.name} {have}; {want} needs a new run in another --out")
+    return saved
+
+
+def _print_epoch(record: dict[str, Any]) -> None:
+    from tqdm.auto import tqdm
+
+    tqdm.write(
+        f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
+        f"L2 {record['l2_error']:.4f}  direction {record['direction_accuracy']:.1%}"
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "numpy", "tinyvla")}
+
+
+def _report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
+    from tinyvla.dataset import BlockFind
+    from tinyvla.evaluate import evaluate as evaluate_policy
+
+    split = BlockFind(num_samples, data.test_seed)
+    report = evaluate_policy(policy, split, BlockFind(data.num_train, data.train_seed))
+    print(json.dumps(report.to_dict()) if as_json else "\n" + report.table())
+
+
+def _load(checkpoint: Path, device: str) -> Any:
+    from tinyvla.model import TinyVLA
+    from tinyvla.train import choose_device
+
+    return TinyVLA.from_pretrained(checkpoint, device=str(choose_device(device)))
+
+
+def evaluate(
+    checkpoint: Checkpoint = Path("checkpoints/best"),
+    num_samples: int = 1_000,
+    device: DeviceName = "auto",
+    json: JsonFlag = False,
+) -> None:
+    """Judge a policy on the test split, beside floors and the instruction swap.
+
+    Args:
+        num_samples: Test scenes.
+    """
+    _report(_load(checkpoint, device), num_samples, DataConfig(), as_json=json)
+
+
+def visualize(
+    checkpoint: Checkpoint = Path("checkpoints/best"),
+    out: Path = Path("predictions.png"),
+    num_samples: int = 12,
+    seed: int = DataConfig().test_seed,
+    device: DeviceName = "auto",
+) -> None:
+    """Write a picture of scenes with the true and the predicted arrows.
+
+    Args:
+        out: Where to write the picture.
+        num_samples: Scenes in the picture, at most 64.
+        seed: Seed of the scenes; the default shows the test split's first ones.
+    """
+    from tinyvla.dataset import BlockFind
+
+    if not 1 <= num_samples <= 64:
+        raise InputError(f"--num-samples is {num_samples}; a picture holds 1 to 64 scenes")
+    policy = _load(checkpoint, device)
+    _use_file_backend()
+    from tinyvla.plots import plot_predictions
+
+    split = BlockFind(num_samples, seed)
+    fig, _ = plot_predictions(split, policy.predict(split.images, split.instructions).numpy())
+    _save_figure(fig, out)
+
+
+def sample(out: Path = Path("sample_visualization.png"), seed: int = 42, index: int = 0) -> None:
+    """Write a picture of one scene: its blocks, instruction and true arrow.
+
+    Args:
+        out: Where to write the picture.
+        seed: Seed of the split; 42 is the training split.
+        index: Which of its scenes.
+    """
+    from tinyvla.dataset import BlockFind
+
+    if index < 0:
+        raise InputError(f"--index is {index}; it must not be negative")
+    _use_file_backend()
+    from tinyvla.plots import plot_sample
+
+    chosen = BlockFind(max(index + 1, DataConfig().num_train), seed)[index]
+    fig, _ = plot_sample(chosen)
+    _save_figure(fig, out)
+    dx, dy = chosen.action
+    print(f"{chosen.instruction}: dx {dx:+.3f}, dy {dy:+.3f}; blocks: {', '.join(sorted(chosen.colors))}")
+
+
+def _use_file_backend() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def _save_figure(fig: Any, path: Path) -> None:
+    fig.savefig(path, dpi=150)
+    print(f"wrote {path}")
+
+
+def demo(
+    checkpoint: Checkpoint = Path("checkpoints/best"),
+    scene_seed: int = 0,
+    picture: Path = Path("demo.png"),
+    device: DeviceName = "auto",
+) -> None:
+    """Talk to a policy: type an instruction, get dx, dy, the angle and a picture. An empty line ends it.
+
+    Args:
+        scene_seed: Seed of the scene; `new` while running draws the next one.
+        picture: Where each answer's picture is written.
+    """
+    from tinyvla.demo import run_demo
+
+    policy = _load(checkpoint, device)
+    _use_file_backend()
+    run_demo(policy, scene_seed, picture)
+
+
+def doctor(device: DeviceName = "auto") -> None:
+    """Check this machine: versions, CUDA, disk, 20 real training steps, and how long each preset would take."""
+    from tinyvla.doctor import run_doctor
+
+    if not run_doctor(device):
+        sys.exit(1)
+
+
+def info(
+    preset: Annotated[str | None, arg(help=f"A preset: {', '.join(PRESETS)}; all of them if none is named.")] = None,
+    checkpoint: Annotated[Path | None, arg(help="A checkpoint folder instead.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Count the parameters of each component."""
+    import torch
+
+    from tinyvla.model import TinyVLA
+
+    if preset and checkpoint:
+        raise InputError("give --preset or --checkpoint, not both")
+    counts: dict[str, dict[str, int]] = {}
+    if checkpoint:
+        counts[str(checkpoint)] = _load(checkpoint, "cpu").num_parameters()
+    else:
+        with torch.device("meta"):  # shapes without memory
+            for name in [preset] if preset else PRESETS:
+                counts[name] = TinyVLA(model_config(name)).num_parameters()
+    if json:
+        print(_as_json(counts if len(counts) > 1 else next(iter(counts.values()))))
+        return
+    for name, parts in counts.items():
+        print(f"{name}")
+        for part, number in parts.items():
+            print(f"  {part:18}{number:>13,}{number / parts['total']:>8.1%}")
+        print()
+    rows = PRESETS["minimal"].language.vocab_size
+    print(f"token embedding: one row for each of DistilBERT's {rows:,} word pieces, of which BlockFind uses 11")
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value)
+
+
+def bench(
+    preset: PresetName = "minimal",
+    seeds: int = 5,
+    device: DeviceName = "auto",
+    max_steps: int = 1_000,
+    out: Path | None = None,
+    config: Annotated[TrainConfig, Flat] = TrainConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Measure the time to 95 % direction accuracy on the validation split, and the time per step.
+
+    Args:
+        seeds: Runs, with seeds SEED, SEED + 1, ...
+        max_steps: A run that needs more has failed.
+        out: Where to write the figures; results/bench_PRESET_DEVICE.json unless told.
+    """
+    from tinyvla.bench import bench as run_bench
+    from tinyvla.train import choose_device
+
+    if seeds < 1 or max_steps < 1:
+        raise InputError("--seeds and --max-steps must be at least 1")
+    where = choose_device(device)
+    result = run_bench(model_config(preset), config, where, seeds, max_steps)
+    out = out or Path("results") / f"bench_{preset}_{where.type}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = f"tinyvla bench --preset {preset} --seeds {seeds} --device {where.type}"
+    out.write_text(json.dumps({"command": command, "preset": preset, **result}, indent=2) + "\n", encoding="utf-8")
+    machine = result["machine"]
+    print(f"{preset} on {machine['device']}, {machine['cpu_threads']} CPU threads, torch {machine['torch']}")
+    print(f"{result['reached']} of {seeds} seeds reached {result['target_direction_accuracy']:.0%}")
+    print(f"{'':24}{'min':>9}{'median':>9}{'max':>9}")
+    for name, key in (("seconds of training", "seconds"), ("steps", "steps"), ("seconds per step", "seconds_per_step")):
+        row = result[key]
+        print(f"{name:24}" + "".join(f"{row[k]:>9.3f}" for k in ("min", "median", "max")))
+    print(
+        f"apart: data {result['data_seconds']:.2f} s, two warm-up steps and a validation {result['warmup_seconds']:.2f} s"
+    )
+    print(f"wrote {out}")
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "visualize": visualize,
+    "sample": sample,
+    "demo": demo,
+    "doctor": doctor,
+    "info": info,
+    "bench": bench,
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one verb. Exit code 2 and one line on standard error when the input is at fault."""
+    argv = sys.argv[1:] if argv is None else argv
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+            raise InputError(f"unknown verb {argv[0]!r}; choose from {', '.join(VERBS)}")
+        tyro.extras.subcommand_cli_from_dict(VERBS, prog="tinyvla", description="TinyVLA", args=argv or ["--help"])
+    except InputError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"tinyvla: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

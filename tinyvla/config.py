@@ -1,0 +1,244 @@
+"""Every hyperparameter of TinyVLA, as frozen dataclasses, and the presets built from them.
+
+Notable:
+- one dataclass per component; a number that follows from others is a property, never a stored field;
+- `__post_init__` refuses what cannot work and says what would;
+- `PRESETS` names four sizes; `tinyvla info` counts their parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FusionKind = Literal["cross-attention", "pool-add"]
+FUSION_KINDS: tuple[str, ...] = typing.get_args(FusionKind)
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message says what was wrong and what is allowed."""
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+def _check_positive(config: Any, *names: str) -> None:
+    """Refuse values below one, naming the field."""
+    for name in names:
+        value = getattr(config, name)
+        _check(value >= 1, f"{type(config).__name__}.{name} is {value}; it must be at least 1")
+
+
+def _check_heads(config: Any) -> None:
+    _check(
+        config.embed_dim % config.num_heads == 0,
+        f"{type(config).__name__}: embed_dim {config.embed_dim} is not divisible by num_heads "
+        f"{config.num_heads}; choose num_heads among the divisors of {config.embed_dim}",
+    )
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Shape of the vision transformer (`tinyvla.vision.TinyViT`)."""
+
+    image_size: int = 64
+    """Side of the square input image, in pixels."""
+    patch_size: int = 8
+    """Side of a patch, in pixels."""
+    num_channels: int = 3
+    embed_dim: int = 192
+    num_layers: int = 4
+    num_heads: int = 3
+    mlp_ratio: int = 4
+    """Hidden width of a block's MLP, in multiples of `embed_dim`."""
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            self, "image_size", "patch_size", "num_channels", "embed_dim", "num_layers", "num_heads", "mlp_ratio"
+        )
+        _check(
+            self.image_size % self.patch_size == 0,
+            f"VisionConfig: image_size {self.image_size} is not divisible by patch_size {self.patch_size}",
+        )
+        _check(
+            self.embed_dim % 4 == 0,
+            f"VisionConfig: embed_dim {self.embed_dim} is not divisible by 4, which the 2-D sine-cosine positions need",
+        )
+        _check_heads(self)
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Patches plus the CLS token."""
+        return self.grid_size**2 + 1
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Shape of the causal language model (`tinyvla.language.TinyLanguageModel`)."""
+
+    vocab_size: int = 30_522
+    """Rows of the embedding: DistilBERT's vocabulary, so that ids and real checkpoints fit."""
+    max_length: int = 32
+    """Longest instruction, in tokens, [CLS] and [SEP] included."""
+    embed_dim: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "vocab_size", "max_length", "embed_dim", "num_layers", "num_heads", "mlp_ratio")
+        _check(
+            self.embed_dim % 2 == 0,
+            f"LanguageConfig: embed_dim {self.embed_dim} is odd; the sine-cosine positions need an even width",
+        )
+        _check_heads(self)
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How vision tokens and the instruction become one feature (`tinyvla.fusion`)."""
+
+    kind: FusionKind = "cross-attention"
+    embed_dim: int = 256
+    num_heads: int = 4
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "embed_dim", "num_heads")
+        _check(
+            self.kind in FUSION_KINDS,
+            f"unknown fusion {self.kind!r}; choose from {', '.join(FUSION_KINDS)}",
+        )
+        _check_heads(self)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The action head (`tinyvla.heads`)."""
+
+    action_dim: int = 2
+    hidden_dim: int = 256
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "action_dim", "hidden_dim")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole `tinyvla.TinyVLA`."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dictionaries, as written to `config.json`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: a key is unknown or a value is refused by its dataclass.
+        """
+        parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(parts))
+        _check(not unknown, f"config.json holds unknown keys {unknown}; a TinyVLA's keys are {sorted(parts)}")
+        try:
+            return cls(**{name: parts[name](**values.get(name, {})) for name in parts})  # type: ignore[misc]
+        except TypeError as error:
+            raise InputError(f"config.json does not describe a TinyVLA: {error}") from None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Sizes and seeds of the three BlockFind splits."""
+
+    num_train: int = 8_000
+    num_val: int = 1_000
+    num_test: int = 1_000
+    train_seed: int = 42
+    val_seed: int = 43
+    test_seed: int = 44
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "num_train", "num_val", "num_test")
+        seeds = {self.train_seed, self.val_seed, self.test_seed}
+        _check(len(seeds) == 3, "train_seed, val_seed and test_seed must differ, or the splits share their scenes")
+        _check(all(0 <= s < 2**32 for s in seeds), "data seeds must lie between 0 and 2**32 - 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the policy is trained: AdamW on the mean squared error."""
+
+    epochs: int = 20
+    """Passes over the training split; 2 are enough for 95 %, 20 for 99 %."""
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    """Applied to matrices; embeddings, biases and norms are left alone."""
+    beta1: float = 0.9
+    beta2: float = 0.99
+    warmup_steps: int = 100
+    """Steps in which the learning rate climbs from zero, at most a quarter of all steps."""
+    decay_fraction: float = 0.5
+    """Last share of the steps, in which the learning rate falls linearly to zero."""
+    grad_clip: float = 1.0
+    """Largest gradient norm; longer gradients are scaled down to it."""
+    seed: int = 0
+    """Decides the initial weights and the order of the scenes."""
+    checkpoint_every: int = 5
+    """Epochs between kept checkpoints (`epoch_005`, `epoch_010`, ...)."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "epochs", "batch_size", "checkpoint_every")
+        _check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive (try 3e-4)")
+        _check(self.grad_clip > 0, f"grad_clip is {self.grad_clip}; it must be positive (try 1.0)")
+        _check(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; it must not be negative")
+        _check(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; it must not be negative")
+        _check(0 <= self.decay_fraction <= 1, f"decay_fraction is {self.decay_fraction}; it must lie in [0, 1]")
+        _check(0 <= self.seed < 2**63, f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
+
+
+def _preset(vision: tuple[int, int, int], language: tuple[int, int, int], fusion_dim: int) -> ModelConfig:
+    """Towers as (embed_dim, num_layers, num_heads); the fusion has the language model's heads."""
+    return ModelConfig(
+        VisionConfig(embed_dim=vision[0], num_layers=vision[1], num_heads=vision[2]),
+        LanguageConfig(embed_dim=language[0], num_layers=language[1], num_heads=language[2]),
+        FusionConfig(embed_dim=fusion_dim, num_heads=language[2]),
+        HeadConfig(hidden_dim=fusion_dim),
+    )
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "nano": _preset(vision=(96, 2, 3), language=(128, 2, 4), fusion_dim=128),
+    "minimal": _preset(vision=(192, 4, 3), language=(256, 4, 4), fusion_dim=256),
+    "medium": _preset(vision=(512, 10, 8), language=(640, 10, 10), fusion_dim=640),
+    # The vision tower is SmolVLA's (768 x 12) and so is the language width (960). SmolVLA uses 16 language layers and
+    # spends about 100 M parameters on an action expert that TinyVLA does not have; here they are language layers.
+    "smolvla_like": _preset(vision=(768, 12, 12), language=(960, 30, 15), fusion_dim=960),
+}
+
+
+def model_config(preset: str, fusion: str | None = None) -> ModelConfig:
+    """The configuration of a preset, with another fusion if one is named.
+
+    Raises:
+        InputError: the preset or the fusion is unknown; the message lists the known ones.
+    """
+    _check(preset in PRESETS, f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    if fusion is None:
+        return config
+    return dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, kind=fusion))

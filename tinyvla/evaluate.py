@@ -1,0 +1,196 @@
+"""Metrics, floors and grounding tests: is it right, would something stupid be as right, does it listen?
+
+Notable:
+- every share comes with its 95 % Wilson interval;
+- floors are policies that lack something (the image, the words, both): a number means little until it beats them;
+- the instruction swap keeps the image and names another block in it: a policy that ignores words scores zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+
+from tinyvla.batching import TensorSplit
+from tinyvla.dataset import BlockFind, directions
+from tinyvla.model import TinyVLA
+
+DIRECTION_COSINE = 0.8
+"""A prediction counts as the right direction when its cosine with the label exceeds this (about 37 degrees)."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well predicted actions match the labels."""
+
+    l2_error: float
+    """Mean Euclidean distance; 1.0 for a policy that always answers (0, 0)."""
+    direction_accuracy: float
+    """Share with cosine similarity above 0.8."""
+    within_10_degrees: float
+    """Share within 10 degrees of the label."""
+    mean_angular_error: float
+    """Degrees."""
+    num_samples: int
+
+    @classmethod
+    def of(cls, predicted: Float[Tensor, "n 2"], actions: Float[Tensor, "n 2"]) -> Metrics:
+        """Compare predictions with labels."""
+        cosine = F.cosine_similarity(predicted.double(), actions.double(), dim=1)
+        degrees = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+        return cls(
+            l2_error=(predicted.double() - actions.double()).norm(dim=1).mean().item(),
+            direction_accuracy=(cosine > DIRECTION_COSINE).double().mean().item(),
+            within_10_degrees=(degrees <= 10).double().mean().item(),
+            mean_angular_error=degrees.mean().item(),
+            num_samples=len(actions),
+        )
+
+
+def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % confidence interval of a share seen in `n` trials (Wilson 1927, https://doi.org/10.2307/2276774).
+
+    Unlike share +- 1.96 standard errors, it stays inside [0, 1] and is honest at 0 % and 100 %.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@torch.no_grad()
+def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n 2"]:
+    """Actions for every scene, on the CPU."""
+    was_training = policy.training
+    policy.eval()
+    actions = [policy(b.images, b.input_ids, b.attention_mask) for b in split.in_order()]
+    policy.train(was_training)
+    return torch.cat(actions).float().cpu()
+
+
+@torch.no_grad()
+def validation_loss(policy: TinyVLA, split: TensorSplit) -> tuple[float, Metrics]:
+    """Mean training loss over a split, and its metrics."""
+    predicted = predict_split(policy, split)
+    actions = split.actions.cpu()
+    return F.mse_loss(predicted, actions).item(), Metrics.of(predicted, actions)
+
+
+def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
+    """Share of scenes in which naming another present block turns the arrow to that block, and their number.
+
+    Only scenes where the two blocks lie in clearly different directions count (cosine at most 0.8): elsewhere a policy
+    that ignores the words would be right by luck.
+    """
+    swapped = split.retargeted()
+    apart = (split.actions * swapped.actions).sum(axis=1) <= DIRECTION_COSINE
+    if not apart.any():
+        return 0.0, 0
+    scenes = BlockFind.from_blocks(swapped.cells[apart], swapped.colors[apart])
+    predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.device))
+    return Metrics.of(predicted, torch.from_numpy(scenes.actions)).direction_accuracy, int(apart.sum())
+
+
+def constant_floor(train: BlockFind, split: BlockFind) -> Float32[np.ndarray, "n 2"]:
+    """Neither image nor words: the mean training action, always."""
+    return np.tile(train.actions.mean(axis=0), (len(split), 1))
+
+
+def language_only_floor(train: BlockFind, split: BlockFind) -> Float32[np.ndarray, "n 2"]:
+    """Words without the image: the mean training action of each colour, the best that squared error allows."""
+    by_color: dict[int, list[np.ndarray]] = defaultdict(list)
+    for color, action in zip(train.colors[:, 0], train.actions, strict=True):
+        by_color[int(color)].append(action)
+    mean = train.actions.mean(axis=0)
+    rows = [np.mean(by_color[int(c)], axis=0) if int(c) in by_color else mean for c in split.colors[:, 0]]
+    return np.stack(rows).astype(np.float32)
+
+
+def vision_only_floor(split: BlockFind) -> Float32[np.ndarray, "n 2"]:
+    """The image without words: the mean of the arrows to all blocks, the best that squared error allows."""
+    present: Bool[np.ndarray, "n b"] = split.cells >= 0
+    arrows = directions(split.cells) * present[..., None]
+    return (arrows.sum(axis=1) / present.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def floors(policy: TinyVLA, train: BlockFind, split: BlockFind) -> dict[str, Metrics]:
+    """What can be had without looking, without listening, or without either.
+
+    The first three are the best possible under squared error, computed and not trained; "shuffled instruction" is the
+    policy itself, told each scene's neighbour's sentence.
+    """
+    actions = torch.from_numpy(split.actions)
+    computed = {
+        "constant action": constant_floor(train, split),
+        "language only": language_only_floor(train, split),
+        "vision only": vision_only_floor(split),
+    }
+    metrics = {name: Metrics.of(torch.from_numpy(predicted), actions) for name, predicted in computed.items()}
+    tensors = TensorSplit.from_blockfind(split, policy.device)
+    shuffled = TensorSplit(
+        tensors.images, tensors.input_ids.roll(1, dims=0), tensors.attention_mask.roll(1, dims=0), tensors.actions
+    )
+    return {**metrics, "shuffled instruction": Metrics.of(predict_split(policy, shuffled), actions)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `tinyvla evaluate` says about a policy."""
+
+    policy: Metrics
+    swap_accuracy: float
+    num_swaps: int
+    floors: dict[str, Metrics]
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat object with intervals, floors nested, as `--json` prints it."""
+        shares = ("direction_accuracy", "within_10_degrees")
+        intervals = {f"{s}_interval": wilson_interval(getattr(self.policy, s), self.policy.num_samples) for s in shares}
+        return {
+            **asdict(self.policy),
+            **intervals,
+            "swap_accuracy": self.swap_accuracy,
+            "swap_accuracy_interval": wilson_interval(self.swap_accuracy, self.num_swaps),
+            "num_swaps": self.num_swaps,
+            "floors": {name: asdict(metrics) for name, metrics in self.floors.items()},
+        }
+
+    def table(self) -> str:
+        """A table for the terminal: the policy, then the floors, then the swap."""
+        head = f"{'':22}{'L2 error':>10}{'direction (cos > 0.8)':>25}{'within 10 degrees':>23}"
+        rows = [_row("this policy", self.policy)] + [_row(name, metrics) for name, metrics in self.floors.items()]
+        low, high = wilson_interval(self.swap_accuracy, self.num_swaps)
+        swap = f"instruction swap: {self.swap_accuracy:.1%} [{low:.1%}, {high:.1%}] of {self.num_swaps} scenes follow the new words"
+        rule = "-" * len(head)
+        note = f"{self.policy.num_samples} scenes; 95 % Wilson intervals in brackets"
+        return "\n".join([head, rule, rows[0], rule, *rows[1:], rule, swap, note])
+
+
+def _row(name: str, metrics: Metrics) -> str:
+    def share(value: float) -> str:
+        low, high = wilson_interval(value, metrics.num_samples)
+        return f"{value:6.1%} [{low:.1%}, {high:.1%}]"
+
+    return f"{name:22}{metrics.l2_error:>10.4f}{share(metrics.direction_accuracy):>25}{share(metrics.within_10_degrees):>23}"
+
+
+def evaluate(policy: TinyVLA, split: BlockFind, train: BlockFind) -> Report:
+    """Metrics, instruction swap and floors of a policy.
+
+    Args:
+        split: the scenes to judge it on.
+        train: the scenes that the constant and language-only floors may learn from.
+    """
+    tensors = TensorSplit.from_blockfind(split, policy.device)
+    metrics = Metrics.of(predict_split(policy, tensors), tensors.actions.cpu())
+    swap, num_swaps = swap_accuracy(policy, split)
+    return Report(metrics, swap, num_swaps, floors(policy, train, split))

@@ -1,0 +1,65 @@
+"""TinyLanguageModel: a causal transformer over the instruction's tokens.
+
+Notable:
+- token embeddings start at std 1.0, the scale of the sine-cosine positions; at 0.02 the words are drowned and the
+  policy learns to ignore them;
+- it returns hidden states, not logits: nothing here predicts the next word;
+- `sentence` averages the states of the real tokens. The last token has seen every word too, but only through
+  attention that starts at zero: reading it alone learns more slowly and sometimes not at all;
+- a batch holds few distinct instructions, so each one is encoded once.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tinyvla.config import LanguageConfig
+from tinyvla.layers import Block
+from tinyvla.vision import sincos_positions
+
+
+def causal_mask(attention_mask: Bool[Tensor, "b t"]) -> Bool[Tensor, "b 1 t t"]:
+    """True where a token may look: at itself and at earlier tokens that are not padding."""
+    length = attention_mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()
+    return earlier & attention_mask[:, None, None, :]
+
+
+class TinyLanguageModel(nn.Module):
+    """Causal transformer; maps token ids to one state per token."""
+
+    positions: Tensor
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        positions = sincos_positions(torch.arange(config.max_length).float(), config.embed_dim, 10_000.0)
+        self.register_buffer("positions", positions, persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Token embeddings plus positions."""
+        return self.token_embedding(input_ids) + self.positions[: input_ids.shape[1]]
+
+    def forward(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Encode token ids; `attention_mask` is True on real tokens, False on padding."""
+        x = self.embed(input_ids)
+        allowed = causal_mask(attention_mask)
+        for block in self.blocks:
+            x = block(x, allowed)
+        return self.norm(x)
+
+    def sentence(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """One vector per instruction: the mean state of its real tokens. Each distinct instruction is encoded once."""
+        rows = torch.cat([input_ids, attention_mask.to(input_ids.dtype)], dim=1)
+        distinct, index = rows.unique(dim=0, return_inverse=True)
+        ids, mask = distinct.chunk(2, dim=1)
+        real = mask.bool()
+        hidden = self(ids, real) * real[..., None]
+        return (hidden.sum(dim=1) / real.sum(dim=1, keepdim=True))[index]

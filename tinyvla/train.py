@@ -1,0 +1,243 @@
+"""The training loop: AdamW, warm-up, clipping, validation, checkpoints, resume, TensorBoard.
+
+Notable:
+- `fit` is the whole loop, and works on tensors alone; give it a `RunFolder` and it also writes checkpoints and resumes;
+- the learning rate climbs, holds, and falls linearly to zero over the last half, so that a run of 2 epochs ends as
+  settled as one of 20;
+- nothing depends on hidden random state: a run that is killed and resumed gives the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from tinyvla.batching import Batch, TensorSplit, epoch_order
+from tinyvla.checkpoint import Progress, RunFolder
+from tinyvla.config import InputError, ModelConfig, TrainConfig
+from tinyvla.evaluate import validation_loss
+from tinyvla.model import TinyVLA
+
+
+class DivergedError(InputError):
+    """The loss is NaN or infinite."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C arrived; the run's state has been saved."""
+
+
+class ScalarWriter(Protocol):
+    """The part of TensorBoard's `SummaryWriter` that `fit` uses."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
+        """Log one number."""
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = name.split(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"unknown device {name!r}; choose from auto, cpu, cuda, mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r} was asked for, but torch sees no CUDA GPU; use --device cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {name!r} was asked for, but torch sees no Apple GPU; use --device cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def new_policy(config: ModelConfig, seed: int, device: torch.device | str = "cpu") -> TinyVLA:
+    """A policy with initial weights decided by `seed`, the same on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TinyVLA(config).to(device)
+
+
+def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
+    """The learning rate of a step: linear warm-up, constant, linear decay to zero."""
+    warmup = min(config.warmup_steps, total_steps // 4)
+    decay = config.decay_fraction * total_steps
+    climb = (step + 1) / warmup if step < warmup else 1.0
+    fall = (total_steps - step) / decay if total_steps - step < decay else 1.0
+    return config.learning_rate * min(climb, fall)
+
+
+def make_optimizer(policy: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves embeddings, biases and norms alone."""
+    embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in policy.parameters():
+        groups[parameter.ndim == 2 and id(parameter) not in embeddings].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": groups[True], "weight_decay": config.weight_decay},
+            {"params": groups[False], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+
+
+def train_step(policy: TinyVLA, optimizer: torch.optim.Optimizer, batch: Batch, grad_clip: float) -> Tensor:
+    """One step of gradient descent; returns the loss before it."""
+    loss = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)
+    optimizer.step()
+    return loss.detach()
+
+
+def fit(
+    policy: TinyVLA,
+    train: TensorSplit,
+    val: TensorSplit,
+    config: TrainConfig,
+    run: RunFolder | None = None,
+    writer: ScalarWriter | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    progress_bar: bool = True,
+) -> list[dict[str, Any]]:
+    """Train a policy in place.
+
+    Args:
+        train, val: on the policy's device.
+        run: where to keep checkpoints; training goes on from what is saved there.
+        writer: gets scalars for TensorBoard.
+        on_epoch: called with each epoch's record.
+
+    Returns:
+        One record per epoch: epoch, step, train_loss, val_loss and the validation metrics.
+
+    Raises:
+        DivergedError: the loss is not finite. Nothing of the step is kept.
+        Interrupted: Ctrl-C during a run with a folder; its state has been saved.
+    """
+    optimizer = make_optimizer(policy, config)
+    progress = run.load_state(policy, optimizer) if run else Progress()
+    steps_per_epoch = math.ceil(len(train) / config.batch_size)
+    total = config.epochs * steps_per_epoch
+    # A kill between two writes can leave a record of an epoch that is about to be trained again.
+    records = [r for r in run.records() if r["step"] <= progress.step] if run else []
+    policy.train()
+    bar = tqdm(total=total, initial=progress.step, unit="step", disable=not progress_bar, leave=False)
+    with bar, _interrupts_noted(enabled=run is not None) as interrupted:
+        while progress.step < total:
+            epoch, offset = divmod(progress.step, steps_per_epoch)
+            bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
+            order = epoch_order(len(train), config.seed, epoch).to(train.images.device)
+            for index in order.split(config.batch_size)[offset:]:
+                rate = learning_rate_at(progress.step, total, config)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss = train_step(policy, optimizer, train.take(index), config.grad_clip).item()
+                _check_finite(loss, progress.step, config)
+                progress.step += 1
+                progress.loss_sum += loss
+                bar.update()
+                bar.set_postfix(_postfix(loss, records), refresh=False)
+                if writer and progress.step % 10 == 0:
+                    writer.add_scalar("train/loss", loss, progress.step)
+                    writer.add_scalar("train/learning_rate", rate, progress.step)
+                if interrupted() and run:
+                    run.save_state(policy, optimizer, progress)
+                    raise Interrupted(f"stopped at step {progress.step} of {total}")
+            record = _end_epoch(policy, val, progress, steps_per_epoch, config)
+            records.append(record)
+            if run:
+                _save(run, policy, optimizer, progress, records, config)
+            if writer:
+                for name in ("val_loss", "l2_error", "direction_accuracy", "within_10_degrees"):
+                    writer.add_scalar(f"val/{name.removeprefix('val_')}", record[name], progress.step)
+            if on_epoch:
+                on_epoch(record)
+    if run:
+        run.finish()
+    return records
+
+
+def _end_epoch(
+    policy: TinyVLA, val: TensorSplit, progress: Progress, steps_per_epoch: int, config: TrainConfig
+) -> dict[str, Any]:
+    """Validate; the record says what came out."""
+    val_loss, metrics = validation_loss(policy, val)
+    _check_finite(val_loss, progress.step, config)
+    record = {
+        "epoch": progress.step // steps_per_epoch,
+        "step": progress.step,
+        "train_loss": progress.loss_sum / steps_per_epoch,
+        "val_loss": val_loss,
+        **asdict(metrics),
+    }
+    progress.loss_sum = 0.0
+    return record
+
+
+def _save(
+    run: RunFolder,
+    policy: TinyVLA,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    records: list[dict[str, Any]],
+    config: TrainConfig,
+) -> None:
+    """Write the epoch's files, the resume state last: a kill before it repeats the epoch and writes them again."""
+    record = records[-1]
+    if record["val_loss"] <= progress.best_loss:
+        progress.best_loss = record["val_loss"]
+        run.save_checkpoint(policy, "best")
+    if record["epoch"] % config.checkpoint_every == 0:
+        run.save_checkpoint(policy, f"epoch_{record['epoch']:03d}")
+    run.write_records(records)
+    run.save_state(policy, optimizer, progress)
+
+
+def _postfix(loss: float, records: list[dict[str, Any]]) -> dict[str, str]:
+    shown = {"loss": f"{loss:.4f}"}
+    return {**shown, "direction": f"{records[-1]['direction_accuracy']:.1%}"} if records else shown
+
+
+def _check_finite(loss: float, step: int, config: TrainConfig) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} at step {step}: training diverged, nothing was saved. Try a lower --learning-rate "
+            f"(now {config.learning_rate:g}; 1e-4 to 1e-3 work) or a longer --warmup-steps (now {config.warmup_steps})"
+        )
+
+
+@contextmanager
+def _interrupts_noted(enabled: bool) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag that is read between steps, so that no step is torn; the second one kills."""
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    noted = threading.Event()
+
+    def note(signum: int, frame: Any) -> None:
+        noted.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
