@@ -12,6 +12,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -64,7 +65,7 @@ def time_to_target(
     max_steps: int,
     check_every: int = 10,
 ) -> dict[str, Any]:
-    """Train until the validation split reaches `TARGET`, looking every `check_every` steps; the clock stops meanwhile."""
+    """Train until validation reaches `TARGET`, looking every `check_every` steps; the clock stops meanwhile."""
     device = train.images.device
     policy = new_policy(model_config, config.seed, device)
     optimizer = make_optimizer(policy, config)
@@ -134,8 +135,9 @@ def bench(
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: Sequence[int | float]) -> dict[str, float]:
     """Minimum, median, maximum, mean and standard deviation."""
+    values = [float(value) for value in values]
     return {
         "min": min(values),
         "median": statistics.median(values),

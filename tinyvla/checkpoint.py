@@ -98,7 +98,8 @@ class RunFolder:
             raise InputError(f"{self.path} is a file; --out must name a folder")
         if self._config.exists() and not overwrite:
             raise InputError(
-                f"{self.path} holds a run already; go on with --resume, replace it with --overwrite, or choose another --out"
+                f"{self.path} holds a run already; go on with --resume, replace it with --overwrite, "
+                "or choose another --out"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         if self._config.exists():

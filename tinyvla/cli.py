@@ -73,10 +73,10 @@ def train(
             f"training {size:.1f} M parameters on {where}: {settings.train.epochs} epochs of {len(train_split)} scenes"
         )
         val_split = BlockFind(settings.data.num_val, settings.data.val_seed)
-        tensors = [TensorSplit.from_blockfind(split, where) for split in (train_split, val_split)]
+        train_tensors, val_tensors = (TensorSplit.from_blockfind(s, where) for s in (train_split, val_split))
         with SummaryWriter(str(log_dir / out.resolve().name)) as writer:
             try:
-                fit(policy, *tensors, settings.train, run, writer, on_epoch=_print_epoch)
+                fit(policy, train_tensors, val_tensors, settings.train, run, writer, on_epoch=_print_epoch)
             except Interrupted as stopped:
                 print(f"\n{stopped}; go on with: tinyvla train --resume --out {out}", file=sys.stderr)
                 sys.exit(130)
@@ -108,9 +108,12 @@ def _print_epoch(record: dict[str, Any]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
+    import numpy
+    import torch
 
-    return {name: version(name) for name in ("torch", "numpy", "tinyvla")}
+    import tinyvla
+
+    return {"torch": torch.__version__, "numpy": numpy.__version__, "tinyvla": tinyvla.__version__}
 
 
 def _report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
@@ -298,9 +301,8 @@ def bench(
     for name, key in (("seconds of training", "seconds"), ("steps", "steps"), ("seconds per step", "seconds_per_step")):
         row = result[key]
         print(f"{name:24}" + "".join(f"{row[k]:>9.3f}" for k in ("min", "median", "max")))
-    print(
-        f"apart: data {result['data_seconds']:.2f} s, two warm-up steps and a validation {result['warmup_seconds']:.2f} s"
-    )
+    data_seconds, warmup_seconds = result["data_seconds"], result["warmup_seconds"]
+    print(f"apart: data {data_seconds:.2f} s, two warm-up steps and a validation {warmup_seconds:.2f} s")
     print(f"wrote {out}")
 
 

@@ -9,12 +9,10 @@ Notable:
 from __future__ import annotations
 
 import dataclasses
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-FusionKind = Literal["cross-attention", "pool-add"]
-FUSION_KINDS: tuple[str, ...] = typing.get_args(FusionKind)
+FUSION_KINDS = ("cross-attention", "pool-add")
 
 
 class InputError(ValueError):
@@ -107,7 +105,8 @@ class LanguageConfig:
 class FusionConfig:
     """How vision tokens and the instruction become one feature (`tinyvla.fusion`)."""
 
-    kind: FusionKind = "cross-attention"
+    kind: str = "cross-attention"
+    """One of `FUSION_KINDS`."""
     embed_dim: int = 256
     num_heads: int = 4
 
@@ -151,13 +150,20 @@ class ModelConfig:
         Raises:
             InputError: a key is unknown or a value is refused by its dataclass.
         """
-        parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(parts))
-        _check(not unknown, f"config.json holds unknown keys {unknown}; a TinyVLA's keys are {sorted(parts)}")
+        unknown = sorted(set(values) - set(_PARTS))
+        _check(not unknown, f"config.json holds unknown keys {unknown}; a TinyVLA's keys are {sorted(_PARTS)}")
         try:
-            return cls(**{name: parts[name](**values.get(name, {})) for name in parts})  # type: ignore[misc]
+            return cls(**{name: part(**values.get(name, {})) for name, part in _PARTS.items()})
         except TypeError as error:
             raise InputError(f"config.json does not describe a TinyVLA: {error}") from None
+
+
+_PARTS: dict[str, Any] = {
+    "vision": VisionConfig,
+    "language": LanguageConfig,
+    "fusion": FusionConfig,
+    "head": HeadConfig,
+}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def angle_of(dx: float, dy: float) -> float:
 def scene_as_text(sample: Sample, in_color: bool) -> str:
     """The scene as 8 lines of cells, two characters each."""
     cells = sample.image[:, CELL_SIZE // 2 :: CELL_SIZE, CELL_SIZE // 2 :: CELL_SIZE].transpose(1, 2, 0)
-    names = {rgb: name for name, rgb in PALETTE.items()} | {BACKGROUND: "."}
+    names: dict[tuple[int, ...], str] = {BACKGROUND: "."}
+    names |= {rgb: name for name, rgb in PALETTE.items()}
     if in_color:
         lines = ["".join("\x1b[48;2;{};{};{}m  ".format(*rgb) for rgb in row) + "\x1b[0m" for row in cells]
     else:

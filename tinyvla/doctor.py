@@ -110,9 +110,8 @@ def _print_estimates(seconds: float) -> None:
     for name, config in PRESETS.items():
         flops = step_flops(config, settings.batch_size)
         epoch = steps * flops * per_flop
-        print(
-            f"       {name:14}{_duration(epoch):>10} an epoch{_duration(20 * epoch):>12} for 20{flops / 1e9:>10.0f} GFLOP a step"
-        )
+        times = f"{_duration(epoch):>10} an epoch{_duration(20 * epoch):>12} for 20"
+        print(f"       {name:14}{times}{flops / 1e9:>10.0f} GFLOP a step")
 
 
 def _duration(seconds: float) -> str:

@@ -32,6 +32,7 @@ class PoolAdd(nn.Module):
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
+        """Mean vision token plus sentence."""
         sentence = language.sentence(input_ids, attention_mask)
         return self.vision_projection(vision.mean(dim=1)) + self.text_projection(sentence)
 
@@ -58,6 +59,7 @@ class CrossAttention(nn.Module):
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
+        """What the sentence finds among the vision tokens."""
         return self.attention(self.query(language, input_ids, attention_mask), context=vision)[:, 0]
 
 

@@ -102,6 +102,7 @@ class MLP(nn.Module):
         self.output = nn.Linear(mlp_ratio * embed_dim, embed_dim)
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
+        """Apply to every token."""
         return self.output(F.gelu(self.hidden(x)))
 
 
@@ -118,5 +119,6 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t c"], allowed: Bool[Tensor, "#b 1 #t t"] | None = None
     ) -> Float[Tensor, "b t c"]:
+        """Mix the tokens where `allowed` is True, then transform each."""
         x = x + self.attention(self.attention_norm(x), allowed=allowed)
         return x + self.mlp(self.mlp_norm(x))

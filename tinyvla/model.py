@@ -178,7 +178,9 @@ class TinyVLA(
         save_file(weights, save_directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path, device: str = "cpu", **hub_options: Any) -> TinyVLA:
+    def from_pretrained(  # type: ignore[override]
+        cls, folder_or_hub_id: str | Path, device: str = "cpu", **hub_options: Any
+    ) -> TinyVLA:
         """Load a checkpoint folder, or one from the Hugging Face hub, ready to act (`eval()`).
 
         Args:

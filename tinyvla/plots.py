@@ -42,7 +42,9 @@ def plot_sample(
     ax.set_title(sample.instruction, fontsize=10)
     ax.set_xticks([])
     ax.set_yticks([])
-    return ax.get_figure(root=True), ax
+    fig = ax.get_figure(root=True)
+    assert fig is not None
+    return fig, ax
 
 
 def plot_predictions(

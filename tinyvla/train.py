@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class Interrupted(Exception):
     """Ctrl-C arrived; the run's state has been saved."""
 
 
+@runtime_checkable
 class ScalarWriter(Protocol):
     """The part of TensorBoard's `SummaryWriter` that `fit` uses."""
 
@@ -44,7 +45,7 @@ class ScalarWriter(Protocol):
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU.
+    """The device of that name; `auto` is CUDA where there is one, else the CPU.
 
     Raises:
         InputError: the name is unknown or the device is not there.

@@ -100,19 +100,21 @@ def to_image_batch(
 
 def _to_chw(image: ImageLike, config: VisionConfig) -> Float[Tensor, "c h w"]:
     channels, size = config.num_channels, config.image_size
-    if hasattr(image, "getbands") and len(image.getbands()) != channels:
-        raise InputError(f"the image is in mode {image.mode!r}; convert it first: image.convert('RGB')")
     if not isinstance(image, Tensor):
-        if not isinstance(image, np.ndarray) and not hasattr(image, "getbands"):
+        bands = image.getbands() if hasattr(image, "getbands") else None  # only PIL images have bands
+        if bands and len(bands) != channels:
+            raise InputError(f"the image's bands are {''.join(bands)!r}; convert it first: image.convert('RGB')")
+        if not bands and not isinstance(image, np.ndarray):
             raise InputError(f"cannot see a {type(image).__name__}; give a PIL image, a NumPy array or a torch tensor")
         image = torch.from_numpy(np.array(image))
-    allowed = {(size, size, channels): (2, 0, 1), (channels, size, size): (0, 1, 2)}
-    if tuple(image.shape) not in allowed:
+    orders: dict[tuple[int, ...], tuple[int, ...]]
+    orders = {(size, size, channels): (2, 0, 1), (channels, size, size): (0, 1, 2)}
+    if tuple(image.shape) not in orders:
         raise InputError(
             f"the image has shape {tuple(image.shape)}; it must be ({size}, {size}, {channels}) or "
             f"({channels}, {size}, {size})"
         )
-    image = image.permute(allowed[tuple(image.shape)])
+    image = image.permute(orders[tuple(image.shape)])
     if image.dtype == torch.uint8:
         return image.float() / 255
     if not image.is_floating_point():

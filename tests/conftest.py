@@ -1,0 +1,50 @@
+"""Shared fixtures. Importing tinyvla under jaxtyping's hook checks every shape in every test at run time."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("tinyvla", "beartype.beartype")
+
+import pytest
+import torch
+
+from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig
+from tinyvla.model import TinyVLA
+from tinyvla.train import new_policy
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """A policy small enough to build anywhere."""
+    return ModelConfig(
+        VisionConfig(embed_dim=16, num_layers=1, num_heads=2),
+        LanguageConfig(embed_dim=16, num_layers=1, num_heads=2),
+        FusionConfig(embed_dim=16, num_heads=2),
+        HeadConfig(hidden_dim=16),
+    )
+
+
+@pytest.fixture
+def tiny_policy(tiny_config: ModelConfig) -> TinyVLA:
+    policy = new_policy(tiny_config, seed=0)
+    # Blocks start as the identity; random outputs make them do something that a test can see.
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for block in (*policy.vision.blocks, *policy.language.blocks):
+            for linear in (block.attention.output, block.mlp.output):
+                linear.weight.normal_(std=0.2, generator=generator)
+    return policy.eval()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped, and shown as skipped, where there is no CUDA GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))

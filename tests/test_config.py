@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tinyvla.config import (
+    PRESETS,
+    DataConfig,
+    FusionConfig,
+    InputError,
+    LanguageConfig,
+    ModelConfig,
+    TrainConfig,
+    VisionConfig,
+    model_config,
+)
+
+
+def test_the_missions_numbers_are_the_defaults():
+    minimal, train, data = PRESETS["minimal"], TrainConfig(), DataConfig()
+    assert (minimal.vision.image_size, minimal.vision.patch_size) == (64, 8)
+    assert (minimal.vision.embed_dim, minimal.vision.num_layers) == (192, 4)
+    assert (minimal.language.embed_dim, minimal.language.num_layers, minimal.language.vocab_size) == (256, 4, 30_522)
+    assert minimal.head.action_dim == 2
+    assert (train.learning_rate, train.weight_decay, train.warmup_steps) == (3e-4, 0.01, 100)
+    assert (train.grad_clip, train.batch_size, train.epochs) == (1.0, 64, 20)
+    assert (data.num_train, data.num_val, data.num_test) == (8_000, 1_000, 1_000)
+    assert (data.train_seed, data.val_seed, data.test_seed) == (42, 43, 44)
+
+
+def test_derived_numbers_follow():
+    assert VisionConfig().num_tokens == 65
+    assert VisionConfig(image_size=32).num_tokens == 17
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_configs_survive_a_round_trip(preset):
+    assert ModelConfig.from_dict(PRESETS[preset].to_dict()) == PRESETS[preset]
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: VisionConfig(embed_dim=100, num_heads=3), "embed_dim 100 is not divisible by num_heads 3"),
+        (lambda: VisionConfig(image_size=60), "image_size 60 is not divisible by patch_size 8"),
+        (lambda: VisionConfig(embed_dim=6, num_heads=3), "divisible by 4"),
+        (lambda: LanguageConfig(embed_dim=15, num_heads=3), "embed_dim 15 is odd"),
+        (lambda: LanguageConfig(num_layers=0), "num_layers is 0"),
+        (lambda: FusionConfig(kind="telepathy"), "unknown fusion 'telepathy'; choose from cross-attention"),
+        (lambda: TrainConfig(learning_rate=-1.0), "learning_rate is -1.0; it must be positive"),
+        (lambda: TrainConfig(epochs=0), "epochs is 0"),
+        (lambda: DataConfig(val_seed=42), "must differ"),
+        (lambda: model_config("huge"), "unknown preset 'huge'; choose from nano, minimal, medium, smolvla_like"),
+        (lambda: model_config("nano", "telepathy"), "unknown fusion"),
+        (lambda: ModelConfig.from_dict({"eyes": {}}), "unknown keys ['eyes']"),
+        (lambda: ModelConfig.from_dict({"vision": {"eyes": 2}}), "does not describe a TinyVLA"),
+    ],
+)
+def test_impossible_values_are_refused_with_the_reason(make, says):
+    with pytest.raises(InputError) as caught:
+        make()
+    assert says in str(caught.value)
