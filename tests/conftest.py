@@ -32,14 +32,17 @@ def tiny_config() -> ModelConfig:
 
 @pytest.fixture
 def tiny_policy(tiny_config: ModelConfig) -> TinyVLA:
-    policy = new_policy(tiny_config, seed=0)
-    # Blocks start as the identity; random outputs make them do something that a test can see.
+    return awakened(new_policy(tiny_config, seed=0)).eval()
+
+
+def awakened(policy: TinyVLA) -> TinyVLA:
+    """Blocks start as the identity; random outputs make them do something that a test can see."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for block in (*policy.vision.blocks, *policy.language.blocks):
             for linear in (block.attention.output, block.mlp.output):
                 linear.weight.normal_(std=0.2, generator=generator)
-    return policy.eval()
+    return policy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

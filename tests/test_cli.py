@@ -107,7 +107,7 @@ def test_resuming_a_complete_run_says_so(trained, capsys):
     [
         (["fly"], "unknown verb 'fly'; choose from train, evaluate"),
         (["train", "--preset", "huge"], "unknown preset 'huge'; choose from nano, minimal"),
-        (["train", "--fusion", "telepathy"], "unknown fusion 'telepathy'; choose from cross-attention, pool-add"),
+        (["train", "--fusion", "telepathy"], "unknown fusion 'telepathy'; choose from cross-attention, prefix"),
         (["train", "--device", "tpu"], "unknown device 'tpu'; choose from auto, cpu, cuda, mps"),
         (["train", "--epochs", "0"], "TrainConfig.epochs is 0; it must be at least 1"),
         (["train", "--learning-rate", "0"], "learning_rate is 0.0; it must be positive"),

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import awakened
 
-from tinyvla.config import FUSION_KINDS, FusionConfig
-from tinyvla.fusion import make_fusion
+from tinyvla.config import ABLATION_KINDS, FUSION_KINDS, FusionConfig
+from tinyvla.fusion import FUSIONS, make_fusion, prefix_mask
 from tinyvla.tokenizer import encode
 from tinyvla.train import new_policy
 
@@ -17,7 +18,7 @@ def with_fusion(config, kind):
 
 @pytest.mark.parametrize("kind", FUSION_KINDS)
 def test_one_feature_per_scene(tiny_config, kind):
-    policy = new_policy(with_fusion(tiny_config, kind), seed=0)
+    policy = awakened(new_policy(with_fusion(tiny_config, kind), seed=0))
     ids, mask = encode(["find the red block", "find the cyan block"])
     vision = policy.vision(torch.rand(2, 3, 64, 64))
     assert policy.fusion(vision, policy.language, ids, mask).shape == (2, 16)
@@ -25,7 +26,7 @@ def test_one_feature_per_scene(tiny_config, kind):
 
 @pytest.mark.parametrize("kind", FUSION_KINDS)
 def test_the_feature_depends_on_both_image_and_words(tiny_config, kind):
-    policy = new_policy(with_fusion(tiny_config, kind), seed=0)
+    policy = awakened(new_policy(with_fusion(tiny_config, kind), seed=0))
     images = torch.rand(2, 3, 64, 64)
     red, blue = encode(["find the red block"] * 2), encode(["find the blue block"] * 2)
     feature = policy.features(images, *red)
@@ -35,7 +36,7 @@ def test_the_feature_depends_on_both_image_and_words(tiny_config, kind):
 
 @pytest.mark.parametrize("kind", FUSION_KINDS)
 def test_gradients_reach_every_part(tiny_config, kind):
-    policy = new_policy(with_fusion(tiny_config, kind), seed=0)
+    policy = awakened(new_policy(with_fusion(tiny_config, kind), seed=0))
     ids, mask = encode(["find the red block", "find the blue block"])
     policy.loss(torch.rand(2, 3, 64, 64), ids, mask, torch.randn(2, 2)).backward()
     without = [n for n, p in policy.named_parameters() if p.grad is None]
@@ -56,3 +57,31 @@ def test_the_query_attends_to_all_patches(tiny_policy):
     weights = fusion.attention.weights(fusion.query(tiny_policy.language, ids, mask), context=vision)
     assert weights.shape == (1, 2, 1, 65)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2, 1))
+
+
+@pytest.mark.parametrize("kind", FUSION_KINDS)
+def test_padding_changes_nothing(tiny_config, kind):
+    policy = awakened(new_policy(with_fusion(tiny_config, kind), seed=0)).eval()
+    image = torch.rand(1, 3, 64, 64)
+    alone = policy(image, *encode(["find the red block"]))
+    ids, mask = encode(["find the red block", "please find the small red block"])
+    padded = policy(image.expand(2, -1, -1, -1), ids, mask)
+    torch.testing.assert_close(padded[:1], alone)
+
+
+def test_ablations_are_deaf_or_blind(tiny_config):
+    images = torch.rand(2, 3, 64, 64)
+    red, blue = encode(["find the red block"] * 2), encode(["find the blue block"] * 2)
+    deaf = new_policy(with_fusion(tiny_config, "vision-only"), seed=0)
+    torch.testing.assert_close(deaf(images, *red), deaf(images, *blue))
+    blind = new_policy(with_fusion(tiny_config, "language-only"), seed=0)
+    torch.testing.assert_close(blind(images, *red), blind(images.flip(0), *red))
+
+
+def test_prefix_mask():
+    allowed = prefix_mask(2, torch.tensor([[True, True, False]]))[0, 0].int().tolist()
+    assert allowed == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0]]
+
+
+def test_every_kind_has_a_class():
+    assert set(FUSIONS) == {*FUSION_KINDS, *ABLATION_KINDS}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tinyvla.batching import TensorSplit
 from tinyvla.checkpoint import RunFolder, RunSettings
-from tinyvla.config import FUSION_KINDS, PRESETS, DataConfig, InputError, TrainConfig, model_config
+from tinyvla.config import PRESETS, DataConfig, InputError, TrainConfig, model_config
 from tinyvla.dataset import BlockFind
 from tinyvla.train import (
     DivergedError,
@@ -80,7 +80,7 @@ def test_every_preset_trains_a_step(preset, data):
     assert not torch.equal(policy.head.output.weight, before)
 
 
-@pytest.mark.parametrize("kind", FUSION_KINDS)
+@pytest.mark.parametrize("kind", ["cross-attention", "pool-add"])
 def test_training_learns_more_than_a_deaf_policy_could(kind):
     """4,000 scenes, two epochs: cross-attention must be far above the 0.45 of any policy that ignores the words;
     pool-add is slower, but must have left the 0.2 of chance."""

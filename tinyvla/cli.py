@@ -18,10 +18,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from tinyvla.config import FUSION_KINDS, PRESETS, DataConfig, InputError, TrainConfig, model_config
+from tinyvla.config import ABLATION_KINDS, FUSION_KINDS, PRESETS, DataConfig, InputError, TrainConfig, model_config
 
 PresetName = Annotated[str, arg(help=f"Size of the policy: {', '.join(PRESETS)}.")]
-FusionName = Annotated[str | None, arg(help=f"Another fusion: {', '.join(FUSION_KINDS)}.")]
+FusionName = Annotated[str | None, arg(help=f"Another fusion: {', '.join(FUSION_KINDS + ABLATION_KINDS)}.")]
 DeviceName = Annotated[str, arg(help="auto (CUDA where there is one), cpu, cuda or mps.")]
 Checkpoint = Annotated[Path, arg(help="A checkpoint folder, or owner/name on the Hugging Face hub.")]
 JsonFlag = Annotated[bool, arg(help="Print one JSON object instead of a table.")]

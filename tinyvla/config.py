@@ -12,7 +12,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-FUSION_KINDS = ("cross-attention", "pool-add")
+FUSION_KINDS = ("cross-attention", "prefix", "fusion-tokens", "gated", "concat", "pool-add")
+ABLATION_KINDS = ("vision-only", "language-only")
+"""No fusions: each drops one input, to show what the other alone is worth."""
 
 
 class InputError(ValueError):
@@ -106,15 +108,15 @@ class FusionConfig:
     """How vision tokens and the instruction become one feature (`tinyvla.fusion`)."""
 
     kind: str = "cross-attention"
-    """One of `FUSION_KINDS`."""
+    """One of `FUSION_KINDS` or `ABLATION_KINDS`."""
     embed_dim: int = 256
     num_heads: int = 4
 
     def __post_init__(self) -> None:
         _check_positive(self, "embed_dim", "num_heads")
         _check(
-            self.kind in FUSION_KINDS,
-            f"unknown fusion {self.kind!r}; choose from {', '.join(FUSION_KINDS)}",
+            self.kind in FUSION_KINDS + ABLATION_KINDS,
+            f"unknown fusion {self.kind!r}; choose from {', '.join(FUSION_KINDS + ABLATION_KINDS)}",
         )
         _check_heads(self)
 
