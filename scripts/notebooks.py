@@ -1,26 +1,28 @@
-"""Execute and pair the notebooks. The `.py` (py:percent) is what you edit; the `.ipynb` is made from it, with outputs.
+"""Execute, pair and check the notebooks. The `.py` (py:percent) is what you edit; the `.ipynb` is made from it.
 
 python scripts/notebooks.py run                  # all of them: execute, write the .ipynb, record the times
 python scripts/notebooks.py run 01_dataset       # one
-python scripts/notebooks.py check                # do the pairs agree?
+python scripts/notebooks.py check                # pairs, outputs, setup cells, badges, times
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import re
 import sys
 import time
 from pathlib import Path
 
 import jupytext
 import nbformat
-import torch
-from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 TIMES = ROOT / "results" / "notebook_times.json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+IGNORED = "nbval-ignore-output"
 
 
 def read_source(path: Path) -> nbformat.NotebookNode:
@@ -36,62 +38,120 @@ def read_source(path: Path) -> nbformat.NotebookNode:
 
 def run(path: Path) -> float:
     """Execute a .py and write its .ipynb; returns the seconds it took."""
+    from nbclient import NotebookClient
+
     notebook = read_source(path)
     started = time.perf_counter()
-    where = {"metadata": {"path": FOLDER}}
-    client = NotebookClient(notebook, timeout=1800, kernel_name="python3", store_widget_state=False, resources=where)
-    client.execute()
+    where = {"metadata": {"path": path.parent}}
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", store_widget_state=False, resources=where).execute()
     seconds = time.perf_counter() - started
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # timestamps
     notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["tinyvla"] = {"outputs_sha256": outputs_digest(notebook)}
     nbformat.validate(notebook)
     nbformat.write(notebook, path.with_suffix(".ipynb"))
     return seconds
 
 
-def differences() -> list[str]:
-    """What is unpaired, or says different things in its two forms."""
-    names = {p.stem for p in FOLDER.glob("*.py")} | {p.stem for p in FOLDER.glob("*.ipynb")}
+def outputs_digest(notebook: nbformat.NotebookNode) -> str:
+    """Fingerprint of all outputs, so that one that was edited, lost or stripped is noticed."""
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    text = json.dumps(outputs, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def problems(folder: Path = FOLDER) -> list[str]:
+    """All that is wrong with the notebooks of a folder, one line each."""
     found = []
-    for name in sorted(names):
-        source, notebook = FOLDER / f"{name}.py", FOLDER / f"{name}.ipynb"
+    setups: dict[str, str] = {}
+    for name in sorted({p.stem for p in folder.glob("*.py")} | {p.stem for p in folder.glob("*.ipynb")}):
+        source, notebook = folder / f"{name}.py", folder / f"{name}.ipynb"
         if not (source.exists() and notebook.exists()):
             found.append(f"{name}: {'.py' if not source.exists() else '.ipynb'} is missing")
             continue
-        forms = (read_source(source), nbformat.read(notebook, as_version=4))
-        cells = [[(c.cell_type, c.source.strip(), c.metadata.get("tags", [])) for c in nb.cells] for nb in forms]
-        if cells[0] != cells[1]:
-            found.append(f"{name}: the two forms differ; run: python scripts/notebooks.py run {name}")
+        executed = nbformat.read(notebook, as_version=4)
+        found += [f"{name}: {line}" for line in _pair_problems(read_source(source), executed)]
+        found += [f"{name}: {line}" for line in _output_problems(executed)]
+        code = [cell.source for cell in executed.cells if cell.cell_type == "code"]
+        setups[name] = code[0] if code else ""
+    if len(set(setups.values())) > 1:
+        common = max(set(setups.values()), key=list(setups.values()).count)
+        found += [f"{n}: the setup cell differs from the others'" for n, s in setups.items() if s != common]
+    return found
+
+
+def _pair_problems(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> list[str]:
+    cells = [
+        [(c.cell_type, c.source.strip(), c.metadata.get("tags", [])) for c in nb.cells] for nb in (source, executed)
+    ]
+    return [] if cells[0] == cells[1] else ["the .py and the .ipynb differ; run: python scripts/notebooks.py run"]
+
+
+def _output_problems(notebook: nbformat.NotebookNode) -> list[str]:
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    found = []
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        found.append("not executed from top to bottom")
+    if any(output.output_type == "error" for cell in code for output in cell.outputs):
+        found.append("a cell ended with an error")
+    if notebook.metadata.get("tinyvla", {}).get("outputs_sha256") != outputs_digest(notebook):
+        found.append("an output was changed or removed after the execution")
+    ignored = sum(IGNORED in cell.metadata.get("tags", []) for cell in code)
+    if ignored > len(code) / 3:
+        found.append(f"{ignored} of {len(code)} code cells are not compared; at most a third may be")
     return found
 
 
 def record_time(name: str, seconds: float) -> None:
     """Note how long a notebook took on this kind of device."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU cores"
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
     times["command"] = "python scripts/notebooks.py run"
-    times.setdefault(kind, {"device": device})[name] = round(seconds, 1)
+    times.setdefault("cuda" if on_gpu else "cpu", {}).update({"device": device, name: round(seconds, 1)})
     TIMES.write_text(json.dumps(times, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def running_time(name: str) -> str:
+    """The words for a notebook's header: "about 2 minutes on two CPU cores, 1 on a GPU"."""
+    times = json.loads(TIMES.read_text(encoding="utf-8"))
+    cpu = math.ceil(times["cpu"][name] / 60)
+    words = f"about {cpu} minute{'s' if cpu > 1 else ''} on two CPU cores"
+    if name in times.get("cuda", {}):
+        words += f", {math.ceil(times['cuda'][name] / 60)} on a GPU"
+    return words
+
+
+def write_times() -> None:
+    """Put the measured times into the headers of both forms."""
+    for path in (*FOLDER.glob("*.py"), *FOLDER.glob("*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        pattern = r"(\*\*Time:\*\* [^,\n]*, )(TIME_TO_RUN|about [^\n\"]*?)( to run)"
+        path.write_text(re.sub(pattern, rf"\g<1>{running_time(path.stem)}\g<3>", text, count=1), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code."""
     verb, names = (arguments[0] if arguments else ""), arguments[1:]
     if verb == "check":
-        found = differences()
-        print("\n".join(found) or "all pairs agree")
+        found = problems()
+        print("\n".join(found) or "all notebooks are paired, executed and whole")
         return int(bool(found))
+    if verb == "times":
+        write_times()
+        return 0
     if verb != "run":
         print(__doc__)
         return 2
-    paths = [FOLDER / f"{name}.py" for name in names] or sorted(FOLDER.glob("*.py"))
-    for path in paths:
+    for path in [FOLDER / f"{name}.py" for name in names] or sorted(FOLDER.glob("*.py")):
         print(f"{path.stem} ...", flush=True)
         seconds = run(path)
         record_time(path.stem, seconds)
         print(f"{path.stem}: {seconds:.0f} s", flush=True)
+    write_times()
     return 0
 
 

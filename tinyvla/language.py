@@ -16,8 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tinyvla.config import LanguageConfig
-from tinyvla.layers import Block
-from tinyvla.vision import sincos_positions
+from tinyvla.layers import Block, sincos_positions
 
 
 def causal_mask(attention_mask: Bool[Tensor, "b t"]) -> Bool[Tensor, "b 1 t t"]:

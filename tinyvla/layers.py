@@ -1,4 +1,4 @@
-"""Attention, MLP and the transformer block that both towers and the fusion share.
+"""Attention, MLP, positions and the transformer block that both towers and the fusion share.
 
 Notable:
 - one `Attention` serves self-attention, causal attention and cross-attention;
@@ -37,6 +37,13 @@ def naive_attention(
         logits = logits.masked_fill(~allowed, -torch.inf)
     weights = logits.softmax(dim=-1)
     return weights @ value, weights
+
+
+def sincos_positions(coordinates: Float[Tensor, "n"], dim: int, max_period: float) -> Float[Tensor, "n dim"]:
+    """Sines and cosines of the coordinates at `dim / 2` frequencies from 1 down to `1 / max_period`."""
+    frequencies = max_period ** -torch.linspace(0, 1, dim // 2)
+    angles = coordinates[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class Attention(nn.Module):

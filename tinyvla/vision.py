@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinyvla.config import InputError, VisionConfig
-from tinyvla.layers import Block
+from tinyvla.layers import Block, sincos_positions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
     ImageLike = Image | np.ndarray | Tensor
 else:
     ImageLike = Any
-
-
-def sincos_positions(coordinates: Float[Tensor, "n"], dim: int, max_period: float) -> Float[Tensor, "n dim"]:
-    """Sines and cosines of the coordinates at `dim / 2` frequencies from 1 down to `1 / max_period`."""
-    frequencies = max_period ** -torch.linspace(0, 1, dim // 2)
-    angles = coordinates[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def grid_positions(grid_size: int, dim: int, max_period: float = 100.0) -> Float[Tensor, "n dim"]:
