@@ -127,7 +127,10 @@ def running_time(name: str) -> str:
 
 def write_times() -> None:
     """Put the measured times into the headers of both forms."""
+    measured = json.loads(TIMES.read_text(encoding="utf-8"))["cpu"]
     for path in (*FOLDER.glob("*.py"), *FOLDER.glob("*.ipynb")):
+        if path.stem not in measured:
+            continue
         text = path.read_text(encoding="utf-8")
         pattern = r"(\*\*Time:\*\* [^,\n]*, )(TIME_TO_RUN|about [^\n\"]*?)( to run)"
         path.write_text(re.sub(pattern, rf"\g<1>{running_time(path.stem)}\g<3>", text, count=1), encoding="utf-8")

@@ -23,7 +23,7 @@ from tinyvla.tokenizer import encode
 class Batch:
     """What `TinyVLA.loss` takes."""
 
-    images: Float[Tensor, "b 3 64 64"]
+    images: Float[Tensor, "b 3 h w"]
     input_ids: Int64[Tensor, "b t"]
     attention_mask: Bool[Tensor, "b t"]
     actions: Float[Tensor, "b 2"]
@@ -33,7 +33,7 @@ class Batch:
 class TensorSplit:
     """A `BlockFind` split, tokenized, on one device."""
 
-    images: UInt8[Tensor, "n 3 64 64"]
+    images: UInt8[Tensor, "n 3 h w"]
     input_ids: Int64[Tensor, "n t"]
     attention_mask: Bool[Tensor, "n t"]
     actions: Float[Tensor, "n 2"]

@@ -1,0 +1,1057 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Vision: from pixels to tokens
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/02_vision.ipynb)
+#
+# A policy cannot reason about 12,288 separate pixel values. In this chapter you build the part that turns an image into
+# 65 vectors, called tokens: one for each 8 x 8 patch and one for the whole scene. It is a small vision transformer
+# (ViT), of the same kind as the vision parts of full-size robot policies. [OpenVLA](https://arxiv.org/abs/2406.09246),
+# for example, cuts its camera image into 256 patches and hands the patch tokens to a language model.
+#
+# Then you look inside the tokens: what does a patch token know before any training, and what after? The last part is
+# about one number, the scale of the position features. It decides whether the whole policy learns anything.
+#
+# **You will be able to**
+#
+# - cut an image into patches and project them, and show that this equals a strided convolution;
+# - write 2-D sine-cosine positions and multi-head attention by hand;
+# - build a pre-norm transformer block with QK-norm, and say what each part is for;
+# - measure what a token knows with a linear probe, and say what a probe does not prove;
+# - explain why a policy can fail although all the information is in its tokens.
+#
+# **Time:** about 30 minutes to read, about 1 minute on two CPU cores to run.
+#
+# **Before you start:** tensors, `nn.Module` and what a training step is. [Chapter 1](01_dataset.ipynb) introduces the
+# scenes: 64 x 64 images with three or four coloured blocks, each filling one cell of an 8 x 8 grid.
+
+# %% tags=["nbval-ignore-output"]
+# Setup: the same cell in every notebook. Installs tinyvla where it is missing, for example in Colab; leaves torch alone.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("tinyvla") is None:
+    source = os.environ.get("TINYVLA_SOURCE", "git+https://github.com/tinyvla/tinyvla@v0.1.0")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+
+import torch
+
+import tinyvla
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"tinyvla {tinyvla.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}, device {device}")
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import torch.nn.functional as F
+from torch import nn
+
+import tinyvla.vision
+from tinyvla.batching import TensorSplit
+from tinyvla.config import TrainConfig, VisionConfig, model_config
+from tinyvla.dataset import BlockFind, cell_centers, directions
+from tinyvla.evaluate import Metrics
+from tinyvla.exercises import checking
+from tinyvla.model import count_parameters
+from tinyvla.plots import PART_COLORS
+from tinyvla.train import fit, new_policy
+from tinyvla.zoo import trained_policy
+
+scenes = BlockFind(1_000, seed=44)
+images = torch.from_numpy(scenes.images).float() / 255  # (scenes, channels, height, width), values in [0, 1]
+config = model_config("nano").vision
+print(f"images {tuple(images.shape)}")
+print(config)
+
+# %% [markdown]
+# This is what you will build. An image enters at the left; tokens leave at the right.
+
+# %%
+fig, ax = plt.subplots(figsize=(9, 3.7), layout="constrained")
+fig.set_facecolor("white")
+ax.set(xlim=(0, 100), ylim=(0, 40))
+ax.axis("off")
+
+
+def draw_box(x, y, width, height, text, color=PART_COLORS["vision"], **style):
+    """A filled box with centred text."""
+    ax.add_patch(plt.Rectangle((x, y), width, height, facecolor=color, edgecolor="none", **style))
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9.5, color="white")
+
+
+def connect(x, y, to_x, to_y):
+    """An arrow from one point to another."""
+    ax.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "-|>", "color": "#444444", "lw": 1.2})
+
+
+image_ax = ax.inset_axes([0, 22, 15, 18], transform=ax.transData)
+image_ax.imshow(scenes.images[4].transpose(1, 2, 0))
+image_ax.set(xticks=[], yticks=[])
+tower = [
+    (20, "cut into\n64 patches"),
+    (36, "linear layer\n192 → 96"),
+    (52, "add\npositions"),
+    (68, "2 blocks"),
+    (84, "LayerNorm"),
+]
+for x, text in tower:
+    draw_box(x, 26, 12, 10, text)
+    connect(x - 4 if x > 20 else 15.5, 31, x, 31)
+connect(96, 31, 100, 31)
+ax.text(100, 38, "65 tokens of width 96", ha="right", fontsize=9)
+ax.text(66, 38, "CLS joins", ha="center", fontsize=9)
+connect(66, 37.5, 66, 31.5)
+# One block, below: two branches, each added to the stream that runs through.
+ax.text(15.5, 8, "one block", ha="right", va="center", fontsize=9.5)
+connect(18, 3, 100, 3)
+for x, text in ((26, "attention"), (64, "MLP")):
+    draw_box(x, 9, 10, 6, "LayerNorm", color="#8a8a8a")
+    draw_box(x + 13, 9, 10, 6, text)
+    connect(x - 2, 3, x, 11)
+    connect(x + 10, 12, x + 13, 12)
+    connect(x + 23, 11, x + 26.3, 4.2)
+    ax.text(x + 27, 3, "+", ha="center", va="center", fontsize=13, bbox={"boxstyle": "circle,pad=0.1", "fc": "white"})
+ax.plot([68, 18], [25.5, 17], [80, 100], [25.5, 17], color="#aaaaaa", lw=1, ls=":")
+plt.show()
+
+# %% [markdown]
+# ## 1. Patches
+#
+# A transformer works on a list of vectors, so the image must become a list. One vector per pixel would be 4,096 of
+# them, and attention compares each with each. ViT cuts squares instead ([Dosovitskiy et al.
+# 2020](https://arxiv.org/abs/2010.11929)): here 8 x 8 pixels, which gives 64 vectors.
+#
+# Cutting needs no loop. Row `y` of the image is row `y // 8` of the grid and row `y % 8` inside the patch, so the
+# height axis splits into two, and so does the width. Then the grid axes move to the front and the rest is flattened.
+
+# %%
+patch_size = 8
+grid_size = 64 // patch_size
+split_axes = images.reshape(-1, 3, grid_size, patch_size, grid_size, patch_size)
+print("split     ", tuple(split_axes.shape), "(batch, channel, row, y in patch, column, x in patch)")
+grid_first = split_axes.permute(0, 2, 4, 1, 3, 5)
+print("reordered ", tuple(grid_first.shape), "(batch, row, column, channel, y in patch, x in patch)")
+patches = grid_first.flatten(3).flatten(1, 2)
+print("flattened ", tuple(patches.shape), "(batch, patch, values of one patch)")
+
+# %% [markdown]
+# The permutation is the easy thing to get wrong. A `reshape` straight to `(batch, 64, 192)` has the right shape too,
+# but its "patches" are stripes of pixel rows. So compare with an independent way: `unfold` slides a window along an
+# axis. The package's `patchify` does it that way.
+
+
+# %%
+def patchify(images, patch_size):
+    """Cut images into flattened patches, row by row."""
+    windows = images.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    # windows: (batch, channels, rows, columns, patch_size, patch_size)
+    return windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+
+
+assert torch.equal(patches, patchify(images, patch_size))
+assert torch.equal(patches, tinyvla.vision.TinyViT(config).patchify(images))
+assert not torch.equal(patches, images.reshape(-1, 64, 192))
+print("reshape and unfold cut the same patches, and so does the package; a bare reshape does not")
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained", width_ratios=[1, 1, 1.25])
+fig.set_facecolor("white")
+chosen = int(scenes.cells[4, 0])  # the cell of the target block
+axes[0].imshow(scenes.images[4].transpose(1, 2, 0))
+axes[0].set(title="64 x 64 pixels", xticks=[], yticks=[])
+for line in range(0, 65, 8):
+    axes[0].axhline(line - 0.5, color="grey", lw=0.4)
+    axes[0].axvline(line - 0.5, color="grey", lw=0.4)
+axes[1].set(title="64 patches, row by row", xlim=(0, 8), ylim=(8, 0), aspect="equal")
+axes[1].axis("off")
+for number, patch in enumerate(patches[4]):
+    row, column = divmod(number, 8)
+    axes[1].imshow(patch.view(3, 8, 8).permute(1, 2, 0), extent=(column + 0.07, column + 0.93, row + 0.93, row + 0.07))
+    ink = "white" if patch.mean() < 0.8 else "#777777"
+    axes[1].text(column + 0.5, row + 0.52, number, fontsize=9, ha="center", va="center", color=ink)
+axes[1].set(xlim=(0, 8), ylim=(8, 0))
+for channel, (name, color) in enumerate({"red": "#d62728", "green": "#2ca02c", "blue": "#1f5adc"}.items()):
+    values, start = patches[4, chosen].view(3, 64)[channel], 64 * channel
+    axes[2].plot(range(start, start + 64), values, color=color, lw=3)
+    axes[2].text(start + 32, values.mean() + 0.03, name, ha="center", fontsize=10, color=color)
+axes[2].set(title=f"patch {chosen} as 192 numbers", ylim=(0, 1.05), xticks=[0, 64, 128, 192], ylabel="value")
+plt.show()
+
+# %% [markdown]
+# In BlockFind a block fills exactly one patch, so each patch has a single colour. That makes the tokens easy to study.
+# In camera images objects span many patches, and putting them together is the work of the blocks.
+#
+# ## 2. One linear layer
+#
+# Each patch, 192 numbers, is mapped to the width of the model, here 96, by one linear layer that all patches share.
+# Pixel values are first moved from [0, 1] to [-1, 1], so that dark and bright are equally far from zero.
+#
+# Many implementations write this step as a convolution with kernel size and stride 8. It is the same thing: the kernel
+# lands once on each patch and forms the same weighted sums. Only the weights' shape differs: `(96, 192)` for
+# the linear layer, `(96, 3, 8, 8)` for the convolution.
+
+# %%
+torch.manual_seed(0)
+projection = nn.Linear(3 * patch_size**2, config.embed_dim)
+projected = projection(patchify(2 * images - 1, patch_size))
+print("projected  ", tuple(projected.shape), "(batch, patch, width)")
+
+convolution = nn.Conv2d(3, config.embed_dim, kernel_size=patch_size, stride=patch_size)
+with torch.no_grad():
+    convolution.weight.copy_(projection.weight.view(config.embed_dim, 3, patch_size, patch_size))
+    convolution.bias.copy_(projection.bias)
+feature_map = convolution(2 * images - 1)
+print("convolution", tuple(feature_map.shape), "(batch, width, row, column)")
+torch.testing.assert_close(feature_map.flatten(2).transpose(1, 2), projected, atol=1e-4, rtol=1e-4)
+print("same numbers")
+
+# %% [markdown]
+# ## 3. Positions
+#
+# How many *different* tokens does a scene give so far?
+
+# %%
+for scene in range(3):
+    num_blocks = int((scenes.cells[scene] >= 0).sum())
+    print(f"scene {scene}: {num_blocks} blocks, 64 patches, {len(patches[scene].unique(dim=0))} different ones")
+
+# %% [markdown]
+# One for each colour, and one for all the background. Two scenes with the same colours in other places give the same
+# bag of tokens, and nothing in a transformer asks for the order of a list (you will test that in part 5). A policy that
+# has to say *where* a block is needs the position inside the token.
+#
+# The usual way is to **add** a vector to each projected patch, a different one for each grid cell. TinyViT uses fixed
+# vectors made of sines and cosines. For one coordinate $c$ and frequencies $\omega_1 \dots \omega_k$:
+#
+# $$\bigl(\sin \omega_1 c, \dots, \sin \omega_k c, \; \cos \omega_1 c, \dots, \cos \omega_k c\bigr)$$
+#
+# Fast frequencies (one radian a cell) tell neighbours apart; slow ones (1/100 radian a cell) hardly bend over the
+# image, so they say roughly how far along it a cell lies. For two coordinates, half of the features encode $x$, half
+# encode $y$.
+#
+# The coordinates count from the image's **centre**, because the actions do: the label is the arrow from the centre to
+# the block. A sine is odd, so left and right of the centre differ by the sign of a feature.
+
+
+# %%
+def sincos_positions(coordinates, dim, max_period=100.0):
+    """Sines and cosines of the coordinates at `dim / 2` frequencies from 1 down to `1 / max_period`."""
+    frequencies = max_period ** -torch.linspace(0, 1, dim // 2)
+    angles = coordinates[:, None] * frequencies  # (cells, dim / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def grid_positions(grid_size, dim):
+    """Positions of a grid's cells, row by row; the origin is the grid's centre."""
+    axis = torch.arange(grid_size) - (grid_size - 1) / 2  # -3.5, -2.5, ..., 3.5 for a grid of 8
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.cat([sincos_positions(x.flatten(), dim // 2), sincos_positions(y.flatten(), dim // 2)], dim=1)
+
+
+positions = grid_positions(grid_size, config.embed_dim)
+print("positions", tuple(positions.shape), "(patch, width)")
+torch.testing.assert_close(positions, tinyvla.vision.grid_positions(8, 96))
+tokens = projected + positions
+print(f"same as the package; scene 0 now has {len(tokens[0].unique(dim=0))} different tokens")
+
+# %%
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained", width_ratios=[1.6, 1, 1, 1])
+fig.set_facecolor("white")
+axes[0].imshow(positions, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+axes[0].set(title="the 64 position vectors", xlabel="feature", ylabel="patch", yticks=[0, 16, 32, 48, 63])
+axes[0].set_xticks([12, 36, 60, 84], ["sin x", "cos x", "sin y", "cos y"], fontsize=9)
+for boundary in (24, 48, 72):
+    axes[0].axvline(boundary - 0.5, color="black", lw=0.8)
+for ax, cell in zip(axes[1:], (0, 27, 38), strict=True):
+    similarity = F.cosine_similarity(positions[cell], positions, dim=1).view(8, 8)
+    picture = ax.imshow(similarity, cmap="viridis", vmin=0.3, vmax=1)
+    ax.plot(cell % 8, cell // 8, "o", ms=5, color="#c2185b")
+    ax.set(title=f"similarity to {cell}", xticks=[], yticks=[])
+fig.colorbar(picture, ax=axes[1:], shrink=0.7, label="cosine similarity")
+plt.show()
+
+# %% [markdown]
+# Left: one row per grid cell, red for negative, blue for positive. The sines of $x$ go from negative to positive within
+# each row of the grid and start again in the next; those of $y$ change once from top to bottom. Right: a cell (red dot)
+# is most similar to its neighbours, and less and less so to cells further away. Nobody told the model that the grid is
+# two-dimensional; this is where it gets to know.
+#
+# One more token is put in front of the patches: **CLS**, a learned vector that belongs to no place. It can collect
+# what concerns the whole scene.
+#
+# ## 4. Attention
+#
+# So far each token knows its own patch. Attention lets tokens read from each other. Each token makes three vectors by
+# linear layers: a **query** (what am I looking for), a **key** (what do I offer) and a **value** (what I pass on). The
+# query is compared with all keys; a softmax turns the products into weights that sum to one; the result is the weighted
+# mean of the values ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762)):
+#
+# $$\mathrm{attention}(Q, K, V) = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt{d}}\right) V$$
+#
+# The sum of $d$ products of numbers of size 1 has size $\sqrt d$; dividing by it keeps the softmax's inputs at size 1
+# whatever the width. Several **heads** do this side by side, each on its own slice of the width, so that a token can
+# look for several things at once.
+#
+# PyTorch has a fused version of the formula, `F.scaled_dot_product_attention`. Write it out once, and compare.
+
+
+# %%
+def attend(query, key, value, allowed=None):
+    """Attention written out. `allowed` is True where a query may look at a key."""
+    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (batch, heads, queries, keys)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    weights = logits.softmax(dim=-1)
+    return weights @ value, weights
+
+
+torch.manual_seed(1)
+query, key, value = torch.randn(3, 2, 3, 65, 32)  # each (batch 2, heads 3, tokens 65, head width 32)
+attended, weights = attend(query, key, value)
+print("attended", tuple(attended.shape), " weights", tuple(weights.shape))
+torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 65))
+torch.testing.assert_close(attended, F.scaled_dot_product_attention(query, key, value), atol=1e-5, rtol=1e-4)
+
+earlier = torch.ones(65, 65).tril().bool()  # one mask out of many: only look back
+torch.testing.assert_close(
+    attend(query, key, value, earlier)[0],
+    F.scaled_dot_product_attention(query, key, value, attn_mask=earlier),
+    atol=1e-5,
+    rtol=1e-4,
+)
+print("written out or fused, with a mask or without: the same numbers")
+
+# %% [markdown]
+# ### QK-norm
+#
+# The division by $\sqrt d$ assumes that queries and keys have entries of size 1. At the start of training that can be
+# arranged; later the weights that make them grow, and nothing stops them. Watch the largest attention weight, averaged
+# over the queries, when the query and key layers are multiplied by a factor. **QK-norm** divides each query and each
+# key by its root mean square, head by head.
+
+# %%
+torch.manual_seed(2)
+x = F.layer_norm(tokens[:4], (config.embed_dim,))  # (4, 64, 96): real tokens, normalised
+query_layer, key_layer = torch.randn(2, 96, 96) / math.sqrt(96)
+print("factor   largest weight   with QK-norm")
+for factor in (1, 2, 4, 8):
+    query, key = (x @ (factor * layer) for layer in (query_layer, key_layer))
+    query, key = (y.unflatten(-1, (3, 32)).transpose(1, 2) for y in (query, key))  # (4, heads, 64, 32)
+    plain = attend(query, key, key)[1].amax(dim=-1).mean()
+    query, key = F.rms_norm(query, (32,)), F.rms_norm(key, (32,))
+    normed = attend(query, key, key)[1].amax(dim=-1).mean()
+    print(f"{factor:>6} {plain:>16.2f} {normed:>14.2f}")
+logits = query @ key.transpose(-2, -1) / math.sqrt(32)
+assert logits.abs().max() <= math.sqrt(32) + 1e-4
+print("with QK-norm no logit exceeds the square root of the head width,", round(math.sqrt(32), 2))
+
+# %% [markdown]
+# Without it, attention ends up on a single token. A softmax that is that sure has almost no gradient, so the model
+# cannot change its mind. The authors of the [22-billion-parameter ViT](https://arxiv.org/abs/2302.05442) (section 2) saw
+# large models diverge in this way, and normalise queries and keys to prevent it. In TinyVLA it has a second use: logits
+# start at the same scale whatever the width, so one learning rate serves every preset.
+#
+# With it, the module is short. The names of the layers match the package's, so that weights can be exchanged later.
+
+
+# %%
+class Attention(nn.Module):
+    """Multi-head self-attention with QK-norm."""
+
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.key = nn.Linear(embed_dim, embed_dim)
+        self.value = nn.Linear(embed_dim, embed_dim)
+        self.output = nn.Linear(embed_dim, embed_dim)  # mixes what the heads found
+
+    def split_heads(self, x):
+        """(batch, tokens, width) to (batch, heads, tokens, head width)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(self, x, allowed=None):
+        query, key, value = (self.split_heads(layer(x)) for layer in (self.query, self.key, self.value))
+        head_dim = (query.shape[-1],)
+        query, key = F.rms_norm(query, head_dim), F.rms_norm(key, head_dim)
+        attended, _ = attend(query, key, value, allowed)
+        return self.output(attended.transpose(1, 2).flatten(2))  # heads side by side again
+
+
+print(tuple(Attention(96, 3)(tokens[:4]).shape), "in and out the same shape")
+
+# %% [markdown]
+# ## 5. The block
+#
+# Attention mixes tokens; an **MLP** (two linear layers, applied to each token alone) transforms them. A block holds
+# one of each. Three decisions:
+#
+# - **Residual**: each part's result is *added* to its input. The tokens run through as a stream; parts write into it.
+# - **Pre-norm**: LayerNorm stands before each part, inside the branch. The stream itself is never rescaled, so
+#   gradients pass from the last block to the first ([Xiong et al. 2020](https://arxiv.org/abs/2002.04745)).
+# - **Zero-initialised outputs**: the layers that write to the stream start at zero. A new block changes nothing; the
+#   patches reach the rest of the policy as they are, and the blocks begin to write when that lowers the loss.
+
+
+# %%
+class MLP(nn.Module):
+    """Two linear layers with a GELU between, applied to each token."""
+
+    def __init__(self, embed_dim, mlp_ratio):
+        super().__init__()
+        self.hidden = nn.Linear(embed_dim, mlp_ratio * embed_dim)
+        self.output = nn.Linear(mlp_ratio * embed_dim, embed_dim)
+
+    def forward(self, x):
+        return self.output(F.gelu(self.hidden(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, embed_dim, num_heads, mlp_ratio):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(embed_dim)
+        self.attention = Attention(embed_dim, num_heads)
+        self.mlp_norm = nn.LayerNorm(embed_dim)
+        self.mlp = MLP(embed_dim, mlp_ratio)
+
+    def forward(self, x, allowed=None):
+        x = x + self.attention(self.attention_norm(x), allowed)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+# Two tests. Does the block care about the order of its tokens? Is it the identity once its outputs are zero?
+torch.manual_seed(3)
+block = Block(96, 3, 4)
+x = torch.randn(2, 64, 96)
+shuffle = torch.randperm(64)
+torch.testing.assert_close(block(x[:, shuffle]), block(x)[:, shuffle], atol=1e-4, rtol=1e-4)
+print("shuffled tokens in: the same outputs, shuffled. Order means nothing to a block")
+
+for part in (block.attention, block.mlp):
+    nn.init.zeros_(part.output.weight)
+    nn.init.zeros_(part.output.bias)
+assert torch.equal(block(x), x)
+print("outputs at zero: the block is the identity")
+
+# %% [markdown]
+# ## 6. TinyViT
+#
+# Everything together: patches, projection, positions, CLS, blocks and a last LayerNorm.
+
+
+# %%
+class TinyViT(nn.Module):
+    """Vision transformer; returns the CLS token first, then the patches row by row."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.patch_projection = nn.Linear(config.num_channels * config.patch_size**2, config.embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        # A buffer moves with the module from device to device, but is not trained; it can always be computed again.
+        self.register_buffer("positions", grid_positions(config.grid_size, config.embed_dim), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def embed(self, images):
+        """Tokens as they enter the first block."""
+        patches = patchify(2 * images - 1, self.config.patch_size)
+        patches = self.patch_projection(patches) + self.positions
+        return torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
+
+    def forward(self, images):
+        x = self.embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+vit = TinyViT(config)
+print("tokens", tuple(vit(images[:4]).shape), "(batch, CLS + patches, width)")
+print(f"{count_parameters(vit):,} parameters")
+
+# %% [markdown]
+# ### Same as the package
+#
+# `tinyvla.vision.TinyViT` uses the same names, so its weights can be loaded into yours. If your version is right, both
+# give the same numbers.
+
+# %%
+torch.manual_seed(4)
+theirs = tinyvla.vision.TinyViT(config)  # freshly made, so that its blocks' outputs are random and not zero
+nn.init.normal_(theirs.cls_token)
+vit.load_state_dict(theirs.state_dict())
+with torch.no_grad():
+    torch.testing.assert_close(vit(images[:50]), theirs(images[:50]), atol=1e-4, rtol=1e-4)
+print("all weights loaded; both towers give the same tokens")
+
+# %% [markdown]
+# ## 7. What does a patch token know?
+#
+# A **linear probe** answers that: fix the tokens, and fit one linear map from a token to some fact, by least squares,
+# on part of the scenes. If the map is right on scenes it has not seen, the fact can be read from the token
+# ([Alain and Bengio 2016](https://arxiv.org/abs/1610.01644)). The facts here, for each block in 1,000 scenes:
+#
+# - its **colour**, one of six (fit to a one-hot vector; the largest output is the answer);
+# - its **position**, the centre in pixels;
+# - its **arrow**, the unit vector from the image's centre: what the policy must answer if this block is asked for.
+#
+# The CLS token is asked for a fact about the scene: are there **three or four blocks**?
+
+# %%
+cells, colors = torch.from_numpy(scenes.cells), torch.from_numpy(scenes.colors)
+scene, slot = (cells >= 0).nonzero(as_tuple=True)  # one entry per block
+cell, color = cells[scene, slot], colors[scene, slot]
+center = torch.from_numpy(cell_centers(cell.numpy()))
+arrow = torch.from_numpy(directions(cell.numpy()))
+has_four = (cells >= 0).all(dim=1).long()
+is_seen, scene_is_seen = scene < 700, torch.arange(1_000) < 700  # fit on these, judge on the others
+print(f"{is_seen.sum()} blocks to fit on, {(~is_seen).sum()} to judge on")
+
+
+def linear_probe(inputs, targets, is_seen, ridge=1e-3):
+    """Fit targets = inputs @ weights + bias by least squares where `is_seen`; returns the answers everywhere."""
+    inputs = F.pad(inputs.double(), (0, 1), value=1.0)  # the ones become the bias
+    seen, answers = inputs[is_seen], targets[is_seen].double()
+    # A tiny ridge keeps the system solvable when features depend on each other.
+    weights = torch.linalg.solve(seen.T @ seen + ridge * torch.eye(inputs.shape[1]).double(), seen.T @ answers)
+    return inputs @ weights
+
+
+# %% [markdown]
+# We probe three things: the 192 raw pixel values of the block's patch; the block's token from a tower with
+# **untrained** weights; the block's token from the tower of a **trained** policy.
+#
+# **Predict.** What can be read from the tokens of the *untrained* tower?
+#
+# 1. Nothing: random weights scramble the image.
+# 2. The colour, not the position.
+# 3. The position, not the colour.
+# 4. Both.
+#
+# And the number of blocks, from its CLS token?
+
+# %% tags=["nbval-ignore-output", "slow"]
+untrained = new_policy(model_config("nano"), seed=0).vision
+trained = trained_policy(progress_bar=False).vision.cpu()  # the first time it is trained now, then it is cached
+with torch.no_grad():
+    sources = {
+        "raw pixels": patchify(images, 8),
+        "untrained tower": untrained(images),
+        "trained tower": trained(images),
+    }
+knows = {}
+print(f"{'':18}{'colour':>8}{'position':>12}{'arrow':>12}{'3 or 4 blocks':>16}")
+for name, source in sources.items():
+    features = source[scene, cell + source.shape[1] - 64]  # towers put CLS first, so their patches start at 1
+    color_right = linear_probe(features, F.one_hot(color), is_seen).argmax(dim=1) == color
+    pixels_off = (linear_probe(features, center, is_seen) - center).norm(dim=1)
+    degrees_off = Metrics.of(linear_probe(features, arrow, is_seen)[~is_seen], arrow[~is_seen]).mean_angular_error
+    count_right = linear_probe(source[:, 0], F.one_hot(has_four), scene_is_seen).argmax(dim=1) == has_four
+    knows[name] = {
+        "color": color_right[~is_seen].double().mean().item(),
+        "position": pixels_off[~is_seen].mean().item(),
+        "arrow": degrees_off,
+        "count": count_right[~scene_is_seen].double().mean().item(),
+    }
+    row = knows[name]
+    count = "-" if name == "raw pixels" else f"{row['count']:.0%}"
+    print(f"{name:18}{row['color']:>8.0%}{row['position']:>9.1f} px{row['arrow']:>8.1f} deg{count:>16}")
+share_four = has_four[~scene_is_seen].double().mean().item()
+print(f"always giving the commoner answer to the last question: {max(share_four, 1 - share_four):.0%}")
+
+pixels, before, after = knows.values()
+assert pixels["position"] > 15, "a patch of one colour does not show its place"
+for row in (before, after):
+    assert row["color"] > 0.9, "a token should hold its block's colour"
+    assert row["position"] < 5, "a token should hold its block's position"
+assert after["arrow"] < before["arrow"], "training should make the arrow easier to read"
+assert before["count"] < 0.6 < after["count"], "only a trained CLS token should know about the scene"
+
+# %% [markdown]
+# **Explain.** Both: colour and position can be read from the untrained tokens almost perfectly. A random linear map
+# does not scramble; it turns colours into random directions, and different colours stay different. The position was
+# added, in directions of its own, and the blocks, with their outputs at zero, leave it all alone. Raw pixels know no
+# place: their error is that of always answering the image's centre.
+#
+# So what did training do? It made the *arrow* plain. The arrow's angle is a curved function of $x$ and $y$; a
+# trained token holds the answer to the task in a form that one linear layer reads off. And the CLS token, which at the
+# start is the same vector for every image, so that its probe can only give one constant answer, has collected something
+# about the scene, because attention now writes to it.
+#
+# Two warnings about probes. A probe shows that something *can be read*, not that the policy *uses* it. And a
+# high score means little without a floor: compare with raw inputs and with an untrained network before you credit
+# training.
+#
+# ## 8. How positions drown
+#
+# Sines and cosines are one choice. Many vision transformers learn their positions: a table with one vector per patch,
+# drawn at random with standard deviation 0.02 and then trained. [The original ViT
+# does](https://github.com/google-research/vision_transformer/blob/main/vit_jax/models_vit.py). What happens here?
+#
+# First the scales. A projected patch and its position are added, so compare their lengths.
+
+
+# %%
+def use_learned_positions(vit, std):
+    """Replace the fixed positions by a trainable table. The same draw for every std, only scaled."""
+    noise = torch.randn(vit.positions.shape, generator=torch.Generator().manual_seed(0))
+    del vit.positions  # a buffer; a parameter of that name takes its place
+    vit.positions = nn.Parameter(std * noise)
+
+
+def vit_with(std):
+    """An untrained tower with learned positions; with the package's own sine-cosine positions where std is None."""
+    vit = new_policy(model_config("nano"), seed=0).vision
+    if std is not None:
+        use_learned_positions(vit, std)
+    return vit
+
+
+for name, std in {"sine-cosine": None, "std 1.0": 1.0, "std 0.02": 0.02}.items():
+    vit = vit_with(std)
+    with torch.no_grad():
+        patch_norm = vit.patch_projection(vit.patchify(2 * images - 1)).norm(dim=-1).mean().item()
+        position_norm = vit.positions.norm(dim=-1).mean().item()
+    print(f"{name:12} projected patch {patch_norm:.1f}, position {position_norm:.1f}")
+    assert (position_norm > patch_norm) == (std != 0.02)
+
+# %% [markdown]
+# At 0.02 the position is about twenty times shorter than what it is added to, and the LayerNorm at the entrance of each
+# block keeps that ratio. Is it lost? Ask a probe for the arrow, in two ways, on tokens after LayerNorm:
+#
+# - **least squares**, as before: the best linear map there is;
+# - **gradient descent**: the same linear map, trained from small weights with Adam, learning rate 1e-3, for 125 steps.
+#   That is how the policy itself will have to learn it.
+
+
+# %%
+def trained_probe(inputs, targets, steps=125):
+    """A linear layer trained like the policy: Adam, learning rate 1e-3, batches of 64."""
+    torch.manual_seed(0)
+    layer = nn.Linear(inputs.shape[1], targets.shape[1])
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)
+    for _ in range(steps):
+        index = torch.randint(len(inputs), (64,))
+        loss = F.mse_loss(layer(inputs[index]), targets[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return layer
+
+
+def direction_accuracy(predicted):
+    """Share of unseen blocks whose predicted arrow has the right direction (cosine above 0.8)."""
+    return Metrics.of(predicted[~is_seen], arrow[~is_seen]).direction_accuracy
+
+
+print(f"{'':14}{'least squares':>14}{'125 steps':>12}")
+reading = {}
+for name, std in {"sine-cosine": None, "std 1.0": 1.0, "std 0.02": 0.02}.items():
+    with torch.no_grad():
+        x = F.layer_norm(vit_with(std).embed(images)[scene, cell + 1], (96,))  # (blocks, 96)
+    exact = direction_accuracy(linear_probe(x, arrow, is_seen))
+    layer = trained_probe(x[is_seen], arrow[is_seen])
+    with torch.no_grad():
+        reading[name] = exact, direction_accuracy(layer(x))
+    verdicts = ["right" if share > 0.95 else "near chance" if share < 0.35 else "partly" for share in reading[name]]
+    print(f"{name:14}{verdicts[0]:>14}{verdicts[1]:>12}")
+
+# %% [markdown]
+# Least squares reads the arrow from all three, without fail. So at std 0.02 the information is all there.
+#
+# **Predict.** Now train the whole policy for 125 steps, once with learned positions at std 1.0 and once at std 0.02.
+# The table is the same draw, only multiplied, and it is trained along with everything else. Chance is about 20 %
+# direction accuracy. What will the second one reach?
+#
+# 1. The same: the information is there, and the model can learn to scale it up.
+# 2. A little less.
+# 3. It stays at chance.
+
+
+# %% tags=["nbval-ignore-output", "slow"]
+class LossCurve:
+    """Collects the losses that `fit` logs every ten steps."""
+
+    def __init__(self):
+        self.steps, self.losses = [], []
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        if tag == "train/loss":
+            self.steps.append(global_step)
+            self.losses.append(scalar_value)
+
+
+train = TensorSplit.from_blockfind(BlockFind(8_000, seed=42), device)  # 125 batches of 64
+val = TensorSplit.from_blockfind(BlockFind(500, seed=43), device)
+curves, accuracy = {}, {}
+for std in (1.0, 0.02):
+    policy = new_policy(model_config("nano"), seed=0)
+    use_learned_positions(policy.vision, std)
+    curves[std] = LossCurve()
+    settings = TrainConfig(epochs=1, learning_rate=1e-3)
+    records = fit(policy.to(device), train, val, settings, writer=curves[std], progress_bar=False)
+    accuracy[std] = records[-1]["direction_accuracy"]
+    print(f"std {std:<5} direction accuracy {accuracy[std]:.0%}")
+assert accuracy[1.0] > 0.6, "with positions at std 1.0 the policy should have left chance"
+assert accuracy[0.02] < 0.35, "with positions at std 0.02 the policy should still be at chance"
+
+fig, ax = plt.subplots(figsize=(6, 2.9), layout="constrained")
+fig.set_facecolor("white")
+for std, color in ((1.0, PART_COLORS["vision"]), (0.02, PART_COLORS["action"])):
+    ax.plot(curves[std].steps, curves[std].losses, marker="o", ms=3, color=color, label=f"positions at std {std}")
+ax.axhline(0.5, color="grey", lw=0.8, ls="--")
+ax.text(9, 0.535, "dashed: always answering (0, 0)", fontsize=9, color="#555555")
+ax.set(xlabel="step", ylabel="mean squared error", ylim=(0, 0.62))
+ax.legend(frameon=False, loc="lower left")
+plt.show()
+
+# %% [markdown]
+# **Explain.** It stays at chance. "The information is there" and "gradient descent finds it" are different statements.
+# To turn a signal that is many times weaker into an arrow of length one, the reading weights must be as many times
+# larger, and Adam moves a weight by about the learning rate per step, here 0.001. Look at the weights that least
+# squares needs:
+
+# %%
+for std in (1.0, 0.02):
+    with torch.no_grad():
+        x = F.layer_norm(vit_with(std).embed(images)[scene, cell + 1], (96,)).double()
+    centered, wanted = x - x.mean(dim=0), (arrow - arrow.mean(dim=0)).double()
+    weights = torch.linalg.solve(centered.T @ centered + 0.1 * torch.eye(96).double(), centered.T @ wanted)
+    typical = weights.pow(2).mean().sqrt().item()
+    steps = round(typical / 1e-3, -2)
+    print(f"std {std:<5} typical weight {typical:.1f}, about {steps:,.0f} steps of 0.001 away from zero")
+
+# %% [markdown]
+# And that is the easy case, a probe with nothing else to do. In the policy the layers before and after it move too,
+# attention does not know yet which block the words mean, and the strong part of each token, the patch itself, pulls at
+# the same weights. The position's share of the gradient is mostly noise, so the policy settles on answering (0, 0), the
+# best that can be done without looking.
+#
+# The lesson goes beyond positions: **quantities that are added should start at comparable scales.** TinyVLA's
+# sine-cosine positions are a little longer than the projected patches; its CLS and word embeddings are drawn at std 1.0
+# for the same reason ([Chapter 3](03_language.ipynb)). The probes above show a second gain: the slow sines are almost
+# the arrow itself, so few weights have to move.
+#
+# The original ViT works with 0.02 all the same. It trains on millions of images, far longer than we do, and naming what
+# is in a picture asks less for *where* than pointing does.
+#
+# ## Exercise 1: put the image back together (10 minutes)
+#
+# Write the inverse of `patchify`. It is what you need to look at anything that is made per patch, such as reconstructed
+# pixels, and writing it shows whether you know which axis is which.
+#
+# <details><summary>Hint</summary>
+#
+# Do the steps of part 1 backwards: `reshape` the patches to
+# `(batch, rows, columns, channels, y in patch, x in patch)`, `permute` so that `y in patch` follows `rows` and
+# `x in patch` follows `columns`, then `reshape` to `(batch, channels, height, width)`.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def unpatchify(patches, patch_size):
+    """Images (batch, 3, height, width), square, from patches (batch, patch, 3 * patch_size**2)."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    answer = unpatchify(patchify(images[:3], 8), 8)
+    assert answer is not None, "write the body of unpatchify first"
+    assert answer.shape == (3, 3, 64, 64), f"the shape should be (3, 3, 64, 64), yours is {tuple(answer.shape)}"
+    numbered = torch.arange(3 * 64 * 64).view(1, 3, 64, 64)
+    answer = unpatchify(patchify(numbered, 8), 8)
+    assert answer.unique().numel() == numbered.numel(), "some pixels are lost or doubled"
+    assert torch.equal(answer, numbered), "all pixels are there, but some are in the wrong place: check the permutation"
+    assert torch.equal(unpatchify(patchify(numbered, 16), 16), numbered), "it works for patches of 8, not for 16"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def unpatchify(patches, patch_size):
+#     grid_size = math.isqrt(patches.shape[1])
+#     grid = patches.reshape(-1, grid_size, grid_size, 3, patch_size, patch_size)
+#     size = grid_size * patch_size
+#     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, size, size)
+# ```
+#
+# The permutation brings the axes to (batch, channel, row, y in patch, column, x in patch). Neighbouring axes can then
+# be merged: row and y in patch are the image's y; column and x in patch its x.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercise 2: positions for another grid (10 minutes)
+#
+# Cameras are rarely square. Write the positions of a grid with any number of rows and columns, for instance 4 x 4 or
+# 4 x 6: half of the features for x, half for y, row by row, origin at the centre. Use `sincos_positions`.
+#
+# <details><summary>Hint</summary>
+#
+# Start from `grid_positions`. x runs over the columns and y over the rows, so you need two axes of different
+# length; `torch.meshgrid(y_axis, x_axis, indexing="ij")` takes both.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def rectangle_positions(rows, columns, dim):
+    """Positions (rows * columns, dim) of a grid's cells, row by row."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 2"):
+    answer = rectangle_positions(4, 4, 32)
+    assert answer is not None, "write the body of rectangle_positions first"
+    assert answer.shape == (16, 32), f"a 4 x 4 grid with dim 32 should give (16, 32), yours is {tuple(answer.shape)}"
+    assert torch.allclose(answer, grid_positions(4, 32), atol=1e-6), "a 4 x 4 grid should equal grid_positions(4, 32)"
+    wide = rectangle_positions(4, 6, 32)
+    assert wide.shape == (24, 32), f"4 rows and 6 columns should give (24, 32), yours is {tuple(wide.shape)}"
+    assert torch.allclose(wide[0, 16:], wide[5, 16:], atol=1e-6), "cells 0 and 5 share a row: the y half must be equal"
+    assert torch.allclose(wide[0, :16], wide[18, :16], atol=1e-6), "cells 0 and 18 share a column: equal x halves"
+    assert torch.allclose(wide[0, :8], -wide[5, :8], atol=1e-6), "the origin should lie in the middle of the columns"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def rectangle_positions(rows, columns, dim):
+#     y_axis = torch.arange(rows) - (rows - 1) / 2
+#     x_axis = torch.arange(columns) - (columns - 1) / 2
+#     y, x = torch.meshgrid(y_axis, x_axis, indexing="ij")
+#     return torch.cat([sincos_positions(x.flatten(), dim // 2), sincos_positions(y.flatten(), dim // 2)], dim=1)
+# ```
+#
+# Nothing in the features needs a square. Because they are computed and not learned, a model can even be given a larger
+# grid than it was trained on, although nothing makes sure that it copes.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercise 3: look only at your neighbours (20 minutes)
+#
+# An attention mask says which token may look at which. Write the mask for **local** attention: a patch may look at the
+# patches at most `radius` rows and `radius` columns away (itself included) and at CLS; CLS (token 0) may look at
+# everything. With radius 1 a patch pays attention to 10 tokens instead of 65, and the rest of the scene reaches it by
+# way of CLS or over several blocks.
+#
+# <details><summary>Hint</summary>
+#
+# The row and column of all patches are `torch.arange(grid_size**2) // grid_size` and `... % grid_size`. The
+# differences between all pairs come from broadcasting: `row[:, None] - row[None, :]`. Put the result into a matrix of
+# ones that has one more row and column.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def local_mask(grid_size, radius):
+    """Bool (tokens, tokens): True where the row's token may look at the column's. Token 0 is CLS."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 3"):
+    answer = local_mask(8, 1)
+    assert answer is not None, "write the body of local_mask first"
+    assert answer.shape == (65, 65), f"8 x 8 patches and CLS make a (65, 65) mask, yours is {tuple(answer.shape)}"
+    assert answer.dtype == torch.bool, f"a mask is bool, yours is {answer.dtype}"
+    assert answer[0].all(), "CLS should see every token: row 0 must be True"
+    assert answer[:, 0].all(), "every token should see CLS: column 0 must be True"
+    assert answer.diagonal().all(), "every token should see itself"
+    seen = answer.sum(dim=1)
+    assert seen[1] == 5, f"patch 0, in a corner, should see 4 patches and CLS, yours sees {seen[1]}"
+    assert seen[8] == 5, (
+        f"patch 7, at the end of row 0, should see 4 patches and CLS, yours sees {seen[8]}: does it wrap?"
+    )
+    assert seen[28] == 10, f"patch 27, inside, should see 9 patches and CLS, yours sees {seen[28]}"
+    assert local_mask(8, 7).all(), "with radius 7 everything sees everything"
+    torch.manual_seed(5)
+    layer, before = Attention(96, 3), torch.randn(1, 65, 96)
+    after = before.clone()
+    after[:, 64] += 1  # the last patch changes
+    change = (layer(after, answer) - layer(before, answer)).abs().amax(dim=-1)[0]
+    assert change[1] < 1e-6 < change[55], "a change in the last patch should reach its neighbour and not patch 0"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def local_mask(grid_size, radius):
+#     number = torch.arange(grid_size**2)
+#     row, column = number // grid_size, number % grid_size
+#     is_near = (row[:, None] - row).abs().maximum((column[:, None] - column).abs()) <= radius
+#     mask = torch.ones(grid_size**2 + 1, grid_size**2 + 1, dtype=torch.bool)
+#     mask[1:, 1:] = is_near
+#     return mask
+# ```
+#
+# The larger of the two differences is the distance of a king on a chessboard. Comparing patch *numbers* instead would
+# make the end of one row a neighbour of the start of the next.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercise 4: what a ViT costs (45 minutes)
+#
+# Before you train a large model you want to know what it costs. Write a formula for the parameters and for the
+# multiply-adds of one image, from the configuration alone. Count a product of an $(a, b)$ with a $(b, c)$ matrix as
+# $a\,b\,c$ multiply-adds; leave out biases, norms, softmax and GELU. The check counts both on the real module: the
+# multiply-adds by watching every matrix product that PyTorch executes.
+#
+# With $T$ tokens of width $D$, note which terms grow as $T D^2$ and which as $T^2 D$. What would 4-pixel patches cost?
+#
+# <details><summary>Hint: parameters</summary>
+#
+# Projection: weights and biases. CLS: $D$. Per block: four square layers with biases, two MLP layers with biases, two
+# LayerNorms of $2D$ each. One last LayerNorm. The positions are a buffer: no parameters.
+#
+# </details>
+#
+# <details><summary>Hint: multiply-adds</summary>
+#
+# The projection runs on the patches without CLS. Per block: four products of $(T, D)$ with $(D, D)$; the logits and the
+# weighted mean, $T \cdot T \cdot D$ each (all heads together); two MLP products.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def vit_cost(config):
+    """(parameters, multiply-adds per image) of TinyViT(config)."""
+    # your code here
+
+
+# %% tags=["check"]
+from torch.utils.flop_counter import FlopCounterMode
+
+with checking("Exercise 4"):
+    for shape in (
+        config,
+        VisionConfig(),
+        VisionConfig(patch_size=4, embed_dim=64, num_layers=3, num_heads=2, mlp_ratio=2),
+    ):
+        answer = vit_cost(shape)
+        assert answer is not None, "write the body of vit_cost first"
+        module = TinyViT(shape)
+        name = f"width {shape.embed_dim}, {shape.num_layers} blocks, patches of {shape.patch_size}"
+        wanted = count_parameters(module)
+        assert answer[0] == wanted, f"{name}: {wanted:,} parameters, your formula says {answer[0]:,}"
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(images[:1])
+        wanted = counter.get_total_flops() // 2  # it counts a multiply-add as two operations
+        assert answer[1] == wanted, f"{name}: {wanted:,} multiply-adds, your formula says {answer[1]:,}"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def vit_cost(config):
+#     width, ratio, tokens = config.embed_dim, config.mlp_ratio, config.num_tokens
+#     patch_values = config.num_channels * config.patch_size**2
+#     attention = 4 * (width**2 + width)
+#     mlp = 2 * ratio * width**2 + ratio * width + width
+#     block = attention + mlp + 4 * width
+#     parameters = patch_values * width + width + width + config.num_layers * block + 2 * width
+#     block_work = (4 + 2 * ratio) * tokens * width**2 + 2 * tokens**2 * width
+#     multiply_adds = (tokens - 1) * patch_values * width + config.num_layers * block_work
+#     return parameters, multiply_adds
+# ```
+#
+# Patches of 4 pixels make four times the tokens: four times the work in the linear layers, sixteen times in attention's
+# two products, and hardly any change in the parameters. At 65 tokens attention's products are a small part; they
+# overtake the linear layers once $2T$ exceeds $12D$ (for an MLP ratio of 4).
+#
+# </details>
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details><summary>The patch size becomes 16, the image stays 64 x 64. How many tokens are there, and how long is a flattened patch?</summary>
+#
+# Sixteen patches and CLS: 17 tokens. A patch has $3 \cdot 16 \cdot 16 = 768$ values. Each patch would then cover four
+# grid cells, so one token would have to say which of its four cells holds a block.
+#
+# </details>
+#
+# <details><summary>Without positions, which could the policy still learn: how many blocks there are, or where the red one is?</summary>
+#
+# How many. The tokens are then a bag in which the order means nothing; counting needs no order, pointing does.
+#
+# </details>
+#
+# <details><summary>A probe reads the colour from the tokens of an untrained tower. Has the tower learned colours?</summary>
+#
+# No. The colour was in the pixels, and a random linear map keeps it. A probe says what can be read, not who put it
+# there, and not whether the policy uses it.
+#
+# </details>
+#
+# <details><summary>Why does QK-norm help late in training and not only at the start?</summary>
+#
+# The initial size of the logits can be chosen, but the query and key layers grow as they are trained. QK-norm takes
+# their size out: a logit stays below the square root of the head width whatever the weights do.
+#
+# </details>
+#
+# <details><summary>Keep the table at std 0.02, but add `50 * positions` to the patches. Does the policy learn?</summary>
+#
+# It starts with exactly the tokens of std 1.0, so the position can be read from the first step, and it learns. (There
+# is one difference: a step of Adam now moves the scaled position 50 times as far.) The scale in the sum is what counts,
+# not where it is written.
+#
+# </details>
+#
+# ## Summary
+#
+# - An image becomes tokens by cutting it into patches and projecting each with one linear layer, which equals a strided
+#   convolution.
+# - A transformer does not see order. Positions are added to the tokens; here, sines and cosines measured from the
+#   image's centre.
+# - Attention is a weighted mean of values; QK-norm bounds its logits whatever the weights do.
+# - A block adds to its input and starts as the identity, because its output layers start at zero.
+# - Tokens of an untrained tower already hold colour and position. Training makes the answer easier to read and lets CLS
+#   gather the scene. A probe shows what can be read, not what is used.
+# - Positions at std 0.02 are all there for least squares, and out of reach for gradient descent: the policy stays at
+#   chance.
+#
+# ## Sources
+#
+# - Dosovitskiy et al., [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929), 2020: the vision transformer;
+#   its [code](https://github.com/google-research/vision_transformer/blob/main/vit_jax/models_vit.py) with positions at
+#   std 0.02
+# - Vaswani et al., [Attention Is All You Need](https://arxiv.org/abs/1706.03762), 2017, section 3.2
+# - Dehghani et al., [Scaling Vision Transformers to 22 Billion Parameters](https://arxiv.org/abs/2302.05442), 2023:
+#   QK-norm, section 2
+# - Xiong et al., [On Layer Normalization in the Transformer Architecture](https://arxiv.org/abs/2002.04745), 2020:
+#   pre-norm
+# - Alain and Bengio, [Understanding intermediate layers using linear classifier
+#   probes](https://arxiv.org/abs/1610.01644), 2016
+# - Kim et al., [OpenVLA](https://arxiv.org/abs/2406.09246), 2024
+# - In the package: [`vision.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/vision.py) and
+#   [`layers.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/layers.py)
+#
+# ## Next
+#
+# [Chapter 3: Language](03_language.ipynb) turns the instruction into tokens of the same kind.

@@ -1,0 +1,1067 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. Language: from words to a vector
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/03_language.ipynb)
+#
+# The policy is told "find the red block". It cannot read letters: it needs numbers, and in the end one vector that says
+# what is wanted. In this chapter you build that path. A word becomes pieces, pieces become ids, ids become vectors, a
+# causal transformer mixes them, and an average makes one sentence vector.
+#
+# Each of these steps can go wrong without an error message. Three such faults are measured here: padding that
+# leaks into the sentence, a readout that is blind to the colour, and words that are too quiet to be heard.
+#
+# **You will be able to**
+#
+# - split any word into WordPiece tokens by hand, and say what happens to a word the vocabulary does not hold;
+# - build a causal transformer over tokens and show that it equals the package's;
+# - catch a padding bug with a test of three lines;
+# - explain where most of a small model's parameters sit, and which of them a training step changes;
+# - recognise from two angles whether a policy can hear its instruction.
+#
+# **Time:** about 40 minutes to read, about 1 minute on two CPU cores to run.
+#
+# **Before you start:** you should know what an embedding and an attention layer are. [Chapter 2](02_vision.ipynb)
+# builds attention and the transformer block, which this chapter imports. [Chapter 1](01_dataset.ipynb) describes the
+# scenes and their sentences.
+
+# %% tags=["nbval-ignore-output"]
+# Setup: the same cell in every notebook. Installs tinyvla where it is missing, for example in Colab; leaves torch alone.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("tinyvla") is None:
+    source = os.environ.get("TINYVLA_SOURCE", "git+https://github.com/tinyvla/tinyvla@v0.1.0")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+
+import torch
+
+import tinyvla
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"tinyvla {tinyvla.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}, device {device}")
+
+# %%
+import re
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import torch.nn.functional as F
+from torch import nn
+
+from tinyvla.batching import TensorSplit, epoch_order
+from tinyvla.config import PRESETS, DataConfig, InputError, LanguageConfig, TrainConfig, model_config
+from tinyvla.dataset import COLORS, PALETTE, BlockFind, instruction_for
+from tinyvla.evaluate import Metrics, predict_split, vision_only_floor
+from tinyvla.exercises import checking
+from tinyvla.language import TinyLanguageModel
+from tinyvla.layers import Block
+from tinyvla.model import TinyVLA
+from tinyvla.plots import PART_COLORS
+from tinyvla.tokenizer import encode, load_tokenizer, unknown_words
+from tinyvla.train import learning_rate_at, make_optimizer, new_policy, train_step
+from tinyvla.zoo import trained_policy
+
+# %% [markdown]
+# This is what will be built, from top to bottom.
+
+# %%
+ORANGE = PART_COLORS["language"]
+
+
+def box(ax, x, y, width, text, fill="white", color="black", height=0.62):
+    """A labelled box centred at (x, y)."""
+    ax.add_patch(plt.Rectangle((x - width / 2, y - height / 2), width, height, fc=fill, ec=ORANGE, lw=1.4))
+    ax.text(x, y, text, ha="center", va="center", color=color, fontsize=10)
+
+
+fig, ax = plt.subplots(figsize=(9, 4.7), layout="constrained", facecolor="white")
+words = ["[CLS]", "find", "the", "red", "block", "[SEP]"]
+rows = [(5, "pieces", words), (4, "ids", encode(["find the red block"])[0][0].tolist())]
+rows += [(3, "embedding\n+ position", [""] * 6), (1, "states", [""] * 6)]
+for y, name, labels in rows:
+    ax.text(-0.75, y, name, ha="right", va="center", fontsize=10)
+    for x, label in enumerate(labels):
+        box(ax, x, y, 0.82, label, ORANGE if label == "" else "white")
+        if y > 1:
+            ax.annotate("", (x, y - 0.66), (x, y - 0.33), arrowprops={"arrowstyle": "->", "color": "#555555"})
+        else:
+            ax.annotate("", (x, y + 0.33), (x, y + 0.66), arrowprops={"arrowstyle": "->", "color": "#555555"})
+box(ax, 2.5, 2, 5.82, "causal transformer: each token looks at itself and at earlier tokens", "#fbe9da")
+ax.annotate("", (6.35, 1), (5.45, 1), arrowprops={"arrowstyle": "->", "color": "#555555"})
+ax.text(5.9, 1.12, "mean", ha="center", fontsize=10)
+box(ax, 7.05, 1, 1.4, "sentence\nvector", ORANGE, "white", 0.9)
+ax.text(2.5, 5.75, '"find the red block"', ha="center", fontsize=11, style="italic")
+ax.set(xlim=(-1.9, 7.9), ylim=(0.4, 6.1))
+ax.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## 1. From words to pieces
+#
+# A vocabulary with one entry per word would be huge, and would still miss words. A vocabulary of letters would be
+# tiny, and sentences would become long. **WordPiece** stands in between: frequent words are entries of their own,
+# rare words are put together from pieces. A piece that continues a word is written with `##` in front.
+#
+# TinyVLA uses the vocabulary of DistilBERT (30,522 entries, lower case). The package bundles the few hundred entries
+# that the course needs, under their original ids, so nothing is downloaded.
+
+# %%
+vocab = load_tokenizer().get_vocab()  # token -> id
+print(f"{len(vocab)} entries are bundled")
+for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "find", "red", "cube", "##s", "magenta"):
+    print(f"{token:>8} -> {vocab.get(token, 'not an entry')}")
+
+# %% [markdown]
+# "magenta" is no entry, so it has to be cut. The rule is **greedy longest match**: take the longest entry that the
+# word starts with, cut it off, and go on with the rest, now looking for entries that start with `##`.
+#
+# First, split the text into words. BERT's tokenizers lower the case, split at spaces, and make every punctuation
+# mark a word of its own.
+
+
+# %%
+def split_words(text):
+    """Lower-case words and single punctuation marks."""
+    return re.findall(r"[^\W_]+|[^\w\s]|_", text.lower())
+
+
+def wordpiece(word, vocab, verbose=False):
+    """Cut a word into the longest entries that match, from left to right."""
+    pieces, start = [], 0
+    while start < len(word):
+        for end in range(len(word), start, -1):  # longest candidate first
+            piece = word[start:end] if start == 0 else "##" + word[start:end]
+            if verbose:
+                print(f"  {piece:12}{'entry ' + str(vocab[piece]) if piece in vocab else '-'}")
+            if piece in vocab:
+                break
+        else:
+            return ["[UNK]"]  # no entry matches here: the whole word is unknown
+        pieces.append(piece)
+        start = end
+    return pieces
+
+
+print(split_words("Go to the MAGENTA cubes, please!"))
+print("magenta:")
+pieces = wordpiece("magenta", vocab, verbose=True)
+for word in ("red", "cyan", "magenta", "cubes", "leftmost"):
+    print(f"{word:>9} -> {' '.join(wordpiece(word, vocab))}")
+
+# %% [markdown]
+# Pieces are not syllables and need not mean anything. "mage" and "##nta" are simply the longest entries that fit. The
+# model has to learn what the two together stand for.
+#
+# Two special tokens frame the sentence: `[CLS]` (id 101) in front and `[SEP]` (id 102) at the end. Then every piece is
+# replaced by its id. The package's tokenizer is built with the `tokenizers` library; yours should give the same ids for
+# every sentence.
+
+
+# %%
+def token_ids(text):
+    """[CLS], the ids of all pieces, [SEP]."""
+    pieces = [piece for word in split_words(text) for piece in wordpiece(word, vocab)]
+    return [vocab[piece] for piece in ("[CLS]", *pieces, "[SEP]")]
+
+
+sentences = [instruction_for(color) for color in COLORS] + [
+    "Go to the CYAN block, please!",
+    "push the two magenta cubes into the corner",
+    "the farthest teal box?",
+    "Find the leftmost purple circle, then the rightmost.",
+]
+for sentence in sentences:
+    assert token_ids(sentence) == load_tokenizer()(sentence)["input_ids"], sentence
+print(sentences[0], "->", token_ids(sentences[0]))
+print(sentences[6], "->", token_ids(sentences[6]))
+print(f"same ids as the package's tokenizer for all {len(sentences)} sentences")
+
+# %% [markdown]
+# ### A word the vocabulary does not hold
+#
+# There are two cases, and the second is the worse one.
+#
+# - "zebra": no piece fits, so WordPiece gives `[UNK]`. The word is gone; "find the zebra block" and "find the xylophone
+#   block" look the same to the model.
+# - "redan" (an old kind of fortification): pieces fit, `red ##an`. But we hold only a small part of DistilBERT's
+#   vocabulary. The full one may have a longer match, so the ids could differ from DistilBERT's, and nobody would
+#   notice.
+#
+# TinyVLA therefore refuses both, and names the word. A policy that acts on a sentence it has not read is worse
+# than an error message.
+
+# %%
+for word in ("zebra", "redan"):
+    print(f"{word:>6} -> {' '.join(wordpiece(word, vocab)):10} unknown to the package: {unknown_words(word)}")
+try:
+    encode(["find the zebra block"])
+except InputError as error:
+    print(f"InputError: {error}")
+
+# %% [markdown]
+# ## 2. Padding and the mask
+#
+# A tensor is rectangular, sentences are not. Shorter ones are filled up on the right with `[PAD]` (id 0), and a
+# **mask** records which tokens are real. Here `True` means real.
+
+# %%
+ids, mask = encode(["find the red block", "push the two magenta cubes", "red"])
+print("ids ", tuple(ids.shape), ids.dtype)
+print(ids)
+print("mask", tuple(mask.shape), mask.dtype)
+print(mask.int())
+
+# %% [markdown]
+# Be careful with other people's masks. Hugging Face tokenizers mark real tokens with 1. PyTorch's
+# `scaled_dot_product_attention` takes a boolean mask in which `True` means *may be looked at*. In PyTorch's
+# `nn.MultiheadAttention`, `key_padding_mask` is the opposite: `True` means *ignore*. The numbers are the same kind of
+# zeros and ones in the same shape, so a mix-up raises no error. We come back to what it costs.
+#
+# ## 3. From ids to vectors
+#
+# The **token embedding** is a table with one row per vocabulary entry. An id picks a row. A transformer
+# does not know the order of its tokens, so a **position** is added: sines and cosines of the token's index at many
+# frequencies. Chapter 2 does the same in two dimensions.
+
+# %%
+config = PRESETS["nano"].language
+torch.manual_seed(0)
+package = TinyLanguageModel(config)  # PyTorch's default initial weights, on the CPU
+
+
+def positions(length, dim):
+    """Sines, then cosines, of 0, 1, 2, ... at dim / 2 frequencies from 1 down to 1 / 10,000."""
+    frequencies = 10_000.0 ** -torch.linspace(0, 1, dim // 2)
+    angles = torch.arange(length)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+torch.testing.assert_close(positions(config.max_length, config.embed_dim), package.positions)
+print("table    ", tuple(package.token_embedding.weight.shape))  # (vocabulary, embed_dim)
+print("positions", tuple(package.positions.shape), "same as the package's")  # (max_length, embed_dim)
+print("x        ", tuple(package.embed(ids).shape))  # (batch, tokens, embed_dim)
+
+# %% [markdown]
+# ## 4. A causal transformer
+#
+# So far each token knows only itself. Attention lets tokens look at each other. In a **causal** model a token sees
+# itself and *earlier* tokens, never later ones. Language models that write text are causal, because they must predict
+# the next word without seeing it. Ours predicts no words, but the large policies are built on such models (the language
+# part of [OpenVLA](https://arxiv.org/abs/2406.09246) is Llama 2, that of [SmolVLA](https://arxiv.org/abs/2506.01844) is
+# SmolLM2), so ours is built like them.
+#
+# Which token may look where is a boolean table: one row per token that looks, one column per token that is looked at.
+# It is allowed where the column is not later than the row **and** the column is not padding.
+
+
+# %%
+def allowed_pairs(mask, causal=True, hide_padding=True):
+    """True where a token (row) may look at a token (column): (batch, 1, tokens, tokens)."""
+    batch, length = mask.shape
+    allowed = torch.ones(batch, 1, length, length, dtype=torch.bool)
+    if causal:
+        allowed = allowed.tril()
+    if hide_padding:
+        allowed = allowed & mask[:, None, None, :]
+    return allowed
+
+
+def draw_mask(ax, allowed, labels, title):
+    """Allowed pairs in the language colour."""
+    ax.imshow(allowed.numpy(), cmap=plt.matplotlib.colors.ListedColormap(["#eeeeee", ORANGE]), vmin=0, vmax=1)
+    ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=9)
+    ax.set_yticks(range(len(labels)), labels, fontsize=9)
+    for edge in range(1, len(labels)):
+        ax.axhline(edge - 0.5, color="white", lw=1.5)
+        ax.axvline(edge - 0.5, color="white", lw=1.5)
+    ax.set(title=title, xlabel="looked at", ylabel="looks")
+
+
+fig, axes = plt.subplots(1, 2, figsize=(8.4, 4.3), layout="constrained", facecolor="white")
+for ax, row, title in zip(axes, (1, 0), ("no padding", "with padding"), strict=True):
+    labels = load_tokenizer().convert_ids_to_tokens(ids[row].tolist())
+    draw_mask(ax, allowed_pairs(mask)[row, 0], labels, title)
+plt.show()
+
+
+# %% [markdown]
+# In the right picture the columns of `[PAD]` are empty: nobody looks at padding. The rows of `[PAD]` are not empty; the
+# padding itself looks at the sentence. So the model computes a state for each padding token too, and somebody has to
+# throw it away later. Remember that.
+#
+# Now the whole model: embed, pass through the blocks, normalise. `Block` is the pre-norm transformer block of
+# chapter 2.
+
+
+# %%
+class LanguageModel(nn.Module):
+    """Token ids to one state per token."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        self.register_buffer("positions", positions(config.max_length, config.embed_dim), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def forward(self, ids, allowed):
+        x = self.token_embedding(ids) + self.positions[: ids.shape[1]]  # (batch, tokens, embed_dim)
+        for block in self.blocks:
+            x = block(x, allowed)
+        return self.norm(x)
+
+
+def mean_of_real(states, mask):
+    """(batch, tokens, embed_dim) -> (batch, embed_dim), padding left out."""
+    return (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+model = LanguageModel(config)
+model.load_state_dict(package.state_dict())  # the same names, so the package's weights fit
+with torch.no_grad():
+    states = model(ids, allowed_pairs(mask))
+    torch.testing.assert_close(states, package(ids, mask))
+    torch.testing.assert_close(mean_of_real(states, mask), package.sentence(ids, mask))
+print("states  ", tuple(states.shape))
+print("sentence", tuple(mean_of_real(states, mask).shape))
+print("same states and sentence vectors as the package's TinyLanguageModel")
+
+# %% [markdown]
+# Does the causal mask do what it says? Two sentences that differ from the fourth token on must have the same first
+# three states, and different ones afterwards.
+
+# %%
+pair_ids, pair_mask = encode(["find the red block", "find the blue cube"])
+with torch.no_grad():
+    one, other = model(pair_ids, allowed_pairs(pair_mask))
+torch.testing.assert_close(one[:3], other[:3])
+for index, (a, b) in enumerate(zip(*pair_ids.tolist(), strict=True)):
+    left, right = load_tokenizer().convert_ids_to_tokens([a, b])
+    print(f"{index}: {left:>6} {right:>6}   same state: {torch.allclose(one[index], other[index], atol=1e-4)}")
+
+# %% [markdown]
+# The last token is `[SEP]` in both sentences, and its states differ: it has looked at the words before it. The first
+# is `[CLS]`, and its state is the same in every sentence: it has nothing before it to look at. In BERT, which is
+# not causal, `[CLS]` is where the sentence is read. In a causal model it is the one place where it cannot be.
+#
+# ## 5. One vector for the sentence
+#
+# The fusion of chapter 4 wants one vector per sentence. Two readouts suggest themselves:
+#
+# - the state of the **last** token, which has been able to look at every word;
+# - the **mean** of the states of all real tokens.
+#
+# **Predict.** Take an untrained policy with the package's initial weights, and the two sentences "find the red block"
+# and "find the green block". How far apart are their last states, and how far apart are their means?
+#
+# 1. The last states differ more, because the mean dilutes the one word that differs.
+# 2. The means differ more, because attention dilutes more than the mean does.
+# 3. The last states are exactly equal.
+# 4. Both differ by about the same.
+
+# %%
+policy = new_policy(PRESETS["nano"], seed=0)  # initial weights of TinyVLA.init_weights, on the CPU
+six_ids, six_mask = encode([instruction_for(color) for color in COLORS])
+print("ids", tuple(six_ids.shape), "no padding:", six_mask.all().item())
+
+
+def rows_with_gradient(readout):
+    """Rows of the table that the gradient of some function of the sentence vectors reaches."""
+    policy.zero_grad()
+    vectors = readout(policy.language(six_ids, six_mask))
+    (vectors * torch.linspace(-1, 1, vectors.numel()).view_as(vectors)).sum().backward()
+    rows = policy.language.token_embedding.weight.grad.abs().sum(dim=1).nonzero().flatten().tolist()
+    return load_tokenizer().convert_ids_to_tokens(rows)
+
+
+readouts = {"last": lambda states: states[:, -1], "mean": lambda states: states.mean(dim=1)}
+for name, readout in readouts.items():
+    with torch.no_grad():
+        red, green = readout(policy.language(six_ids, six_mask))[:2]
+    print(f"{name}: red and green exactly equal: {torch.equal(red, green)}")
+    print(f"      words that get a gradient: {', '.join(rows_with_gradient(readout))}")
+
+# %% [markdown]
+# **Explain.** The third guess is right. In this package the output matrices of attention and of the MLP start at zero,
+# so that each block starts as the identity ($x + 0$). That makes training calm, and it means that no word has been
+# mixed into the last token yet. The last token is `[SEP]` at position 5 in all six sentences, so its state is the same
+# in all six.
+#
+# The gradient is blind as well. Through a zero matrix no gradient flows back, so with the last-token readout only the
+# row of `[SEP]` gets one. First the output matrices have to become different from zero, driven by a signal that
+# contains no colour; only then can a colour be heard. The mean reads the word itself from the first step on, and all
+# eleven rows in use get a gradient. This is why `TinyLanguageModel.sentence` averages.
+#
+# A large pretrained model is not in this position: its matrices are not zero, and its last token is worth reading.
+# A readout has to suit the initial weights.
+#
+# ## 6. Padding that leaks
+#
+# Now the fault announced above. The batch decides how much padding a sentence gets: alone it gets none, beside a long
+# sentence it gets much. **The vector of a sentence must not depend on its neighbours.** We encode "find the red block"
+# alone, then beside a long sentence, and see how far its vector moves. As a yardstick serves the distance between "find
+# the red block" and "find the green block", both alone.
+#
+# Three choices have to be made, and each can be made carelessly:
+#
+# - attention: causal, or every token sees every token (as in BERT);
+# - padding as a key: hidden by the mask, or the mask is forgotten;
+# - readout: mean of the real states, mean over all positions, or the state at the last position.
+#
+# **Predict.** Which of the following move the vector, and which are harmless?
+#
+# 1. causal, padding hidden, mean over all positions
+# 2. causal, mask forgotten in attention, mean of the real states
+# 3. every token sees all, mask forgotten in attention, mean of the real states
+# 4. causal, padding hidden, state at the last position (`states[:, -1]`)
+
+
+# %%
+def make_reader(causal, hide_padding, readout):
+    """A function from sentences to vectors, with the given choices. Uses `model`, whose attention is active."""
+
+    @torch.no_grad()
+    def read(sentences):
+        ids, mask = encode(sentences)
+        states = model(ids, allowed_pairs(mask, causal, hide_padding))
+        if readout == "mean of real":
+            return mean_of_real(states, mask)
+        return states.mean(dim=1) if readout == "mean of all" else states[:, -1]
+
+    return read
+
+
+RED, GREEN = instruction_for("red"), instruction_for("green")
+LONG = "please find the small red block near the left edge of the grid"
+choices = {
+    "correct": (True, True, "mean of real"),
+    "guess 1: mean over all positions": (True, True, "mean of all"),
+    "guess 2: causal, mask forgotten": (True, False, "mean of real"),
+    "guess 3: all see all, mask forgotten": (False, False, "mean of real"),
+    "guess 4: state at the last position": (True, True, "last position"),
+    "all see all, padding hidden": (False, True, "mean of real"),
+}
+readers = {name: make_reader(*choice) for name, choice in choices.items()}
+shift = {}
+for name, read in readers.items():
+    alone, beside, green = read([RED])[0], read([RED, LONG])[0], read([GREEN])[0]
+    shift[name] = ((beside - alone).norm() / (green - alone).norm()).item()
+    print(f"{name:38}{'moves' if shift[name] > 1e-3 else 'stays'}")
+
+fig, ax = plt.subplots(figsize=(8.4, 2.9), layout="constrained", facecolor="white")
+bars = ax.barh(list(shift), list(shift.values()), color=ORANGE)
+ax.bar_label(bars, fmt="%.1f", padding=4, fontsize=9)
+ax.axvline(1, color="#444444", ls="--", lw=1)
+ax.text(1.08, -0.75, "another colour", fontsize=9, color="#444444", va="center")
+ax.set(xlabel="how far a long neighbour moves the vector (red to green = 1)", ylim=(5.5, -1.2))
+ax.set_xlim(0, 1.12 * max(shift.values()))
+ax.spines[["top", "right"]].set_visible(False)
+plt.show()
+assert shift["guess 1: mean over all positions"] > 1.5, "the padding should outweigh the colour"
+
+# %% [markdown]
+# **Explain.** Guesses 1, 3 and 4 move the vector; guess 2 does not.
+#
+# - Averaging over all positions mixes in the states of `[PAD]`. A long neighbour moves the sentence further than
+#   another colour would. Nothing fails, no number is NaN; the policy just becomes worse, and differently so in each
+#   batch.
+# - The last *position* is not the last *word*. Beside a longer sentence it is a `[PAD]`.
+# - Forgetting the mask in attention matters when every token sees every token. With a causal mask and padding on the
+#   right it does not: padding stands *after* all real tokens, so the causal mask already hides it.
+#
+# Do not rely on that last point. It breaks as soon as padding stands on the left (usual when a model writes text) or
+# some tokens see everything (as in the fusion tokens of chapter 4). `tinyvla.language.causal_mask` hides padding
+# anyway.
+#
+# BlockFind itself would never have shown the fault: all its sentences have six tokens, so there is no padding in
+# training. It would have appeared on the day someone typed a longer sentence. A test finds it today:
+
+
+# %%
+def check_padding_is_ignored(read):
+    """The vector of a sentence must be the same alone and beside a longer one."""
+    alone, beside = read([RED])[0], read([RED, LONG])[0]
+    torch.testing.assert_close(beside, alone, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def package_reader(sentences):
+    """The package's own sentence vectors."""
+    return package.sentence(*encode(sentences))
+
+
+for name, read in {**readers, "tinyvla.language": package_reader}.items():
+    try:
+        check_padding_is_ignored(read)
+        print(f"{name:38}passes")
+    except AssertionError:
+        print(f"{name:38}caught")
+
+# And a mask keyed the wrong way round (True on padding), here only in the readout:
+mixed_ids, mixed_mask = encode([RED, GREEN, LONG])
+with torch.no_grad():
+    inverted = mean_of_real(policy.language(mixed_ids, mixed_mask), ~mixed_mask)
+print("inverted mask: red and green exactly equal:", torch.equal(inverted[0], inverted[1]))
+print("inverted mask: NaN without padding:", inverted[2].isnan().all().item())
+
+# %% [markdown]
+# The test needs no trained weights, but it does need active ones. With the package's zero-initialised blocks attention
+# does nothing, and guess 3 would pass. That is why `model` has PyTorch's default initial weights here.
+#
+# The last two lines show the mix-up of section 2, with the initial weights of TinyVLA. Where a sentence has padding,
+# the inverted mask reads only the padding, and all colours are the same. Where it has none, it divides zero by zero.
+# The second is lucky, because a NaN is noticed; the first is not.
+#
+# ## 7. Where the parameters sit
+#
+# On PyTorch's *meta* device a model has shapes but no numbers, so even the largest preset is built at once, in no
+# memory.
+
+# %%
+counts = {}
+for name in PRESETS:
+    with torch.device("meta"):
+        counts[name] = TinyVLA(model_config(name)).num_parameters()
+    share = counts[name]["token embedding"] / counts[name]["total"]
+    print(f"{name:13}{counts[name]['total']:>12,} parameters, {share:.0%} in the token embedding")
+
+colors = {"vision": PART_COLORS["vision"], "token embedding": ORANGE, "language blocks": "#eeb98a"}
+colors |= {"fusion": PART_COLORS["fusion"], "head": PART_COLORS["action"]}
+fig, ax = plt.subplots(figsize=(8.4, 2.9), layout="constrained", facecolor="white")
+left = dict.fromkeys(counts, 0.0)
+for part, color in colors.items():
+    widths = [100 * count[part] / count["total"] for count in counts.values()]
+    ax.barh(list(counts), widths, left=list(left.values()), color=color, label=part, edgecolor="white")
+    left = {name: left[name] + width for name, width in zip(left, widths, strict=True)}
+ax.set(xlabel="share of the parameters (%)", xlim=(0, 100))
+ax.invert_yaxis()
+ax.spines[["top", "right"]].set_visible(False)
+fig.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=9)
+plt.show()
+
+# %% [markdown]
+# In `minimal` well over half of all parameters are rows of one table. How many of its 30,522 rows does BlockFind use?
+# Look at the ids that occur in the 8,000 training sentences.
+
+# %%
+data = DataConfig()
+train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed))
+used = train.input_ids.unique()
+rows, width = PRESETS["minimal"].language.vocab_size, PRESETS["minimal"].language.embed_dim
+print(f"{len(used)} of {rows:,} rows:", ", ".join(load_tokenizer().convert_ids_to_tokens(used.tolist())))
+print(f"in use: {len(used) * width:,} of the {rows * width:,} parameters of minimal's table")
+
+# %% [markdown]
+# Eleven. The other rows are there for compatibility: an id means here what it means in DistilBERT, so sentences
+# tokenized elsewhere fit, and so does the embedding of a real checkpoint, row by row. If you only ever wanted
+# BlockFind, you could throw them away (exercise 3 does).
+#
+# What does a training step do to the rows nobody uses? The gradient of a row that was not looked up is zero, and AdamW
+# moves nothing where the gradient has always been zero. Except by **weight decay**, which shrinks each weight at each
+# step, used or not. The package's `make_optimizer` therefore leaves embeddings out of weight decay. One step with and
+# without that exception:
+
+# %%
+settings = TrainConfig()
+batch = train.take(slice(0, 64))
+for name in ("make_optimizer", "weight decay on everything"):
+    policy = new_policy(PRESETS["nano"], seed=0)
+    table = policy.language.token_embedding.weight
+    before = table.detach().clone()
+    optimizer = make_optimizer(policy, settings)
+    if name != "make_optimizer":
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    train_step(policy, optimizer, batch, settings.grad_clip)
+    changed = (table.detach() != before).any(dim=1).sum().item()
+    print(f"{name:28}{changed:>7,} rows changed")
+
+steps = 20 * 125  # 20 epochs of 125 batches
+kept = 1.0
+for step in range(steps):
+    kept *= 1 - learning_rate_at(step, steps, settings) * settings.weight_decay
+print(f"after 20 epochs an unused row would be {1 - kept:.1%} shorter")
+
+# %% [markdown]
+# The loss is small here, but it has no purpose: in a table loaded from a pretrained model, words that your data does
+# not mention would fade a little with each step, although nothing was learned about them.
+#
+# The other lesson of the eleven rows: a word that never occurred in training keeps the random row it started with.
+# "find the cyan block" is tokenized without complaint, and its vector means nothing. Knowing a token is not knowing a
+# word.
+#
+# ## 8. Words that are too quiet
+#
+# `TinyVLA.init_weights` draws the rows of the table with standard deviation 1.0. Many transformers use 0.02 (for
+# instance [BERT's code](https://github.com/google-research/bert/blob/master/modeling.py), `initializer_range`). The
+# positions that are added have a root mean square of about 0.7. What does the choice do to the *angle* between the
+# sentences of two colours?
+
+
+# %%
+def quiet_policy(std, seed=0, device="cpu"):
+    """The nano policy with its token embedding scaled to a standard deviation of `std`."""
+    policy = new_policy(PRESETS["nano"], seed)
+    with torch.no_grad():
+        policy.language.token_embedding.weight.mul_(std)
+    return policy.to(device)
+
+
+def similarity(vectors):
+    """Cosine between all pairs of rows."""
+    unit = F.normalize(vectors.double(), dim=1)
+    return unit @ unit.T
+
+
+@torch.no_grad()
+def mean_angle(policy):
+    """Mean angle in degrees between the sentence vectors of two different colours."""
+    cosine = similarity(policy.language.sentence(six_ids, six_mask))
+    return torch.rad2deg(cosine[~torch.eye(6, dtype=torch.bool)].clamp(-1, 1).acos()).mean().item()
+
+
+angles = {std: mean_angle(quiet_policy(std)) for std in (1.0, 0.02)}
+print(f"positions: root mean square {policy.language.positions.pow(2).mean().sqrt():.1f}")
+for std, angle in angles.items():
+    print(f"words at std {std:<5} two colours are {'over 20' if angle > 20 else 'under 1'} degrees apart")
+assert angles[1.0] > 20, angles
+assert angles[0.02] < 1, angles
+
+# %% [markdown]
+# The words are still there, and still different. A gradient could make them louder.
+#
+# **Predict.** Two `nano` policies are trained for 125 steps, that is, one epoch. One starts with words at 1.0, the
+# other at 0.02; everything else is equal. Direction accuracy of the first will be close to 100 %. And of the second?
+#
+# 1. The same: Adam adapts the size of its steps to each parameter.
+# 2. A little lower: it starts later.
+# 3. About 20 %, as if it guessed.
+# 4. About 40 %, as if it saw the image but heard nothing.
+
+# %% tags=["nbval-ignore-output", "slow"]
+fast = replace(TrainConfig(), epochs=1, learning_rate=1e-3)
+train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), device)
+val_scenes = BlockFind(data.num_val, data.val_seed)
+val = TensorSplit.from_blockfind(val_scenes, device)
+
+
+def train_and_judge(policy):
+    """The package's training steps and learning rates; returns the direction accuracy on the validation scenes."""
+    optimizer = make_optimizer(policy, fast)
+    orders = [epoch_order(len(train), seed=0, epoch=epoch).to(device) for epoch in range(fast.epochs)]
+    batches = [index for order in orders for index in order.split(fast.batch_size)]
+    for step, index in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, len(batches), fast)
+        train_step(policy, optimizer, train.take(index), fast.grad_clip)
+    return Metrics.of(predict_split(policy, val), val.actions.cpu()).direction_accuracy
+
+
+accuracy = {std: train_and_judge(quiet_policy(std, device=device)) for std in (1.0, 0.02)}
+floor = Metrics.of(torch.from_numpy(vision_only_floor(val_scenes)), val.actions.cpu()).direction_accuracy
+for std, share in accuracy.items():
+    print(f"words at std {std:<5} direction accuracy {share:.1%}")
+print(f"the best answer without words      {floor:.1%}")
+
+assert accuracy[1.0] > 0.9, "with words at std 1.0 the policy should find nearly all blocks"
+assert 0.25 < accuracy[0.02] < 0.6, "with words at std 0.02 the policy should stay near what the image alone gives"
+print("std 1.0: learns the task. std 0.02: stays near the floor of a policy that hears nothing.")
+reach = sum(learning_rate_at(step, 125, fast) for step in range(125))
+print(f"the learning rates of the 125 steps add up to {reach:.2f}")
+
+# %% [markdown]
+# **Explain.** The fourth guess is right. Adam does adapt its steps, but a step of Adam is about as large as the
+# learning rate, whatever the gradient. All the learning rates of this run together add up to less than a tenth, so no
+# entry of the table can move much further than that, even if all gradients agreed. And there is little for them to agree on:
+# while all sentences look alike, the loss hardly depends on which one was given. Meanwhile the rest of the policy learns
+# what can be had without words, the average arrow to the blocks in the image.
+#
+# The words are not lost for good. Train several times as long and they may become loud enough to be heard; change
+# `epochs` in the cell above to 4 and see. But nothing in the loss announces it. The loss goes down, the arrows look
+# plausible, and the policy reaches for a block, whatever the words say. The angle above would have warned you before
+# the first step, and Chapter 6 shows how to notice it afterwards.
+#
+# ## 9. What the words have become
+#
+# Last, a policy that has learned the task. How similar are its six sentence vectors, compared with before training? The
+# colours are put in the order of the colour wheel.
+
+# %% tags=["nbval-ignore-output", "slow"]
+trained = trained_policy(progress_bar=False).cpu()
+wheel = ("red", "orange", "yellow", "green", "blue", "purple")
+wheel_ids, wheel_mask = encode([instruction_for(color) for color in wheel])
+untrained = new_policy(PRESETS["nano"], seed=0)  # the weights that `trained` started from
+with torch.no_grad():
+    cosines = [similarity(p.language.sentence(wheel_ids, wheel_mask)) for p in (untrained, trained)]
+
+fig, axes = plt.subplots(1, 2, figsize=(8.6, 4.1), layout="constrained", facecolor="white")
+for ax, cosine, title in zip(axes, cosines, ("before training", "after training"), strict=True):
+    image = ax.imshow(cosine.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    ax.set_xticks(range(6), wheel, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    ax.set_yticks(range(6), wheel, fontsize=9)
+    for i in range(6):
+        for j in range(6):
+            value = round(cosine[i, j].item(), 1) + 0.0  # + 0.0 turns -0.0 into 0.0
+            ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=9, color="w" if abs(value) > 0.6 else "k")
+    ax.set_title(title)
+    for tick, color in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), wheel * 2, strict=True):
+        tick.set_color([0.8 * channel / 255 for channel in PALETTE[color]])
+fig.colorbar(image, ax=axes, label="cosine similarity", shrink=0.85)
+plt.show()
+
+# %% [markdown]
+# Before training all six vectors point the same way, because five of their six tokens are the same. After training they
+# point apart: a sentence is now mostly its colour.
+#
+# Look along the diagonal. Neighbours on the colour wheel (red and orange, green and blue, and, around the corner,
+# purple and red) are more alike than opposites (orange and blue, yellow and purple). Nobody told the policy that orange
+# is a reddish colour, and the words started with random rows. But the vector of a sentence is used to look for patches,
+# and the patches of red and orange blocks have similar red, green and blue values. The meaning of the words comes from
+# the images. (With another seed the figures differ, but this pattern returned in each one that was tried.)
+#
+# Two more things can be checked exactly: which rows of the table training has changed, and where in the sentence the
+# states of "red" and "green" differ now.
+
+# %% tags=["slow"]
+changed = (trained.language.token_embedding.weight != untrained.language.token_embedding.weight).any(dim=1)
+print(f"rows changed by training: {changed.sum().item()} of {len(changed):,}")
+ring = torch.arange(6)
+neighbours, opposites = cosines[1][ring, (ring + 1) % 6].mean(), cosines[1][ring, (ring + 3) % 6].mean()
+assert cosines[0].min() > 0.8, "before training all sentences should be alike"
+assert cosines[1].min() < 0.3, "after training some colours should point apart"
+assert neighbours > opposites + 0.3, "neighbours on the colour wheel should be more alike than opposites"
+
+tokens = ["[CLS]", "find", "the", "red / green", "block", "[SEP]"]
+fig, ax = plt.subplots(figsize=(8.4, 2.7), layout="constrained", facecolor="white")
+for offset, p, name, color in ((-0.2, untrained, "before", "#bbbbbb"), (0.2, trained, "after training", ORANGE)):
+    with torch.no_grad():
+        states = p.language(six_ids, six_mask)
+    distance = (states[0] - states[1]).norm(dim=1)
+    reached = [token for token, d in zip(tokens, distance.tolist(), strict=True) if d > 1e-3]
+    print(f"{name}: the colour can be read at {', '.join(reached)}")
+    ax.bar([x + offset for x in range(6)], distance.tolist(), width=0.38, color=color, label=name)
+ax.set_xticks(range(6), tokens)
+ax.set(ylabel="distance of the states")
+ax.legend(frameon=False, loc="upper left")
+ax.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# Before training the colour stands only where the word stands. After it, "block" and `[SEP]` carry it as well: the
+# attention has learned to pass it on. Earlier tokens cannot carry it, whatever is learned, because of the causal mask.
+#
+# ## Exercise 1: back to words (5 minutes)
+#
+# Write the way back: join pieces to a text. `["push", "the", "mage", "##nta", "cube", "##s"]` becomes `"push the
+# magenta cubes"`; `[CLS]`, `[SEP]` and `[PAD]` are left out. You will want this whenever you print what a model was
+# really given, which is the first thing to do when it misbehaves.
+#
+# <details><summary>Hint</summary>
+#
+# Go through the pieces. One that starts with `##` is appended, without the marks, to the last word; any other starts a
+# new word.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def join_pieces(pieces):
+    """The text that the pieces came from, words separated by one space."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    answer = join_pieces(["find", "the", "red", "block"])
+    assert answer is not None, "write the body of join_pieces first"
+    assert answer == "find the red block", f"expected 'find the red block', yours is {answer!r}"
+    answer = join_pieces(["mage", "##nta", "cube", "##s"])
+    assert answer == "magenta cubes", f"expected 'magenta cubes', yours is {answer!r}"
+    answer = join_pieces(["[CLS]", "cy", "##an", "[SEP]", "[PAD]", "[PAD]"])
+    assert answer == "cyan", f"[CLS], [SEP] and [PAD] should be left out, yours is {answer!r}"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def join_pieces(pieces):
+#     kept = [piece for piece in pieces if piece not in ("[CLS]", "[SEP]", "[PAD]")]
+#     return " ".join(kept).replace(" ##", "")
+# ```
+#
+# A piece that continues a word is exactly one that has a space and `##` in front once everything is joined.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercise 2: the maximum over the real tokens (15 minutes)
+#
+# The mean is one way to make one vector out of many. Another takes, for each feature, its maximum over the real tokens.
+# Write it for states of shape (batch, tokens, features) and a mask of shape (batch, tokens). Padding must not have any
+# influence.
+#
+# <details><summary>Hint</summary>
+#
+# `states * mask[..., None]` is what the mean does first. Why is that wrong here? Think of a feature that is negative in
+# every real token.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def max_of_real(states, mask):
+    """(batch, tokens, features), (batch, tokens) -> (batch, features)."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 2"):
+    example = torch.tensor([[[1.0, -3.0], [2.0, -1.0], [9.0, 9.0]]])
+    answer = max_of_real(example, torch.tensor([[True, True, False]]))
+    assert answer is not None, "write the body of max_of_real first"
+    assert tuple(answer.shape) == (1, 2), f"the shape should be (1, 2), yours is {tuple(answer.shape)}"
+    assert answer[0].max() < 9, "the padding's 9.0 should not be seen"
+    assert answer[0].tolist() == [2.0, -1.0], f"expected [2, -1], yours is {answer[0].tolist()}: is a zero winning?"
+    assert example[0, 2].tolist() == [9.0, 9.0], "your function changed its input"
+    random_states = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    answer = max_of_real(random_states, torch.tensor([[True] * 5, [True] * 2 + [False] * 3]))
+    assert torch.equal(answer[0], random_states[0].amax(dim=0)), "without padding it should be the plain maximum"
+    assert torch.equal(answer[1], random_states[1, :2].amax(dim=0)), "each sentence has its own mask"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def max_of_real(states, mask):
+#     return states.masked_fill(~mask[..., None], -torch.inf).amax(dim=1)
+# ```
+#
+# What padding is replaced by must be neutral for the operation: 0 for a sum, minus infinity for a maximum (and for the
+# logits of attention, where the softmax turns it into a weight of 0).
+#
+# </details>
+
+# %% [markdown]
+# ## Exercise 3: a table without idle rows (30 minutes)
+#
+# Write `shrink(embedding, used)`: given an `nn.Embedding` and the ids in use (a sorted 1-D tensor), return
+#
+# - a new `nn.Embedding` with just those rows, in that order, and
+# - `new_id`, an int64 tensor with one entry per old id: the row in the small table, or -1 where there is none.
+#
+# Then `small(new_id[ids])` must equal `embedding(ids)`. For `minimal` this removes almost 60 % of all parameters
+# without changing a single action. The -1 matters: an id that is missing should raise an error, not quietly pick row 0.
+#
+# <details><summary>Hint</summary>
+#
+# `nn.Embedding.from_pretrained(rows, freeze=False)` makes a table out of a tensor. Fill `new_id` with -1, then write
+# 0, 1, 2, ... at the positions `used`.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def shrink(embedding, used):
+    """The table reduced to the rows in use, and the new id of each old one (-1: none)."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 3"):
+    answer = shrink(package.token_embedding, used)
+    assert answer is not None, "write the body of shrink first"
+    small, new_id = answer
+    assert isinstance(small, nn.Embedding), f"the first result should be an nn.Embedding, not {type(small).__name__}"
+    size, wanted = tuple(small.weight.shape), (len(used), config.embed_dim)
+    assert size == wanted, f"the small table should have shape {wanted}, yours has {size}"
+    assert new_id.shape == (config.vocab_size,), "new_id needs one entry per old id"
+    assert (new_id >= 0).sum() == len(used), "as many new ids as ids in use, and -1 everywhere else"
+    assert new_id[vocab["cy"]] == -1, "an id that is not in use should get -1"
+    with torch.no_grad():
+        same = torch.equal(small(new_id[six_ids]), package.token_embedding(six_ids))
+    assert same, "the small table gives other vectors than the large one"
+    assert small.weight.requires_grad, "the small table should still be trainable (freeze=False)"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def shrink(embedding, used):
+#     small = nn.Embedding.from_pretrained(embedding.weight.detach()[used].clone(), freeze=False)
+#     new_id = torch.full((embedding.num_embeddings,), -1)
+#     new_id[used] = torch.arange(len(used))
+#     return small, new_id
+# ```
+#
+# An embedding is a lookup, so leaving out rows that are never looked up changes nothing. An index of -1 is refused by
+# `nn.Embedding`, whereas indexing a plain tensor with -1 would quietly give the last row.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercise 4: a larger grammar (45 minutes)
+#
+# BlockFind has one way to ask. Give it more, and tokenize them without the package. Write
+#
+# - `grammar()`: at least three templates, strings with `{color}` in them. Filled with any colour, each must consist of
+#   words the package knows, and they must not all have the same number of tokens;
+# - `encode_by_hand(sentences)`: ids, int64 (batch, tokens), padded on the right with 0, and the boolean mask, equal to
+#   `tinyvla.tokenizer.encode`. Use `split_words` and `wordpiece` from above. A word that WordPiece cannot split must
+#   raise a `ValueError` that names the word.
+#
+# <details><summary>Hint</summary>
+#
+# Look at `sorted(vocab)` for words, and test candidates with `unknown_words`. In `encode_by_hand`, first make a list of
+# lists, then find the longest, then pad. `wordpiece` returns `["[UNK]"]` where it gives up.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def grammar():
+    """Templates, for example "go to the {color} one"."""
+    # your code here
+
+
+def encode_by_hand(sentences):
+    """Ids and mask of the sentences, both (batch, tokens)."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 4"):
+    templates = grammar()
+    assert templates is not None, "write the body of grammar first"
+    assert len(set(templates)) >= 3, f"at least three different templates, yours has {len(set(templates))}"
+    assert all("{color}" in template for template in templates), "each template needs {color} in it"
+    wanted_colors = (*COLORS, "magenta", "cyan")
+    filled = [template.format(color=color) for template in templates for color in wanted_colors]
+    strange = sorted({word for text in filled for word in unknown_words(text)})
+    assert not strange, f"the package does not know {', '.join(strange)}"
+    expected_ids, expected_mask = encode(filled)
+    lengths = {len(encode([template.format(color="red")])[0][0]) for template in templates}
+    assert len(lengths) > 1, "all templates have the same number of tokens, so padding is not tested"
+    answer = encode_by_hand(filled)
+    assert answer is not None, "write the body of encode_by_hand first"
+    own_ids, own_mask = answer
+    assert own_ids.shape == expected_ids.shape, f"ids should be {tuple(expected_ids.shape)}: pad to the longest"
+    wrong = [text for text, a, b in zip(filled, own_ids, expected_ids, strict=True) if not torch.equal(a, b)]
+    assert not wrong, f"other ids than the package's for {wrong[:1]}"
+    assert (own_ids.dtype, own_mask.dtype) == (torch.int64, torch.bool), "ids should be int64 and the mask bool"
+    assert torch.equal(own_mask, expected_mask), "the mask should be True on real tokens, False on padding"
+    message = ""
+    try:
+        encode_by_hand(["find the zebra block"])
+    except ValueError as error:
+        message = str(error)
+    assert message, "'zebra' cannot be split, so it should raise a ValueError"
+    assert "zebra" in message, f"the error should name the word zebra, yours says: {message}"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def grammar():
+#     return ["find the {color} block", "go to the {color} one, please", "where is the small {color} cube?"]
+#
+#
+# def encode_by_hand(sentences):
+#     rows = []
+#     for text in sentences:
+#         pieces = []
+#         for word in split_words(text):
+#             cut = wordpiece(word, vocab)
+#             if cut == ["[UNK]"]:
+#                 raise ValueError(f"unknown word {word!r} in {text!r}")
+#             pieces += cut
+#         rows.append([vocab[piece] for piece in ("[CLS]", *pieces, "[SEP]")])
+#     longest = max(len(row) for row in rows)
+#     ids = torch.tensor([row + [vocab["[PAD]"]] * (longest - len(row)) for row in rows])
+#     lengths = torch.tensor([len(row) for row in rows])
+#     return ids, torch.arange(longest) < lengths[:, None]
+# ```
+#
+# The mask is made from the lengths, not by comparing ids with 0. That keeps it right even if a model uses the padding
+# id for something else; some models pad with the end-of-sentence token.
+#
+# </details>
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details><summary>Why does "cubes" become two tokens, while "blocks" stays whole?</summary>
+#
+# "blocks" is an entry of the vocabulary, "cubes" is not. The longest entry that "cubes" starts with is "cube", and the
+# rest is found as "##s". Frequency in the text from which the vocabulary was made decides, not grammar.
+#
+# </details>
+#
+# <details><summary>A colleague reads the sentence from the state of [CLS], as in BERT. What will the policy do?</summary>
+#
+# It hears nothing. The model is causal, so [CLS], the first token, sees only itself: its state is the same in every
+# sentence. The policy can learn what the image alone gives, and no more.
+#
+# </details>
+#
+# <details><summary>All training sentences have the same length and the tests pass. Why test padding?</summary>
+#
+# Because the fault is invisible there. It appears with the first batch of mixed lengths: a longer instruction, a second
+# template, two data sets in one batch. Then the vector of a sentence depends on its neighbours, and no error is raised.
+#
+# </details>
+#
+# <details><summary>The tokenizer knows "cyan". Why would a policy trained on BlockFind still not find it?</summary>
+#
+# The rows of "cy" and "##an" were never looked up in training, so they got no gradient and are as random as at the
+# start. The tokenizer only turns text into ids; meaning is learned, row by row.
+#
+# </details>
+#
+# <details><summary>Words at std 0.02 were drowned. Name two ways out other than std 1.0.</summary>
+#
+# Make the positions as small as the words, or normalise words and positions separately before adding them. What counts
+# is the ratio: how much of what the first block sees comes from the words. (A much larger learning rate for the table
+# alone is a third way, with its own risks.)
+#
+# </details>
+#
+# ## Summary
+#
+# - WordPiece cuts a word greedily into the longest entries; ids are DistilBERT's. A word outside the vocabulary is
+#   reported, never guessed.
+# - A causal mask lets a token look only backwards: later words do not change earlier states, and `[CLS]` never learns
+#   what the sentence says.
+# - The vector of a sentence must not depend on its neighbours in the batch. Test it: alone and beside a longer one.
+# - The mean of the real tokens hears the colour at once. The last token starts blind where block outputs start at zero.
+# - Most parameters of a small model are rows of the embedding, and BlockFind uses eleven of them. Only rows that are
+#   looked up get a gradient; weight decay would touch them all.
+# - Initial scales decide who is heard. With words far quieter than positions, the policy learns to act without
+#   listening.
+#
+# ## Sources
+#
+# - [Devlin et al. 2018, BERT](https://arxiv.org/abs/1810.04805): the vocabulary, `[CLS]` and `[SEP]`
+# - [Song et al. 2020, Fast WordPiece Tokenization](https://arxiv.org/abs/2012.15524): greedy longest match, described
+#   and made fast
+# - [Sanh et al. 2019, DistilBERT](https://arxiv.org/abs/1910.01108): the model whose ids are used
+# - [Vaswani et al. 2017, Attention Is All You Need](https://arxiv.org/abs/1706.03762): masks, sine and cosine positions
+# - [Loshchilov and Hutter 2017, Decoupled Weight Decay Regularization](https://arxiv.org/abs/1711.05101): AdamW
+# - [Kim et al. 2024, OpenVLA](https://arxiv.org/abs/2406.09246) and
+#   [Shukor et al. 2025, SmolVLA](https://arxiv.org/abs/2506.01844): policies built on causal language models
+#
+# ## Next
+#
+# You have patches and you have a sentence. [Chapter 4](04_fusion.ipynb) brings them together.
