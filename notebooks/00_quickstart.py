@@ -73,7 +73,7 @@ from tinyvla.train import fit, new_policy
 # Image and instruction go in on the left; each is turned into vectors by a network of its own; a *fusion* lets the
 # words choose what to look at; a *head* turns the result into an action. The course has one chapter for each box.
 
-# %%
+# %% mystnb={"image": {"alt": "Diagram from left to right: an image goes through a vision transformer, the sentence “find the red block” through a language model; a fusion joins the two, and an action head turns the result into an arrow."}}
 boxes = [  # name, what leaves it, x, y, part
     ("vision\ntransformer", "65 vectors", 2.4, 1.6, "vision"),
     ("language\nmodel", "1 vector", 2.4, 0.0, "language"),
@@ -111,7 +111,7 @@ print("instruction", repr(scene.instruction))
 print("action     ", scene.action.round(3), "length", np.linalg.norm(scene.action).round(3))
 print("blocks     ", scene.colors)
 
-# %%
+# %% mystnb={"image": {"alt": "A scene with a purple, a red and a blue block, titled “find the red block”. A black arrow starts at the centre and points to the red block."}}
 plot_sample(scene)
 plt.show()
 
@@ -163,7 +163,7 @@ print("it learned")
 #
 # Twelve scenes that it has never seen. Grey is the right arrow, magenta the policy's.
 
-# %% tags=["slow"]
+# %% tags=["slow"] mystnb={"image": {"alt": "Twelve scenes, each with its instruction and two arrows from the centre. The policy's magenta arrow lies almost on top of the grey one, the right answer."}}
 test = BlockFind(num_samples=12, seed=44)
 plot_predictions(test, policy.predict(test.images, test.instructions).numpy())
 plt.show()
@@ -202,7 +202,7 @@ from tinyvla.widgets import playground, playground_figure
 
 playground(policy)
 
-# %% tags=["slow"]
+# %% tags=["slow"] mystnb={"image": {"alt": "One scene under three instructions. Above, the arrow turns to the block that is named. Below, circles on the patches show where the policy looks; the largest one lies on that block."}}
 fig, axes = playground_figure(policy)
 plt.show()
 

@@ -76,7 +76,7 @@ plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 # Here is the whole generator. A seed becomes random numbers, the numbers become blocks, and the blocks become the three
 # things a policy is trained with.
 
-# %%
+# %% mystnb={"image": {"alt": "Diagram: a seed gives three or four blocks, each with a cell and a colour; the blocks give an image, an instruction and an action. On the right an example: a scene, its sentence, and an arrow to the green block."}}
 fig, ax = plt.subplots(figsize=(9, 3.7), layout="constrained")
 ax.set(xlim=(0, 9), ylim=(0, 3.7))
 ax.axis("off")
@@ -377,7 +377,7 @@ print("first instruction:", mine.instructions[0])
 # Is it the dataset of the package, byte for byte? We compare every array, and the hash that the package's own tests
 # hold fixed. If NumPy, the platform or the code ever changed a single byte, the hash would differ.
 
-# %%
+# %% mystnb={"image": {"alt": "The first four training scenes, three or four coloured blocks each, with their instructions above. In each a black arrow from the centre points to the named block."}}
 train = package.BlockFind(8_000, seed=42)
 for name in ("cells", "colors", "images", "actions"):
     ours, theirs = getattr(mine, name), getattr(train, name)
@@ -435,7 +435,7 @@ score = Metrics.of(corner_labels, torch.from_numpy(test.actions))
 print(f"a policy that learned the corners: {score.direction_accuracy:.0%} within 37 degrees, "
       f"{score.within_10_degrees:.0%} within 10 degrees")  # fmt: skip
 
-# %%
+# %% mystnb={"image": {"alt": "Four scenes of one block: a black arrow to the block's middle, a magenta one to its top-left corner. Beside the centre they differ most; in the last scene the corner is the centre itself, and the magenta arrow shrinks to a dot."}}
 chosen = np.array([28, 42, 14, 36])
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained")
 for ax, cell, image in zip(axes, chosen, render(chosen[:, None], np.full((4, 1), 2)), strict=True):
@@ -447,7 +447,7 @@ for ax, cell, image in zip(axes, chosen, render(chosen[:, None], np.full((4, 1),
             )
         else:
             ax.plot(32, 32, "o", color=color, ms=8)
-    off = f"off by {errors[cell]:.0f}°" if wrong[cell].any() else "no direction: (0, 0)"
+    off = f"off by {errors[cell]:.0f}°" if wrong[cell].any() else "(0, 0), no direction"
     ax.set(title=f"cell {cell}: {off}", xticks=[0, 32, 64], yticks=[0, 32, 64])
     ax.title.set_fontsize(10)
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
@@ -495,7 +495,7 @@ print(f"labels at the centre: the ray hits the block in {hits_right.sum()} of 64
 print(f"labels at the corner: the ray hits the block in {hits_wrong.sum()} of 64 cells")
 print(f"our training split:   the ray hits the named block in {sum(hits_train)} of {len(hits_train)} scenes")
 
-# %%
+# %% mystnb={"image": {"alt": "Two 8 by 8 grids. Left: the corner label's error per cell, 0 on the main diagonal, up to 45 degrees next to the centre. Right: crosses where the ray test catches it; a square at the upper left and one at the lower right have none."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.3), layout="constrained")
 grid = np.where(has_direction, errors, np.nan).reshape(8, 8)
 axes[0].imshow(grid, cmap="YlOrRd", vmin=0, vmax=60)
@@ -702,7 +702,7 @@ print(f"test scenes whose pair was never in train: {np.sum(per_pair[pair_of['tes
 # If one colour or one corner were more frequent, a policy could gain by guessing it. Before training on any dataset,
 # plot what the answers look like. The grey band is where a fair draw falls nearly always (three standard deviations).
 
-# %%
+# %% mystnb={"image": {"alt": "Four plots of the training labels. Target colours and numbers of blocks are even, inside a grey band; target cells differ only by chance; the directions of the actions have high peaks at the four diagonals."}}
 n = len(train)
 target_colors = np.bincount(train.colors[:, 0], minlength=6)
 block_counts = np.bincount((train.cells >= 0).sum(axis=1), minlength=5)[3:]
@@ -717,11 +717,12 @@ for ax, values, names, paint in (
     ax.bar(names, values, color=paint)
     share = 1 / len(values)
     spread = 3 * math.sqrt(n * share * (1 - share))
-    ax.axhspan(n * share - spread, n * share + spread, color="grey", alpha=0.35)
+    ax.axhspan(n * share - spread, n * share + spread, color="grey", alpha=0.35, zorder=0)
+    ax.tick_params(axis="x", labelsize=9)
 axes[0, 0].set(title="target colour", ylabel="scenes")
 axes[0, 1].set(title="blocks in the scene", ylabel="scenes")
 picture = axes[1, 0].imshow(target_cells.reshape(8, 8), cmap="Blues", vmin=0)
-axes[1, 0].set(title="target cell", xlabel="column", ylabel="row")
+axes[1, 0].set(title="target cell", xlabel="column", ylabel="row", xticks=range(8), yticks=range(8))
 fig.colorbar(picture, ax=axes[1, 0], label="scenes")
 axes[1, 1].hist(angles, bins=np.arange(-2.5, 360, 5), color=PART_COLORS["action"])
 axes[1, 1].set(title="direction of the action", xlabel="degrees, counter-clockwise from the right", ylabel="scenes",
@@ -778,7 +779,7 @@ print(f"arithmetic on uint8 wraps around: 2 * {background.tolist()} gives {(2 * 
 # A *constant* answer scores about the same. Not exactly, because our labels have only 52 directions; this is the
 # score of each constant answer when all 64 cells are equally likely:
 
-# %%
+# %% mystnb={"image": {"alt": "The direction accuracy of every constant answer from 0 to 360 degrees: a stepped line that stays close to the dashed line of a random direction, a little above it at the diagonals and below it at the axes."}}
 answer_angles = np.arange(0.1, 360, 0.2)  # avoids angles that are exactly on the edge
 radians = np.radians(answer_angles)
 answers = np.stack([np.cos(radians), -np.sin(radians)], axis=1)  # (1800, 2), y down
@@ -863,7 +864,7 @@ print(f"vision only, best for the direction accuracy: {best.mean():.2f}")
 
 # %% [markdown]
 # So a policy with 60 % direction accuracy may still not have read a single word. With 95 % it must have. This is why
-# Chapter 6 does not stop at accuracy but swaps the instruction and looks whether the arrow
+# [Chapter 6](06_evaluation.ipynb) does not stop at accuracy but swaps the instruction and looks whether the arrow
 # follows.
 #
 # ### Floors find shortcuts in the data

@@ -79,7 +79,7 @@ print(config)
 # %% [markdown]
 # This is what you will build. An image enters at the left; tokens leave at the right.
 
-# %%
+# %% mystnb={"image": {"alt": "Diagram: an image is cut into 64 patches; a linear layer, positions, CLS, two blocks and a LayerNorm follow. Below, one block: LayerNorm with attention, then LayerNorm with an MLP, each added to the stream that runs through."}}
 fig, ax = plt.subplots(figsize=(9, 3.7), layout="constrained")
 fig.set_facecolor("white")
 ax.set(xlim=(0, 100), ylim=(0, 40))
@@ -166,7 +166,7 @@ assert torch.equal(patches, tinyvla.vision.TinyViT(config).patchify(images))
 assert not torch.equal(patches, images.reshape(-1, 64, 192))
 print("reshape and unfold cut the same patches, and so does the package; a bare reshape does not")
 
-# %%
+# %% mystnb={"image": {"alt": "Left: a scene with the grid drawn in. Middle: the same cut into 64 numbered patches, three of them coloured. Right: the 192 numbers of the blue block's patch, three flat pieces for red, green and blue, the blue one highest."}}
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained", width_ratios=[1, 1, 1.25])
 fig.set_facecolor("white")
 chosen = int(scenes.cells[4, 0])  # the cell of the target block
@@ -187,7 +187,13 @@ for channel, (name, color) in enumerate({"red": "#d62728", "green": "#2ca02c", "
     values, start = patches[4, chosen].view(3, 64)[channel], 64 * channel
     axes[2].plot(range(start, start + 64), values, color=color, lw=3)
     axes[2].text(start + 32, values.mean() + 0.03, name, ha="center", fontsize=10, color=color)
-axes[2].set(title=f"patch {chosen} as 192 numbers", ylim=(0, 1.05), xticks=[0, 64, 128, 192], ylabel="value")
+axes[2].set(
+    title=f"patch {chosen} as 192 numbers",
+    ylim=(0, 1.05),
+    xticks=[0, 64, 128, 192],
+    ylabel="value",
+    xlabel="number in the vector",
+)
 plt.show()
 
 # %% [markdown]
@@ -267,7 +273,7 @@ torch.testing.assert_close(positions, tinyvla.vision.grid_positions(8, 96))
 tokens = projected + positions
 print(f"same as the package; scene 0 now has {len(tokens[0].unique(dim=0))} different tokens")
 
-# %%
+# %% mystnb={"image": {"alt": "Left: the 64 position vectors as a colour map in four stripes, sine and cosine of x and of y; the x stripes repeat in every grid row. Right: for three cells, the similarity to all cells, which fades with distance."}}
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained", width_ratios=[1.6, 1, 1, 1])
 fig.set_facecolor("white")
 axes[0].imshow(positions, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
@@ -686,7 +692,7 @@ for name, std in {"sine-cosine": None, "std 1.0": 1.0, "std 0.02": 0.02}.items()
 # 3. It stays at chance.
 
 
-# %% tags=["nbval-ignore-output", "slow"]
+# %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "Loss over the training steps. With positions at std 1.0 the curve leaves the dashed line, the loss of always answering (0, 0), and falls far below it; with positions at std 0.02 it stays on that line."}}
 class LossCurve:
     """Collects the losses that `fit` logs every ten steps."""
 

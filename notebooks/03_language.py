@@ -26,7 +26,7 @@
 # - build a causal transformer over tokens and show that it equals the package's;
 # - catch a padding bug with a test of three lines;
 # - explain where most of a small model's parameters sit, and which of them a training step changes;
-# - recognise from two angles whether a policy can hear its instruction.
+# - tell before training, from the angle between two sentence vectors, whether a policy can hear its instruction.
 #
 # **Time:** about 40 minutes to read, about 1 minute on two CPU cores to run.
 #
@@ -76,7 +76,7 @@ from tinyvla.zoo import trained_policy
 # %% [markdown]
 # This is what will be built, from top to bottom.
 
-# %%
+# %% mystnb={"image": {"alt": "Diagram from top to bottom: the six pieces of “find the red block” with [CLS] and [SEP], their ids, embedding plus position, a causal transformer, and one state per token; the mean of the states is the sentence vector."}}
 ORANGE = PART_COLORS["language"]
 
 
@@ -124,11 +124,11 @@ for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "find", "red", "cube", "##s", 
     print(f"{token:>8} -> {vocab.get(token, 'not an entry')}")
 
 # %% [markdown]
-# "magenta" is no entry, so it has to be cut. The rule is **greedy longest match**: take the longest entry that the
+# "magenta" is not an entry, so it has to be cut. The rule is **greedy longest match**: take the longest entry that the
 # word starts with, cut it off, and go on with the rest, now looking for entries that start with `##`.
 #
-# First, split the text into words. BERT's tokenizers lower the case, split at spaces, and make every punctuation
-# mark a word of its own.
+# First, split the text into words. DistilBERT's tokenizer turns everything into lower case, splits at spaces, and makes
+# every punctuation mark a word of its own.
 
 
 # %%
@@ -161,8 +161,8 @@ for word in ("red", "cyan", "magenta", "cubes", "leftmost"):
     print(f"{word:>9} -> {' '.join(wordpiece(word, vocab))}")
 
 # %% [markdown]
-# Pieces are not syllables and need not mean anything. "mage" and "##nta" are simply the longest entries that fit. The
-# model has to learn what the two together stand for.
+# Pieces need not be syllables, and need not mean anything. "mage" and "##nta" are simply the longest entries that fit.
+# The model has to learn what the two together stand for.
 #
 # Two special tokens frame the sentence: `[CLS]` (id 101) in front and `[SEP]` (id 102) at the end. Then every piece is
 # replaced by its id. The package's tokenizer is built with the `tokenizers` library; yours should give the same ids for
@@ -193,11 +193,11 @@ print(f"same ids as the package's tokenizer for all {len(sentences)} sentences")
 #
 # There are two cases, and the second is the worse one.
 #
-# - "zebra": no piece fits, so WordPiece gives `[UNK]`. The word is gone; "find the zebra block" and "find the xylophone
-#   block" look the same to the model.
-# - "redan" (an old kind of fortification): pieces fit, `red ##an`. But we hold only a small part of DistilBERT's
-#   vocabulary. The full one may have a longer match, so the ids could differ from DistilBERT's, and nobody would
-#   notice.
+# - "zebra": no entry fits its beginning, so WordPiece gives `[UNK]`. The word is gone; "find the zebra block" and "find
+#   the xylophone block" look the same to the model.
+# - "redan" (an old kind of fortification): pieces fit, `red ##an`. But the package holds only a small part of
+#   DistilBERT's vocabulary. The full one may have a longer match, so the ids could differ from DistilBERT's, and nobody
+#   would notice.
 #
 # TinyVLA therefore refuses both, and names the word. A policy that acts on a sentence it has not read is worse
 # than an error message.
@@ -226,14 +226,14 @@ print(mask.int())
 # %% [markdown]
 # Be careful with other people's masks. Hugging Face tokenizers mark real tokens with 1. PyTorch's
 # `scaled_dot_product_attention` takes a boolean mask in which `True` means *may be looked at*. In PyTorch's
-# `nn.MultiheadAttention`, `key_padding_mask` is the opposite: `True` means *ignore*. The numbers are the same kind of
-# zeros and ones in the same shape, so a mix-up raises no error. We come back to what it costs.
+# `nn.MultiheadAttention`, `key_padding_mask` is the opposite: `True` means *ignore*. All of them are tables of zeros
+# and ones, so a mix-up raises no error. Section 6 shows what it costs.
 #
 # ## 3. From ids to vectors
 #
-# The **token embedding** is a table with one row per vocabulary entry. An id picks a row. A transformer
-# does not know the order of its tokens, so a **position** is added: sines and cosines of the token's index at many
-# frequencies. Chapter 2 does the same in two dimensions.
+# The **token embedding** is a table with one row per vocabulary entry. An id picks a row. The row says which token it
+# is, but not where it stands in the sentence, so a **position** is added: sines and cosines of the token's index at
+# many frequencies. Chapter 2 does the same in two dimensions.
 
 # %%
 config = PRESETS["nano"].language
@@ -263,10 +263,10 @@ print("x        ", tuple(package.embed(ids).shape))  # (batch, tokens, embed_dim
 # SmolLM2), so ours is built like them.
 #
 # Which token may look where is a boolean table: one row per token that looks, one column per token that is looked at.
-# It is allowed where the column is not later than the row **and** the column is not padding.
+# An entry is `True` where the column is not later than the row **and** the column is not padding.
 
 
-# %%
+# %% mystnb={"image": {"alt": "Two tables of which token (row) may look at which (column). Without padding the lower triangle is filled. With padding the three [PAD] columns are empty, while the [PAD] rows are not."}}
 def allowed_pairs(mask, causal=True, hide_padding=True):
     """True where a token (row) may look at a token (column): (batch, 1, tokens, tokens)."""
     batch, length = mask.shape
@@ -301,8 +301,7 @@ plt.show()
 # padding itself looks at the sentence. So the model computes a state for each padding token too, and somebody has to
 # throw it away later. Remember that.
 #
-# Now the whole model: embed, pass through the blocks, normalise. `Block` is the pre-norm transformer block of
-# chapter 2.
+# Now the whole model: embed, pass through the blocks, normalise. `Block` is the transformer block of Chapter 2.
 
 
 # %%
@@ -341,8 +340,8 @@ print("sentence", tuple(mean_of_real(states, mask).shape))
 print("same states and sentence vectors as the package's TinyLanguageModel")
 
 # %% [markdown]
-# Does the causal mask do what it says? Two sentences that differ from the fourth token on must have the same first
-# three states, and different ones afterwards.
+# Does the causal mask do what it says? Take two sentences whose first three tokens are equal and whose fourth differs.
+# Their first three states must be equal, and all states from the fourth on must differ.
 
 # %%
 pair_ids, pair_mask = encode(["find the red block", "find the blue cube"])
@@ -360,17 +359,18 @@ for index, (a, b) in enumerate(zip(*pair_ids.tolist(), strict=True)):
 #
 # ## 5. One vector for the sentence
 #
-# The fusion of chapter 4 wants one vector per sentence. Two readouts suggest themselves:
+# Most fusions of [Chapter 4](04_fusion.ipynb) want one vector per sentence. Two readouts suggest themselves:
 #
 # - the state of the **last** token, which has been able to look at every word;
 # - the **mean** of the states of all real tokens.
 #
-# **Predict.** Take an untrained policy with the package's initial weights, and the two sentences "find the red block"
-# and "find the green block". How far apart are their last states, and how far apart are their means?
+# **Predict.** So far the weights were PyTorch's defaults. Now take an untrained policy with the package's own initial
+# weights (Chapter 2 says what a new block does), and the two sentences "find the red block" and "find the green block".
+# How far apart are their last states, and how far apart are their means?
 #
 # 1. The last states differ more, because the mean dilutes the one word that differs.
 # 2. The means differ more, because attention dilutes more than the mean does.
-# 3. The last states are exactly equal.
+# 3. The last states are exactly equal, the means are not.
 # 4. Both differ by about the same.
 
 # %%
@@ -398,28 +398,28 @@ for name, readout in readouts.items():
 # %% [markdown]
 # **Explain.** The third guess is right. In this package the output matrices of attention and of the MLP start at zero,
 # so that each block starts as the identity ($x + 0$). That makes training calm, and it means that no word has been
-# mixed into the last token yet. The last token is `[SEP]` at position 5 in all six sentences, so its state is the same
-# in all six.
+# mixed into the last token yet. The cell compares six sentences, one for each colour. In all of them the last token is
+# `[SEP]` at position 5, so its state is the same in all six.
 #
 # The gradient is blind as well. Through a zero matrix no gradient flows back, so with the last-token readout only the
-# row of `[SEP]` gets one. First the output matrices have to become different from zero, driven by a signal that
-# contains no colour; only then can a colour be heard. The mean reads the word itself from the first step on, and all
-# eleven rows in use get a gradient. This is why `TinyLanguageModel.sentence` averages.
+# row of `[SEP]` gets one. First the output matrices have to move away from zero. Only then does the last state depend
+# on the colour, and only then do the colours' rows begin to learn. The mean reads the word itself from the first step
+# on, and all eleven rows in use get a gradient. This is why `TinyLanguageModel.sentence` averages.
 #
-# A large pretrained model is not in this position: its matrices are not zero, and its last token is worth reading.
+# A large pretrained model does not have this problem: its matrices are not zero, and its last token is worth reading.
 # A readout has to suit the initial weights.
 #
 # ## 6. Padding that leaks
 #
 # Now the fault announced above. The batch decides how much padding a sentence gets: alone it gets none, beside a long
 # sentence it gets much. **The vector of a sentence must not depend on its neighbours.** We encode "find the red block"
-# alone, then beside a long sentence, and see how far its vector moves. As a yardstick serves the distance between "find
-# the red block" and "find the green block", both alone.
+# alone, then beside a long sentence, and see how far its vector moves. The yardstick is the distance between "find the
+# red block" and "find the green block", both alone.
 #
-# Three choices have to be made, and each can be made carelessly:
+# There are three choices to make, and each can be made carelessly:
 #
 # - attention: causal, or every token sees every token (as in BERT);
-# - padding as a key: hidden by the mask, or the mask is forgotten;
+# - padding in attention: hidden by the mask, or looked at because the mask is forgotten;
 # - readout: mean of the real states, mean over all positions, or the state at the last position.
 #
 # **Predict.** Which of the following move the vector, and which are harmless?
@@ -430,7 +430,7 @@ for name, readout in readouts.items():
 # 4. causal, padding hidden, state at the last position (`states[:, -1]`)
 
 
-# %%
+# %% mystnb={"image": {"alt": "Bar chart: how far a long neighbour moves the sentence vector, for six choices. Three bars are at zero; mean over all positions, mask forgotten where all see all, and last position go past the dashed line of another colour."}}
 def make_reader(causal, hide_padding, readout):
     """A function from sentences to vectors, with the given choices. Uses `model`, whose attention is active."""
 
@@ -477,18 +477,19 @@ assert shift["guess 1: mean over all positions"] > 1.5, "the padding should outw
 # **Explain.** Guesses 1, 3 and 4 move the vector; guess 2 does not.
 #
 # - Averaging over all positions mixes in the states of `[PAD]`. A long neighbour moves the sentence further than
-#   another colour would. Nothing fails, no number is NaN; the policy just becomes worse, and differently so in each
-#   batch.
+#   another colour would. Nothing fails, no number is NaN; the policy just becomes worse, in each batch in a different
+#   way.
 # - The last *position* is not the last *word*. Beside a longer sentence it is a `[PAD]`.
 # - Forgetting the mask in attention matters when every token sees every token. With a causal mask and padding on the
-#   right it does not: padding stands *after* all real tokens, so the causal mask already hides it.
+#   right it does not: padding stands *after* all real tokens, so the causal mask already hides it. And where every
+#   token sees every token but the mask is there (the last bar), all is well.
 #
-# Do not rely on that last point. It breaks as soon as padding stands on the left (usual when a model writes text) or
-# some tokens see everything (as in the fusion tokens of chapter 4). `tinyvla.language.causal_mask` hides padding
-# anyway.
+# Do not rely on guess 2. It breaks as soon as padding stands on the left (usual when a model writes text) or some
+# tokens see everything (as in the fusion tokens of Chapter 4). `tinyvla.language.causal_mask` hides padding anyway.
 #
 # BlockFind itself would never have shown the fault: all its sentences have six tokens, so there is no padding in
-# training. It would have appeared on the day someone typed a longer sentence. A test finds it today:
+# training. It would have appeared on the day someone put sentences of two lengths into one batch. A test finds it
+# today:
 
 
 # %%
@@ -523,15 +524,15 @@ print("inverted mask: NaN without padding:", inverted[2].isnan().all().item())
 # does nothing, and guess 3 would pass. That is why `model` has PyTorch's default initial weights here.
 #
 # The last two lines show the mix-up of section 2, with the initial weights of TinyVLA. Where a sentence has padding,
-# the inverted mask reads only the padding, and all colours are the same. Where it has none, it divides zero by zero.
-# The second is lucky, because a NaN is noticed; the first is not.
+# the inverted mask reads only the padding, and all colours give the same vector. Where it has none, it divides zero by
+# zero. The second case is the lucky one, because somebody notices a NaN. Nobody notices the first.
 #
 # ## 7. Where the parameters sit
 #
-# On PyTorch's *meta* device a model has shapes but no numbers, so even the largest preset is built at once, in no
+# On PyTorch's *meta* device a model has shapes but no numbers, so even the largest preset is built at once and takes no
 # memory.
 
-# %%
+# %% mystnb={"image": {"alt": "Stacked bars: the shares of vision, token embedding, language blocks, fusion and head in four presets. The token embedding is most of nano and minimal, and only a small part of smolvla_like."}}
 counts = {}
 for name in PRESETS:
     with torch.device("meta"):
@@ -566,14 +567,14 @@ print(f"{len(used)} of {rows:,} rows:", ", ".join(load_tokenizer().convert_ids_t
 print(f"in use: {len(used) * width:,} of the {rows * width:,} parameters of minimal's table")
 
 # %% [markdown]
-# Eleven. The other rows are there for compatibility: an id means here what it means in DistilBERT, so sentences
-# tokenized elsewhere fit, and so does the embedding of a real checkpoint, row by row. If you only ever wanted
-# BlockFind, you could throw them away (exercise 3 does).
+# Eleven. The other rows are there for compatibility: an id means here what it means in DistilBERT. So sentences that
+# were tokenized elsewhere fit, and row 2417 of DistilBERT's own table is the row of "red" here, too. If you only ever
+# wanted BlockFind, you could throw the idle rows away (exercise 3 does).
 #
-# What does a training step do to the rows nobody uses? The gradient of a row that was not looked up is zero, and AdamW
-# moves nothing where the gradient has always been zero. Except by **weight decay**, which shrinks each weight at each
-# step, used or not. The package's `make_optimizer` therefore leaves embeddings out of weight decay. One step with and
-# without that exception:
+# What does a training step do to the rows that nobody uses? The gradient of a row that was not looked up is zero, and
+# AdamW moves nothing where the gradient has always been zero, with one exception: **weight decay** shrinks each weight
+# at each step, used or not. The package's `make_optimizer` therefore leaves embeddings out of weight decay. Here is one
+# step with `make_optimizer`, and one with weight decay on everything:
 
 # %%
 settings = TrainConfig()
@@ -596,12 +597,12 @@ for step in range(steps):
 print(f"after 20 epochs an unused row would be {1 - kept:.1%} shorter")
 
 # %% [markdown]
-# The loss is small here, but it has no purpose: in a table loaded from a pretrained model, words that your data does
-# not mention would fade a little with each step, although nothing was learned about them.
+# The rows would shrink only a little here, but to no purpose: in a table loaded from a pretrained model, words that
+# your data does not mention would fade with each step, although nothing was learned about them.
 #
 # The other lesson of the eleven rows: a word that never occurred in training keeps the random row it started with.
-# "find the cyan block" is tokenized without complaint, and its vector means nothing. Knowing a token is not knowing a
-# word.
+# "find the cyan block" is tokenized without complaint, but the rows of `cy` and `##an` mean nothing. Knowing a token is
+# not knowing a word.
 #
 # ## 8. Words that are too quiet
 #
@@ -636,15 +637,18 @@ def mean_angle(policy):
 angles = {std: mean_angle(quiet_policy(std)) for std in (1.0, 0.02)}
 print(f"positions: root mean square {policy.language.positions.pow(2).mean().sqrt():.1f}")
 for std, angle in angles.items():
-    print(f"words at std {std:<5} two colours are {'over 20' if angle > 20 else 'under 1'} degrees apart")
+    print(
+        f"words at std {std:<5} two colours are {'over 20' if angle > 20 else 'under one'} degree{'s' if angle > 20 else ''} apart"
+    )
 assert angles[1.0] > 20, angles
 assert angles[0.02] < 1, angles
 
 # %% [markdown]
-# The words are still there, and still different. A gradient could make them louder.
+# At 0.02 the positions, which are the same in every sentence, drown the words. But the words are still there, and still
+# different. A gradient could make them louder.
 #
 # **Predict.** Two `nano` policies are trained for 125 steps, that is, one epoch. One starts with words at 1.0, the
-# other at 0.02; everything else is equal. Direction accuracy of the first will be close to 100 %. And of the second?
+# other at 0.02; everything else is equal. The first will reach a direction accuracy close to 100 %. And the second?
 #
 # 1. The same: Adam adapts the size of its steps to each parameter.
 # 2. A little lower: it starts later.
@@ -685,21 +689,22 @@ print(f"the learning rates of the 125 steps add up to {reach:.2f}")
 # %% [markdown]
 # **Explain.** The fourth guess is right. Adam does adapt its steps, but a step of Adam is about as large as the
 # learning rate, whatever the gradient. All the learning rates of this run together add up to less than a tenth, so no
-# entry of the table can move much further than that, even if all gradients agreed. And there is little for them to agree on:
-# while all sentences look alike, the loss hardly depends on which one was given. Meanwhile the rest of the policy learns
-# what can be had without words, the average arrow to the blocks in the image.
+# entry of the table can move much further than that, even if all gradients agreed. The entries of the other table
+# start at about 1. And the layers behind the table cannot make up for it: all sentences reach them as nearly the same
+# vector. Meanwhile the rest of the policy learns what can be had without words, the average arrow to the blocks in the
+# image.
 #
 # The words are not lost for good. Train several times as long and they may become loud enough to be heard; change
-# `epochs` in the cell above to 4 and see. But nothing in the loss announces it. The loss goes down, the arrows look
-# plausible, and the policy reaches for a block, whatever the words say. The angle above would have warned you before
-# the first step, and Chapter 6 shows how to notice it afterwards.
+# `epochs` in the cell above to 4 and see. But nothing in the loss announces the fault. The loss goes down, the arrows
+# look plausible, and they hardly change with the words. The angle above would have warned you before the first step,
+# and [Chapter 6](06_evaluation.ipynb) shows how to notice it afterwards.
 #
 # ## 9. What the words have become
 #
 # Last, a policy that has learned the task. How similar are its six sentence vectors, compared with before training? The
 # colours are put in the order of the colour wheel.
 
-# %% tags=["nbval-ignore-output", "slow"]
+# %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "Two 6 by 6 maps of the cosine similarity between the colours' sentence vectors. Before training all are near 1. After it, neighbours on the colour wheel are still alike, and opposites such as orange and blue are below zero."}}
 trained = trained_policy(progress_bar=False).cpu()
 wheel = ("red", "orange", "yellow", "green", "blue", "purple")
 wheel_ids, wheel_mask = encode([instruction_for(color) for color in wheel])
@@ -723,19 +728,20 @@ fig.colorbar(image, ax=axes, label="cosine similarity", shrink=0.85)
 plt.show()
 
 # %% [markdown]
-# Before training all six vectors point the same way, because five of their six tokens are the same. After training they
-# point apart: a sentence is now mostly its colour.
+# Before training all six vectors point nearly the same way, because five of their six tokens are the same (a cosine of
+# 0.9 is the angle of over 20 degrees from section 8). After training they point apart: a sentence is now mostly its
+# colour.
 #
-# Look along the diagonal. Neighbours on the colour wheel (red and orange, green and blue, and, around the corner,
+# Look next to the diagonal. Neighbours on the colour wheel (red and orange, green and blue, and, around the corner,
 # purple and red) are more alike than opposites (orange and blue, yellow and purple). Nobody told the policy that orange
 # is a reddish colour, and the words started with random rows. But the vector of a sentence is used to look for patches,
 # and the patches of red and orange blocks have similar red, green and blue values. The meaning of the words comes from
-# the images. (With another seed the figures differ, but this pattern returned in each one that was tried.)
+# the images. (With other seeds the figures differ, but the pattern returned with each seed that was tried.)
 #
-# Two more things can be checked exactly: which rows of the table training has changed, and where in the sentence the
-# states of "red" and "green" differ now.
+# Two more things can be checked exactly: which rows of the table training has changed, and at which tokens the states
+# of "find the red block" and "find the green block" differ now.
 
-# %% tags=["slow"]
+# %% tags=["slow"] mystnb={"image": {"alt": "Bars: how far apart the states of the red and the green sentence are at each token. Before training only the colour word differs; afterwards “block” and [SEP] differ as well. The three tokens in front never do."}}
 changed = (trained.language.token_embedding.weight != untrained.language.token_embedding.weight).any(dim=1)
 print(f"rows changed by training: {changed.sum().item()} of {len(changed):,}")
 ring = torch.arange(6)
@@ -746,7 +752,10 @@ assert neighbours > opposites + 0.3, "neighbours on the colour wheel should be m
 
 tokens = ["[CLS]", "find", "the", "red / green", "block", "[SEP]"]
 fig, ax = plt.subplots(figsize=(8.4, 2.7), layout="constrained", facecolor="white")
-for offset, p, name, color in ((-0.2, untrained, "before", "#bbbbbb"), (0.2, trained, "after training", ORANGE)):
+for offset, p, name, color in (
+    (-0.2, untrained, "before training", "#bbbbbb"),
+    (0.2, trained, "after training", ORANGE),
+):
     with torch.no_grad():
         states = p.language(six_ids, six_mask)
     distance = (states[0] - states[1]).norm(dim=1)
@@ -760,7 +769,7 @@ ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown]
-# Before training the colour stands only where the word stands. After it, "block" and `[SEP]` carry it as well: the
+# Before training the colour can be read only at the word itself. After it, "block" and `[SEP]` carry it as well: the
 # attention has learned to pass it on. Earlier tokens cannot carry it, whatever is learned, because of the causal mask.
 #
 # ## Exercise 1: back to words (5 minutes)
@@ -802,16 +811,17 @@ with checking("Exercise 1"):
 #     return " ".join(kept).replace(" ##", "")
 # ```
 #
-# A piece that continues a word is exactly one that has a space and `##` in front once everything is joined.
+# Once everything is joined, a piece that continues a word has a space and `##` in front. Without these it is part of
+# the word again.
 #
 # </details>
 
 # %% [markdown]
 # ## Exercise 2: the maximum over the real tokens (15 minutes)
 #
-# The mean is one way to make one vector out of many. Another takes, for each feature, its maximum over the real tokens.
-# Write it for states of shape (batch, tokens, features) and a mask of shape (batch, tokens). Padding must not have any
-# influence.
+# The mean is one way to make one vector out of many. Another is to take, for each feature, the maximum over the real
+# tokens. Write it for states of shape (batch, tokens, features) and a mask of shape (batch, tokens). Padding must not
+# have any influence.
 #
 # <details><summary>Hint</summary>
 #
@@ -850,7 +860,7 @@ with checking("Exercise 2"):
 # ```
 #
 # What padding is replaced by must be neutral for the operation: 0 for a sum, minus infinity for a maximum (and for the
-# logits of attention, where the softmax turns it into a weight of 0).
+# scores of attention, where the softmax turns it into a weight of 0).
 #
 # </details>
 
@@ -1005,7 +1015,8 @@ with checking("Exercise 4"):
 # <details><summary>Why does "cubes" become two tokens, while "blocks" stays whole?</summary>
 #
 # "blocks" is an entry of the vocabulary, "cubes" is not. The longest entry that "cubes" starts with is "cube", and the
-# rest is found as "##s". Frequency in the text from which the vocabulary was made decides, not grammar.
+# rest is found as "##s". What decides is how often a word occurred in the text from which the vocabulary was made, not
+# grammar.
 #
 # </details>
 #
@@ -1042,13 +1053,13 @@ with checking("Exercise 4"):
 #
 # - WordPiece cuts a word greedily into the longest entries; ids are DistilBERT's. A word outside the vocabulary is
 #   reported, never guessed.
-# - A causal mask lets a token look only backwards: later words do not change earlier states, and `[CLS]` never learns
-#   what the sentence says.
+# - A causal mask lets a token look only at itself and backwards: later words do not change earlier states, and `[CLS]`
+#   never learns what the sentence says.
 # - The vector of a sentence must not depend on its neighbours in the batch. Test it: alone and beside a longer one.
 # - The mean of the real tokens hears the colour at once. The last token starts blind where block outputs start at zero.
 # - Most parameters of a small model are rows of the embedding, and BlockFind uses eleven of them. Only rows that are
 #   looked up get a gradient; weight decay would touch them all.
-# - Initial scales decide who is heard. With words far quieter than positions, the policy learns to act without
+# - Initial scales decide what is heard. With words far quieter than positions, the policy learns to act without
 #   listening.
 #
 # ## Sources

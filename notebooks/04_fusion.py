@@ -90,7 +90,7 @@ from tinyvla.zoo import load_results, trained_policy
 # vector per scene comes out. Look for **where the two sides meet**: in pool-add and concat after the image was squeezed
 # into a single vector, in the other four while its patches are still apart.
 
-# %%
+# %% mystnb={"image": {"alt": "Six small diagrams, tokens at the bottom, one feature at the top. Pool-add and concat average the image before it meets the words; in gated, fusion tokens, cross-attention and prefix the words meet the separate patches."}}
 TOKENS = {"v": ("vision", 5), "l": ("language", 4), "f": ("fusion", 3)}  # token rows: their part, and squares to draw
 TWO_ROWS = [("v", 1), ("l", 3)]
 V_MEAN, L_MEAN = (1, 1.5, 1.5, "mean", "vision", [(1, 0.6)]), (3, 1.5, 1.5, "mean", "language", [(3, 0.6)])
@@ -228,7 +228,7 @@ same_as_package("pool-add", PoolAdd)
 # It looks reasonable. Now look at two scenes: the same two colours, in the same two places, swapped. Both come with
 # the instruction "find the red block", and the right answers are opposite.
 
-# %%
+# %% mystnb={"image": {"alt": "Two scenes, both with “find the red block”. In A red is at the upper left and blue at the lower right; in B they have changed places, so the right arrows are opposite."}}
 near, far = 9, 54  # two cells on the diagonal, numbered row by row
 red, blue = COLORS.index("red"), COLORS.index("blue")
 pair = BlockFind.from_blocks(np.array([[near, far], [far, near]]), np.array([[red, blue], [red, blue]]))  # target first
@@ -447,7 +447,7 @@ same_as_package("cross-attention", CrossAttention)
 # the image tokens may all see each other, and every word sees all of them. That is one mask:
 
 
-# %%
+# %% mystnb={"image": {"alt": "Table of which token (row) may look at which (column): four image tokens, then the words, then padding. Every row may look at the image; words also at themselves and at earlier words; nobody at [PAD]."}}
 def prefix_mask(num_prefix, attention_mask):
     """True where a token may look: everyone at the prefix, words also at themselves and at earlier words."""
     words = causal_mask(attention_mask)  # (batch, 1, words, words), padding excluded
@@ -459,10 +459,11 @@ def prefix_mask(num_prefix, attention_mask):
 small = prefix_mask(4, attention_mask[:1])[0, 0]  # as if there were 4 image tokens
 labels = ["image"] * 4 + ["[CLS]", "find", "the", "red", "block", "[SEP]"] + ["[PAD]"] * (len(small) - 10)
 fig, ax = plt.subplots(figsize=(4.6, 4.3), layout="constrained", facecolor="white")
-ax.imshow(small, cmap="Purples", vmin=0, vmax=1.3)
-ax.set_xticks(range(len(labels)), labels, rotation=90)
-ax.set_yticks(range(len(labels)), labels)
-ax.set(xlabel="may look at", ylabel="token")
+ax.pcolormesh(small, cmap="Purples", vmin=0, vmax=1.3, edgecolors="white", lw=1.5)
+ax.set_xticks([i + 0.5 for i in range(len(labels))], labels, rotation=90)
+ax.set_yticks([i + 0.5 for i in range(len(labels))], labels)
+ax.set(xlabel="may look at", ylabel="token", aspect="equal")
+ax.invert_yaxis()
 plt.show()
 
 
@@ -591,7 +592,7 @@ for name, fusion_class in (("pool-add", PoolAdd), ("cross-attention", CrossAtten
     reached[name] = (accuracy, swap_accuracy(trained, val_scenes)[0])
     print(f"{name:16} right direction {accuracy:6.1%}, follows a swapped instruction {reached[name][1]:6.1%}")
 
-# %% tags=["slow"]
+# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 125 steps. Pool-add sinks slowly to the dashed line of a policy that sees and does not hear. Cross-attention falls through that line and comes close to zero."}}
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained", facecolor="white")
 for (name, losses), part in zip(curves.items(), ("language", "fusion"), strict=True):
     ax.plot(range(10, len(losses) + 1), smooth(losses), color=PART_COLORS[part], label=name)
@@ -642,7 +643,7 @@ for kind in sorted(kinds, key=lambda k: kinds[k]["l2_error"]["median"]):
     cells += [spread_of(kind, m) for m in ("direction_accuracy", "within_10_degrees", "swap_accuracy")]
     print(f"{kind:16}{kinds[kind]['parameters']:>10,}  {cells[0]:20}  {cells[1]:18}  {cells[2]:18}  {cells[3]:18}")
 
-# %%
+# %% mystnb={"image": {"alt": "Dots for five seeds of each policy, direction accuracy left, L2 error right. Cross-attention, fusion tokens and prefix are far ahead; gated, concat and pool-add scatter, the last two down to vision-only; language-only comes last."}}
 order = sorted(kinds, key=lambda k: -kinds[k]["l2_error"]["median"])  # best on top
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained", facecolor="white")
 shown = {"direction_accuracy": "right direction", "l2_error": "L2 error (log scale)"}
@@ -756,7 +757,7 @@ for fusion_class in (OneBlock, FusionTokens):
     hops[fusion_class.num_blocks] = (losses, metrics.direction_accuracy)
     print(f"{fusion_class.num_blocks} block(s): right direction {metrics.direction_accuracy:.0%}")
 
-# %% tags=["slow"]
+# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 300 steps. With two blocks the curve falls early to almost zero. With one block it leaves the start later, sinks slowly and is still far from zero at the end."}}
 fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained", facecolor="white")
 for (number, (losses, _)), color in zip(hops.items(), (PART_COLORS["language"], PART_COLORS["fusion"]), strict=True):
     ax.plot(range(20, len(losses) + 1), smooth(losses, 20), color=color, label=f"{number} block{'s' * (number > 1)}")
@@ -849,14 +850,14 @@ with torch.no_grad():
     attention = expert.fusion.attention.weights(query, context=tokens).mean(dim=1)[:, 0].cpu()  # (2, 65)
 print("image", scene.image.shape, "attention", tuple(attention.shape))
 
-# %% tags=["slow"]
+# %% tags=["slow"] mystnb={"image": {"alt": "A scene and two maps of attention over its patches. Asked for the blue block, the darkest patch is the blue block's; asked for the orange one, it is the orange block's. The rest of the weight is spread thinly over the other patches."}}
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained", facecolor="white")
 axes[0].imshow(scene.image.transpose(1, 2, 0))
 axes[0].set_title("image")
 for ax, text, weights in zip(axes[1:], asked, attention, strict=True):
-    shown = ax.imshow(weights[1:].reshape(8, 8), cmap="Purples", vmin=0, vmax=1)
+    shown = ax.imshow(weights[1:].reshape(8, 8), cmap="Purples", vmin=0, vmax=float(attention[:, 1:].max()))
     ax.set_title(text)
-fig.colorbar(shown, ax=axes[2], label="weight")
+fig.colorbar(shown, ax=axes[2], label="weight", shrink=0.85)
 for ax in axes:
     ax.set(xticks=[], yticks=[])
 plt.show()
@@ -870,10 +871,13 @@ for text, color, weights in zip(asked, scene.colors, attention, strict=False):
     assert int(patches.argmax()) == cell, "the trained policy does not look at the block it is asked for"
 
 # %% [markdown]
-# Same image, same keys, same values. Only the query changed, and with it what is read. Here the patch that is
-# looked at is also the patch that matters. That is natural in so small a tower but it is no law: a vision tower is
-# free to move information from one token to another, and in a large one a weight on a patch says little about what is
-# *in* it. An attention map is a hint. The swap test is evidence.
+# Same image, same keys, same values. Only the query changed, and with it what is read. The patch with the largest
+# weight is that of the block that was asked for. It does not get all of the weight, and need not get most of it: what
+# is missing is spread thinly over the other patches, a little on each, or lies on the CLS token.
+#
+# So here the patch that is looked at most is also the patch that matters. That is natural in so small a tower, but it
+# is no law: a vision tower is free to move information from one token to another, and in a large one a weight on a
+# patch says little about what is *in* it. An attention map is a hint. The swap test is evidence.
 #
 # ## 15. How the well-known systems fuse
 #

@@ -2,6 +2,8 @@
 
 python scripts/notebooks.py run                  # all of them: execute, write the .ipynb, record the times
 python scripts/notebooks.py run 01_dataset       # one
+python scripts/notebooks.py pair                 # after editing text, tags or alt texts only: keeps the outputs
+python scripts/notebooks.py verify               # run nbval on each; record the times of this device
 python scripts/notebooks.py check                # pairs, outputs, setup cells, badges, times
 """
 
@@ -11,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,6 +57,26 @@ def run(path: Path) -> float:
     return seconds
 
 
+def verify(path: Path) -> float | None:
+    """Run a notebook against its committed outputs; returns the seconds it took, None if it differs."""
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
+    started = time.perf_counter()
+    done = subprocess.run([*command, str(path.with_suffix(".ipynb"))], check=False)
+    return None if done.returncode else time.perf_counter() - started
+
+
+def pair(path: Path) -> None:
+    """Bring text and metadata of a .py into its .ipynb without executing; refuses if any code differs."""
+    notebook, executed = read_source(path), nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    code, ran = ([cell for cell in nb.cells if cell.cell_type == "code"] for nb in (notebook, executed))
+    if [cell.source for cell in code] != [cell.source for cell in ran]:
+        raise SystemExit(f"{path.stem}: code was edited, so it must run again: scripts/notebooks.py run {path.stem}")
+    for cell, old in zip(code, ran, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    notebook.metadata = executed.metadata
+    nbformat.write(notebook, path.with_suffix(".ipynb"))
+
+
 def outputs_digest(notebook: nbformat.NotebookNode) -> str:
     """Fingerprint of all outputs, so that one that was edited, lost or stripped is noticed."""
     outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
@@ -82,9 +105,7 @@ def problems(folder: Path = FOLDER) -> list[str]:
 
 
 def _pair_problems(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> list[str]:
-    cells = [
-        [(c.cell_type, c.source.strip(), c.metadata.get("tags", [])) for c in nb.cells] for nb in (source, executed)
-    ]
+    cells = [[(c.cell_type, c.source.strip(), dict(c.metadata)) for c in nb.cells] for nb in (source, executed)]
     return [] if cells[0] == cells[1] else ["the .py and the .ipynb differ; run: python scripts/notebooks.py run"]
 
 
@@ -97,6 +118,11 @@ def _output_problems(notebook: nbformat.NotebookNode) -> list[str]:
         found.append("a cell ended with an error")
     if notebook.metadata.get("tinyvla", {}).get("outputs_sha256") != outputs_digest(notebook):
         found.append("an output was changed or removed after the execution")
+    for cell in code:
+        pictures = sum("image/png" in output.get("data", {}) for output in cell.outputs)
+        described = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+        if pictures and not described:
+            found.append(f"cell {cell.execution_count} shows a picture and has no alt text in its mystnb metadata")
     ignored = sum(IGNORED in cell.metadata.get("tags", []) for cell in code)
     if ignored > len(code) / 3:
         found.append(f"{ignored} of {len(code)} code cells are not compared; at most a third may be")
@@ -110,7 +136,7 @@ def record_time(name: str, seconds: float) -> None:
     on_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU cores"
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
-    times["command"] = "python scripts/notebooks.py run"
+    times["command"] = "python scripts/notebooks.py run (CPU), verify (GPU)"
     times.setdefault("cuda" if on_gpu else "cpu", {}).update({"device": device, name: round(seconds, 1)})
     TIMES.write_text(json.dumps(times, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -146,16 +172,25 @@ def main(arguments: list[str]) -> int:
     if verb == "times":
         write_times()
         return 0
-    if verb != "run":
+    if verb == "pair":
+        for path in [FOLDER / f"{name}.py" for name in names] or sorted(FOLDER.glob("*.py")):
+            pair(path)
+        return 0
+    if verb not in ("run", "verify"):
         print(__doc__)
         return 2
+    failed = []
     for path in [FOLDER / f"{name}.py" for name in names] or sorted(FOLDER.glob("*.py")):
         print(f"{path.stem} ...", flush=True)
-        seconds = run(path)
+        seconds = run(path) if verb == "run" else verify(path)
+        if seconds is None:
+            failed.append(path.stem)
+            continue
         record_time(path.stem, seconds)
         print(f"{path.stem}: {seconds:.0f} s", flush=True)
     write_times()
-    return 0
+    print(f"differ from their committed outputs: {', '.join(failed)}" if failed else "done")
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def current_repository(root: Path = ROOT) -> str:
 def addresses(text: str) -> set[str]:
     """Every "owner/name" that the text links to in this course's own addresses (badges, installs, repository links)."""
     pattern = r"(?:colab\.research\.google\.com/github|git\+https://github\.com|mybinder\.org/v2/gh)/([\w.-]+/[\w.-]+?)(?=[@/\"')\s])"
-    return set(re.findall(pattern, text))
+    pages = re.findall(r"(?:baseurl|ogp_site_url): https://([\w-]+)\.github\.io/([\w.-]+?)/", text)
+    return {*re.findall(pattern, text), *("/".join(owner_and_name) for owner_and_name in pages)}
 
 
 def files(root: Path = ROOT) -> list[Path]:
@@ -41,11 +42,12 @@ def files(root: Path = ROOT) -> list[Path]:
 def set_repository(new: str, root: Path, paths: list[Path]) -> int:
     """Replace the current owner/name in `paths`; returns how many files changed."""
     old = current_repository(root)
+    pages = [f"{owner}.github.io/{name}" for owner, name in (old.split("/"), new.split("/"))]
     pattern = re.compile(rf"(?<=[/\"]){re.escape(old)}(?![\w-])")
     changed = 0
     for path in paths:
         text = path.read_text(encoding="utf-8")
-        fresh = pattern.sub(new, text)
+        fresh = pattern.sub(new, text).replace(*pages)
         if fresh != text:
             path.write_text(fresh, encoding="utf-8")
             changed += 1

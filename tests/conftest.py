@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("MPLBACKEND", None)  # the notebooks' kernels inherit the environment; they need their own backend
+
+import matplotlib
+
+matplotlib.use("Agg")
 
 from jaxtyping import install_import_hook
 

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,27 +21,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browser import require, start_chromium
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "only-for-this-test"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SETTINGS = {
     "apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
     "notebook-extension/tracker": {"windowingMode": "none"},  # keep outputs in the page when they are out of sight
 }
-FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--window-size=1300,1000",
-]
 PREDICTED = """
     const svg = [...document.querySelectorAll('svg[role=img]')].find(s => s.querySelector('[data-role=block]'));
     const line = svg && svg.querySelector('[data-role=predicted]');
@@ -76,13 +62,6 @@ def notebooks_to_test() -> dict[str, nbformat.NotebookNode]:
 
 
 NOTEBOOKS = notebooks_to_test()
-
-
-def require(present: object, what: str) -> None:
-    """Skip where something is missing; in CI, where it must be there, fail."""
-    if not present:
-        message = f"the browser test needs {what}"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
 
 
 @pytest.fixture
@@ -130,19 +109,7 @@ def lab(tmp_path):
 @pytest.fixture
 def browser(tmp_path):
     """Chromium without a window, a profile or a name service."""
-    require(importlib.util.find_spec("selenium"), "selenium: pip install selenium")
-    from selenium import webdriver
-
-    binary = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    driver_binary = shutil.which("chromedriver")
-    require(binary and driver_binary, "a browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_binary))
-    driver.set_page_load_timeout(60)
+    driver = start_chromium(tmp_path / "profile")
     yield driver
     driver.quit()
 

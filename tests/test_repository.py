@@ -18,7 +18,7 @@ def test_all_addresses_agree():
 
 
 def test_a_fork_is_pointed_at_everywhere(tmp_path):
-    names = ["pyproject.toml", "README.md", "notebooks/01_dataset.py", "notebooks/01_dataset.ipynb"]
+    names = ["pyproject.toml", "README.md", "_config.yml", "notebooks/01_dataset.py", "notebooks/01_dataset.ipynb"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -27,7 +27,8 @@ def test_a_fork_is_pointed_at_everywhere(tmp_path):
     before = sum(path.read_text().count(f"/{old}") for path in paths)
     assert script.set_repository("ada/my-vla", tmp_path, paths) >= 3
     assert script.current_repository(tmp_path) == "ada/my-vla"
+    assert "https://ada.github.io/my-vla/" in (tmp_path / "_config.yml").read_text()
     after = [path.read_text() for path in paths]
     assert sum(text.count("/ada/my-vla") for text in after) == before > 3
     assert all(script.addresses(text) <= {"ada/my-vla"} for text in after)
-    assert "import tinyvla" in after[2], "the package keeps its name"
+    assert "import tinyvla" in after[3], "the package keeps its name"

@@ -79,15 +79,16 @@ class TinyVLA(
     def init_weights(self) -> None:
         """Draw all initial weights. These scales decide whether the policy learns at all.
 
-        | weights                          | initial value               | why                                        |
-        |----------------------------------|-----------------------------|--------------------------------------------|
-        | linear layers                    | normal, 0.5 / sqrt(inputs)  | small weights: a step of Adam turns them   |
-        | biases                           | 0                           |                                            |
-        | outputs of attention and MLP in  | 0                           | a block starts as the identity, so patches |
-        | the towers' blocks               |                             | and words reach the fusion unmixed         |
-        | token embeddings, CLS            | normal, 1                   | the scale of the positions: words at 0.02  |
-        |                                  |                             | are drowned and never learned              |
-        | LayerNorm                        | 1 and 0                     |                                            |
+        ===================  ==========================  ============================================================
+        weights              initial value               why
+        ===================  ==========================  ============================================================
+        linear layers        normal, 0.5 / sqrt(inputs)  small weights: a step of Adam turns them
+        biases               0
+        towers' blocks: out  0                           a block starts as the identity; patches, words pass unmixed
+        token embeddings     normal, 1                   the scale of the positions: words at 0.02 drown
+        CLS                  normal, 1
+        LayerNorm            1 and 0
+        ===================  ==========================  ============================================================
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -53,7 +53,7 @@ def plot_predictions(
     """A grid of scenes, each with the true arrow, the predicted one and the angle between them."""
     rows = -(-len(predicted) // columns)
     fig, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.65 * rows + 0.4), squeeze=False, layout="constrained"
+        rows, columns, figsize=(2.3 * columns, 2.85 * rows + 0.4), squeeze=False, layout="constrained"
     )
     for ax in axes.flat[len(predicted) :]:
         ax.axis("off")

@@ -1,0 +1,133 @@
+"""What the book needs beyond Jupyter Book: measured figures in prose, badges, nothing fetched from outside.
+
+Notable:
+- the role `result` writes a figure from `results/*.json` into a sentence, so that prose and file cannot disagree:
+  ``{result}`bench_minimal_cpu/seconds/median:.1f` ``;
+- a notebook's Colab badge becomes a local picture, with the measured minutes beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util.docutils import SphinxRole
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "results"
+COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+
+@cache
+def load(name: str) -> dict[str, Any]:
+    """One results file."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def figure(text: str) -> str:
+    """A figure as it is printed, from "file/key/key:FORMAT".
+
+    FORMAT is Python's, for example ".1f"; "%" puts a space before its sign; a trailing "M" divides by a million.
+
+    Raises:
+        KeyError: no such file or key.
+    """
+    path, _, form = text.strip().partition(":")
+    name, *keys = path.split("/")
+    if not (RESULTS / f"{name}.json").exists():
+        raise KeyError(f"no results/{name}.json")
+    value: Any = load(name)
+    for key in keys:
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    if isinstance(value, dict | list):
+        raise KeyError(f"{path} is no single figure")
+    if form.endswith("M"):
+        return f"{value / 1e6:{form[:-1]}} million"
+    return f"{value:{form}}".replace("%", " %")
+
+
+class ResultRole(SphinxRole):
+    """Writes a measured figure into a sentence."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Look the figure up; a wrong path is a warning, and so fails the strict build."""
+        try:
+            text = figure(self.text)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            message = self.inliner.reporter.warning(f"result {self.text!r}: {error!r}", line=self.lineno)
+            return [nodes.problematic(self.rawtext, self.text)], [message]
+        return [nodes.inline(text, text, classes=["result"])], []
+
+
+def minutes(seconds: float) -> str:
+    """For example "40 s" or "2 min"."""
+    return f"{math.ceil(seconds)} s" if seconds < 60 else f"{math.ceil(seconds / 60)} min"
+
+
+class NotebookHeader(SphinxTransform):
+    """The Colab badge from this site, and the measured minutes as badges beside it."""
+
+    default_priority = 100  # before Sphinx collects images
+
+    def apply(self, **kwargs: Any) -> None:
+        """Replace the badge in this document, if it has one."""
+        times = load("notebook_times")
+        name = Path(self.env.docname).name
+        for image in list(self.document.findall(nodes.image)):
+            if image["uri"] != COLAB_BADGE:
+                continue
+            image["uri"] = "/book/images/open-in-colab.svg"
+            image["classes"].append("badge-image")
+            words = self.document.astext()
+            read = re.search(r"about (\d+) minutes to read", words)
+            badges = [f"{read[1]} min to read"] if read else []
+            for device, label in (("cpu", "two CPU cores"), ("cuda", "a GPU")):
+                if name in times.get(device, {}):
+                    badges.append(f"{minutes(times[device][name])} to run on {label}")
+            paragraph = image.parent if isinstance(image.parent, nodes.paragraph) else image.parent.parent
+            for badge in badges:
+                paragraph += nodes.inline(badge, badge, classes=["time-badge"])
+
+
+def blank_line_before_lists(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written to be read in the file: "Notable:" and its list, without the blank line that RST wants."""
+    for index in range(len(lines) - 1, 0, -1):
+        if lines[index].startswith("- ") and lines[index - 1].endswith(":"):
+            lines.insert(index, "")
+
+
+def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Mend what the tools below leave in a page.
+
+    Thebe is not used, and its settings, written twice, are an error in the console. A list of citations is no list
+    to a screen reader, for its items are none.
+    """
+    scripts = context.get("script_files", [])
+    thebe = [s for s in scripts if "THEBE" in str(getattr(s, "attributes", {}).get("body")) or "sphinx-thebe" in str(s)]
+    context["script_files"] = [script for script in scripts if script not in thebe]
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
+
+
+def theme_options(app: Sphinx, config: Any) -> None:
+    """Options that Jupyter Book does not pass on: one search field, in the sidebar, is enough."""
+    config.html_theme_options.update({"navbar_persistent": [], "navigation_with_keys": False})
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Sphinx calls this."""
+    app.add_role("result", ResultRole())
+    app.add_transform(NotebookHeader)
+    app.connect("config-inited", theme_options)
+    app.connect("html-page-context", clean_page, priority=900)
+    app.connect("autodoc-process-docstring", blank_line_before_lists)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

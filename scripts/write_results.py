@@ -1,0 +1,173 @@
+"""Write the measured figures into README.md and book/results.md, from the files under `results/`.
+
+python scripts/write_results.py           # rewrite
+python scripts/write_results.py --check   # exit with 1 if README or book say anything else
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- results: begin, written by scripts/write_results.py -->", "<!-- results: end -->"
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def span(values: dict[str, float], form: str) -> str:
+    return f"{values['median']:{form}} ({values['min']:{form}}-{values['max']:{form}})"
+
+
+def table() -> str:
+    learning = load("learning")
+    lines = ["| what | measured | on |", "|---|---|---|"]
+    for preset, device in (("minimal", "cpu"), ("nano", "cpu"), ("minimal", "cuda")):
+        bench = load(f"bench_{preset}_{device}")
+        machine = bench["machine"]
+        where = f"{machine['cpu_threads']} CPU cores" if device == "cpu" else machine["device"]
+        seconds, runs = span(bench["seconds"], ".1f"), len(bench["runs"])
+        lines.append(f"| `{preset}` trained to 95 % direction accuracy | {seconds} s, {runs} seeds | {where} |")
+    full = learning["full"]["minimal"]
+    accuracy = f"{full['direction_accuracy']['min']:.1%}".replace("%", " %")
+    text = f"L2 error {span(full['l2_error'], '.4f')}, direction accuracy at least {accuracy}, {full['runs']} seeds"
+    lines.append(f"| `minimal` after 20 epochs | {text} | {learning['machine']['device']} |")
+    reach = {name: row for name, row in learning["reach"].items() if name.startswith(("nano", "minimal"))}
+    reached, runs = (sum(row[key] for row in reach.values()) for key in ("reached", "runs"))
+    slowest = max(row["steps"]["max"] for row in reach.values())
+    text = f"{reached} of {runs} runs reach 95 %, the slowest in {slowest:.0f} steps"
+    lines.append(f"| `nano` and `minimal`, learning rates 1e-4 to 1e-3 | {text} | {learning['machine']['device']} |")
+    return "\n".join(
+        [*lines, "", "Median (minimum-maximum); the files under `results/` name the commands that made them."]
+    )
+
+
+def share(row: dict[str, float]) -> str:
+    low, high = (f"{100 * row[key]:.0f}" for key in ("min", "max"))
+    return f"{low} %" if low == high else f"{low}-{high} %"
+
+
+def source(results: dict[str, Any]) -> str:
+    machine = results.get("machine")
+    on = f" on {machine['device']}, torch {machine['torch']}, Python {machine['python']}" if machine else ""
+    return f"Made by `{results['command']}`{on}."
+
+
+def bench_section() -> list[str]:
+    lines = [
+        "## Time to 95 % direction accuracy",
+        "",
+        "Warm: imports, data and a warm-up of some steps are not counted. Median (minimum-maximum) over the seeds.",
+        "",
+        "| preset | on | seconds | steps | milliseconds a step | reached |",
+        "|---|---|---|---|---|---|",
+    ]
+    sources = []
+    for preset, device in (("nano", "cpu"), ("minimal", "cpu"), ("minimal", "cuda")):
+        bench = load(f"bench_{preset}_{device}")
+        where = f"{bench['machine']['cpu_threads']} CPU cores" if device == "cpu" else bench["machine"]["device"]
+        step = {key: 1000 * value for key, value in bench["seconds_per_step"].items()}
+        lines.append(
+            f"| `{preset}` | {where} | {span(bench['seconds'], '.1f')} | {span(bench['steps'], '.0f')} "
+            f"| {span(step, '.0f')} | {bench['reached']} of {len(bench['runs'])} |"
+        )
+        sources.append(source(bench))
+    return [*lines, "", *sources]
+
+
+def learning_section() -> list[str]:
+    learning = load("learning")
+    lines = [
+        "## Does it always learn?",
+        "",
+        "Training steps of 64 scenes until 95 % of the validation scenes are right.",
+        "",
+        "| preset | learning rate | reached | steps |",
+        "|---|---|---|---|",
+    ]
+    for name, row in learning["reach"].items():
+        preset, rate = name.split()
+        reached = f"{row['reached']} of {row['runs']}"
+        lines.append(f"| `{preset}` | {float(rate):g} | {reached} | {span(row['steps'], '.0f')} |")
+    lines += [
+        "",
+        "After 20 epochs, on the test split:",
+        "",
+        "| preset | L2 error | direction accuracy | within 10 degrees | follows a swapped instruction |",
+        "|---|---|---|---|---|",
+    ]
+    for preset, row in learning["full"].items():
+        shares = (share(row[key]) for key in ("direction_accuracy", "within_10_degrees", "swap_accuracy"))
+        lines.append(f"| `{preset}` | {span(row['l2_error'], '.4f')} | {' | '.join(shares)} |")
+    return [*lines, "", source(learning)]
+
+
+def fusion_section() -> list[str]:
+    fusion = load("fusion")
+    lines = [
+        "## Fusions",
+        "",
+        f"`{fusion['preset']}`, {fusion['epochs']} epochs, {fusion['seeds']} seeds, {fusion['num_test']} test scenes "
+        "each. The kinds vision-only and language-only lack an input on purpose.",
+        "",
+        "| fusion | direction accuracy | L2 error | parameters |",
+        "|---|---|---|---|",
+    ]
+    for kind, row in sorted(fusion["kinds"].items(), key=lambda item: item[1]["l2_error"]["median"]):
+        accuracy = share(row["direction_accuracy"])
+        lines.append(f"| {kind} | {accuracy} | {span(row['l2_error'], '.3f')} | {row['parameters']:,} |")
+    return [*lines, "", source(fusion)]
+
+
+def preset_section() -> list[str]:
+    presets = load("presets")
+    parts = list(next(iter(presets["presets"].values())))
+    lines = ["## Parameters", "", f"| preset | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
+    lines += [f"| `{name}` | {' | '.join(f'{row[p]:,}' for p in parts)} |" for name, row in presets["presets"].items()]
+    return [*lines, "", source(presets)]
+
+
+def notebook_section() -> list[str]:
+    times = load("notebook_times")
+    devices = [device for device in ("cpu", "cuda") if device in times]
+    heads = " | ".join(times[device]["device"] for device in devices)
+    lines = ["## Notebooks", "", "Seconds to run from the first cell to the last.", ""]
+    lines += [f"| notebook | {heads} |", "|---" * (len(devices) + 1) + "|"]
+    for name in sorted(set(times["cpu"]) - {"device"}):
+        cells = (f"{times[d][name]:.0f}" if name in times[d] else "" for d in devices)
+        lines.append(f"| [{name}](../notebooks/{name}.ipynb) | {' | '.join(cells)} |")
+    return [*lines, "", source(times)]
+
+
+def page() -> str:
+    intro = [
+        "# Results",
+        "",
+        "Every figure that this book states about its own policies comes from a file under `results/`. This page shows",
+        "them all; each section names the command that makes the file anew.",
+        "",
+        "<!-- written by scripts/write_results.py -->",
+        "",
+    ]
+    sections = (bench_section(), learning_section(), fusion_section(), preset_section(), notebook_section())
+    return "\n".join([*intro, *(line for section in sections for line in [*section, ""])]).rstrip() + "\n"
+
+
+def main() -> None:
+    """Rewrite or check."""
+    readme, book = ROOT / "README.md", ROOT / "book" / "results.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    fresh = {readme: f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}", book: page()}
+    if "--check" in sys.argv:
+        sys.exit(any(not path.exists() or path.read_text(encoding="utf-8") != new for path, new in fresh.items()))
+    for path, new in fresh.items():
+        path.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
