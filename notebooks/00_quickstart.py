@@ -31,7 +31,7 @@
 # - check that it listens to the instruction, and does not just point at some block;
 # - name what makes this world easier than a robot's.
 #
-# **Time:** about 15 minutes to read, about 1 minute on two CPU cores to run.
+# **Time:** about 15 minutes to read, about 1 minute on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you should know Python and have trained a neural network once. You need no GPU.
 
@@ -73,7 +73,7 @@ from tinyvla.train import fit, new_policy
 # Image and instruction go in on the left; each is turned into vectors by a network of its own; a *fusion* lets the
 # words choose what to look at; a *head* turns the result into an action. The course has one chapter for each box.
 
-# %% mystnb={"image": {"alt": "Diagram from left to right: an image goes through a vision transformer, the sentence “find the red block” through a language model; a fusion joins the two, and an action head turns the result into an arrow."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram from left to right: an image goes through a vision transformer, the sentence “find the red block” through a language model; a fusion joins the two, and an action head turns the result into an arrow."}}
 boxes = [  # name, what leaves it, x, y, part
     ("vision\ntransformer", "65 vectors", 2.4, 1.6, "vision"),
     ("language\nmodel", "1 vector", 2.4, 0.0, "language"),

@@ -32,7 +32,7 @@
 # - read a dataset's balance from plots;
 # - compute the floors that a policy must beat before its accuracy means anything.
 #
-# **Time:** about 40 minutes to read, about 1 minute on two CPU cores to run.
+# **Time:** about 40 minutes to read, about 10 seconds on two CPU cores, 20 seconds on a GPU to run.
 #
 # **Before you start:** Python and NumPy indexing (`a[:, None]`, boolean masks). No deep learning is needed here.
 # Nothing from earlier chapters is needed either; [Chapter 0](00_quickstart.ipynb) shows where the data goes.
@@ -76,7 +76,7 @@ plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 # Here is the whole generator. A seed becomes random numbers, the numbers become blocks, and the blocks become the three
 # things a policy is trained with.
 
-# %% mystnb={"image": {"alt": "Diagram: a seed gives three or four blocks, each with a cell and a colour; the blocks give an image, an instruction and an action. On the right an example: a scene, its sentence, and an arrow to the green block."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram: a seed gives three or four blocks, each with a cell and a colour; the blocks give an image, an instruction and an action. On the right an example: a scene, its sentence, and an arrow to the green block."}}
 fig, ax = plt.subplots(figsize=(9, 3.7), layout="constrained")
 ax.set(xlim=(0, 9), ylim=(0, 3.7))
 ax.axis("off")
@@ -435,7 +435,7 @@ score = Metrics.of(corner_labels, torch.from_numpy(test.actions))
 print(f"a policy that learned the corners: {score.direction_accuracy:.0%} within 37 degrees, "
       f"{score.within_10_degrees:.0%} within 10 degrees")  # fmt: skip
 
-# %% mystnb={"image": {"alt": "Four scenes of one block: a black arrow to the block's middle, a magenta one to its top-left corner. Beside the centre they differ most; in the last scene the corner is the centre itself, and the magenta arrow shrinks to a dot."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four scenes of one block: a black arrow to the block's middle, a magenta one to its top-left corner. Beside the centre they differ most; in the last scene the corner is the centre itself, and the magenta arrow shrinks to a dot."}}
 chosen = np.array([28, 42, 14, 36])
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained")
 for ax, cell, image in zip(axes, chosen, render(chosen[:, None], np.full((4, 1), 2)), strict=True):
@@ -495,7 +495,7 @@ print(f"labels at the centre: the ray hits the block in {hits_right.sum()} of 64
 print(f"labels at the corner: the ray hits the block in {hits_wrong.sum()} of 64 cells")
 print(f"our training split:   the ray hits the named block in {sum(hits_train)} of {len(hits_train)} scenes")
 
-# %% mystnb={"image": {"alt": "Two 8 by 8 grids. Left: the corner label's error per cell, 0 on the main diagonal, up to 45 degrees next to the centre. Right: crosses where the ray test catches it; a square at the upper left and one at the lower right have none."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two 8 by 8 grids. Left: the corner label's error per cell, 0 on the main diagonal, up to 45 degrees next to the centre. Right: crosses where the ray test catches it; a square at the upper left and one at the lower right have none."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.3), layout="constrained")
 grid = np.where(has_direction, errors, np.nan).reshape(8, 8)
 axes[0].imshow(grid, cmap="YlOrRd", vmin=0, vmax=60)

@@ -29,7 +29,7 @@
 # - measure what a token knows with a linear probe, and say what a probe does not prove;
 # - explain why a policy can fail although all the information is in its tokens.
 #
-# **Time:** about 30 minutes to read, about 1 minute on two CPU cores to run.
+# **Time:** about 30 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** tensors, `nn.Module` and what a training step is. [Chapter 1](01_dataset.ipynb) introduces the
 # scenes: 64 x 64 images with three or four coloured blocks, each filling one cell of an 8 x 8 grid.
@@ -79,7 +79,7 @@ print(config)
 # %% [markdown]
 # This is what you will build. An image enters at the left; tokens leave at the right.
 
-# %% mystnb={"image": {"alt": "Diagram: an image is cut into 64 patches; a linear layer, positions, CLS, two blocks and a LayerNorm follow. Below, one block: LayerNorm with attention, then LayerNorm with an MLP, each added to the stream that runs through."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram: an image is cut into 64 patches; a linear layer, positions, CLS, two blocks and a LayerNorm follow. Below, one block: LayerNorm with attention, then LayerNorm with an MLP, each added to the stream that runs through."}}
 fig, ax = plt.subplots(figsize=(9, 3.7), layout="constrained")
 fig.set_facecolor("white")
 ax.set(xlim=(0, 100), ylim=(0, 40))
@@ -166,7 +166,7 @@ assert torch.equal(patches, tinyvla.vision.TinyViT(config).patchify(images))
 assert not torch.equal(patches, images.reshape(-1, 64, 192))
 print("reshape and unfold cut the same patches, and so does the package; a bare reshape does not")
 
-# %% mystnb={"image": {"alt": "Left: a scene with the grid drawn in. Middle: the same cut into 64 numbered patches, three of them coloured. Right: the 192 numbers of the blue block's patch, three flat pieces for red, green and blue, the blue one highest."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a scene with the grid drawn in. Middle: the same cut into 64 numbered patches, three of them coloured. Right: the 192 numbers of the blue block's patch, three flat pieces for red, green and blue, the blue one highest."}}
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained", width_ratios=[1, 1, 1.25])
 fig.set_facecolor("white")
 chosen = int(scenes.cells[4, 0])  # the cell of the target block
@@ -273,7 +273,7 @@ torch.testing.assert_close(positions, tinyvla.vision.grid_positions(8, 96))
 tokens = projected + positions
 print(f"same as the package; scene 0 now has {len(tokens[0].unique(dim=0))} different tokens")
 
-# %% mystnb={"image": {"alt": "Left: the 64 position vectors as a colour map in four stripes, sine and cosine of x and of y; the x stripes repeat in every grid row. Right: for three cells, the similarity to all cells, which fades with distance."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the 64 position vectors as a colour map in four stripes, sine and cosine of x and of y; the x stripes repeat in every grid row. Right: for three cells, the similarity to all cells, which fades with distance."}}
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained", width_ratios=[1.6, 1, 1, 1])
 fig.set_facecolor("white")
 axes[0].imshow(positions, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")

@@ -28,7 +28,7 @@
 # - explain where most of a small model's parameters sit, and which of them a training step changes;
 # - tell before training, from the angle between two sentence vectors, whether a policy can hear its instruction.
 #
-# **Time:** about 40 minutes to read, about 1 minute on two CPU cores to run.
+# **Time:** about 40 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you should know what an embedding and an attention layer are. [Chapter 2](02_vision.ipynb)
 # builds attention and the transformer block, which this chapter imports. [Chapter 1](01_dataset.ipynb) describes the
@@ -76,7 +76,7 @@ from tinyvla.zoo import trained_policy
 # %% [markdown]
 # This is what will be built, from top to bottom.
 
-# %% mystnb={"image": {"alt": "Diagram from top to bottom: the six pieces of “find the red block” with [CLS] and [SEP], their ids, embedding plus position, a causal transformer, and one state per token; the mean of the states is the sentence vector."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram from top to bottom: the six pieces of “find the red block” with [CLS] and [SEP], their ids, embedding plus position, a causal transformer, and one state per token; the mean of the states is the sentence vector."}}
 ORANGE = PART_COLORS["language"]
 
 

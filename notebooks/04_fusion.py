@@ -29,7 +29,7 @@
 # - read a comparison over several seeds, and tell a difference from a tie;
 # - say which well-known systems fuse in which way, and where to check it.
 #
-# **Time:** about 50 minutes to read, about 1 minute on two CPU cores to run.
+# **Time:** about 50 minutes to read, about 1 minute on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you should know what queries, keys and values are. [Chapter 2](02_vision.ipynb) builds attention
 # and the vision tokens, [Chapter 3](03_language.ipynb) the sentence vector; both are imported here.
@@ -90,7 +90,7 @@ from tinyvla.zoo import load_results, trained_policy
 # vector per scene comes out. Look for **where the two sides meet**: in pool-add and concat after the image was squeezed
 # into a single vector, in the other four while its patches are still apart.
 
-# %% mystnb={"image": {"alt": "Six small diagrams, tokens at the bottom, one feature at the top. Pool-add and concat average the image before it meets the words; in gated, fusion tokens, cross-attention and prefix the words meet the separate patches."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six small diagrams, tokens at the bottom, one feature at the top. Pool-add and concat average the image before it meets the words; in gated, fusion tokens, cross-attention and prefix the words meet the separate patches."}}
 TOKENS = {"v": ("vision", 5), "l": ("language", 4), "f": ("fusion", 3)}  # token rows: their part, and squares to draw
 TWO_ROWS = [("v", 1), ("l", 3)]
 V_MEAN, L_MEAN = (1, 1.5, 1.5, "mean", "vision", [(1, 0.6)]), (3, 1.5, 1.5, "mean", "language", [(3, 0.6)])
@@ -643,7 +643,7 @@ for kind in sorted(kinds, key=lambda k: kinds[k]["l2_error"]["median"]):
     cells += [spread_of(kind, m) for m in ("direction_accuracy", "within_10_degrees", "swap_accuracy")]
     print(f"{kind:16}{kinds[kind]['parameters']:>10,}  {cells[0]:20}  {cells[1]:18}  {cells[2]:18}  {cells[3]:18}")
 
-# %% mystnb={"image": {"alt": "Dots for five seeds of each policy, direction accuracy left, L2 error right. Cross-attention, fusion tokens and prefix are far ahead; gated, concat and pool-add scatter, the last two down to vision-only; language-only comes last."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Dots for five seeds of each policy, direction accuracy left, L2 error right. Cross-attention, fusion tokens and prefix are far ahead; gated, concat and pool-add scatter, the last two down to vision-only; language-only comes last."}}
 order = sorted(kinds, key=lambda k: -kinds[k]["l2_error"]["median"])  # best on top
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained", facecolor="white")
 shown = {"direction_accuracy": "right direction", "l2_error": "L2 error (log scale)"}

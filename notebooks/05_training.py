@@ -27,7 +27,7 @@
 # - log a run, read it back, and tell from its curves what went wrong;
 # - train `minimal` to more than 95 % direction accuracy and judge it on scenes it has never seen.
 #
-# **Time:** about 45 minutes to read, about 2 minutes on two CPU cores to run.
+# **Time:** about 45 minutes to read, about 2 minutes on two CPU cores, 50 seconds on a GPU to run.
 #
 # **Before you start:** you should have trained one network before, with any optimizer. [Chapter 1](01_dataset.ipynb)
 # explains the scenes, [Chapter 4](04_fusion.ipynb) the policy that is trained here. Neither is needed to run the
@@ -81,7 +81,7 @@ from tinyvla.zoo import load_results
 # %% [markdown]
 # The picture shows what will be built. One step goes round once, from left to right and back.
 
-# %% mystnb={"image": {"alt": "Diagram of one training step: order of the epoch, batch, policy, loss, gradients, clipping, AdamW, and new weights back to the policy. AdamW also takes the step's learning rate, and fills the checkpoint."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram of one training step: order of the epoch, batch, policy, loss, gradients, clipping, AdamW, and new weights back to the policy. AdamW also takes the step's learning rate, and fills the checkpoint."}}
 V, L, F, A, INK = *PART_COLORS.values(), "#444444"
 fig, ax = plt.subplots(figsize=(9, 3.3), layout="constrained", facecolor="white")
 boxes = [  # x, y, text, colour
@@ -696,7 +696,7 @@ letters = {letter: sorted(causes)[i] for letter, i in zip("ABCDE", shuffle, stri
 # %% [markdown]
 # **Predict first.** Match the curves A to E with the five causes, and give a reason for each.
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Training loss of five runs over 80 steps. A stays at 0.5; C too, but leaves it a little at the end; B falls to almost zero. D is far above 0.5 from the first step on; E starts near 0.5 and climbs to the height of D."}}
+# %% tags=["hide-input", "slow"] mystnb={"image": {"alt": "Training loss of five runs over 80 steps. A stays at 0.5; C too, but leaves it a little at the end; B falls to almost zero. D is far above 0.5 from the first step on; E starts near 0.5 and climbs to the height of D."}}
 LINE_COLORS = ["#2a78b5", "#d1741b", "#2e8b57", "#c2185b", "#7a4fb0"]
 
 

@@ -30,7 +30,7 @@
 # - read attention maps, and check by painting over a block whether they mean anything;
 # - report held-out conditions, the failures included, in one table.
 #
-# **Time:** about 60 minutes to read, about 2 minutes on two CPU cores to run.
+# **Time:** about 60 minutes to read, about 2 minutes on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you know what a policy of this course takes and gives: an image and an instruction in, an
 # arrow
@@ -87,7 +87,7 @@ plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 # A score says little until it stands among other measurements. This is the instrument panel of the chapter: the
 # policy in the middle, and around it six instruments, each with the question that it answers.
 
-# %% mystnb={"image": {"alt": "Six boxes around a policy and its score: four metrics, interval, floors, instruction swap, attention, held-out conditions; each with its question."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six boxes around a policy and its score: four metrics, interval, floors, instruction swap, attention, held-out conditions; each with its question."}}
 fig, ax = plt.subplots(figsize=(9, 4.3), layout="constrained")
 ax.set(xlim=(0, 9), ylim=(0, 4.3))
 ax.axis("off")
@@ -525,7 +525,7 @@ assert result["own"] > 0.95, "it should be right on its own kind of scenes"
 assert result["own swap"] < 0.1, "it should not follow the words"
 assert 0.25 < result["ordinary"] < 0.65, "on ordinary scenes it should stand near the floor"
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Bars for three policies: the ordinary one is high everywhere; the other two are high on their own scenes, near zero in the swap, and at the floor on ordinary scenes."}}
+# %% tags=["hide-input", "slow"] mystnb={"image": {"alt": "Bars for three policies: the ordinary one is high everywhere; the other two are high on their own scenes, near zero in the swap, and at the floor on ordinary scenes."}}
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.1), sharey=True, layout="constrained")
 bars = [("own", "own kind\nof scenes", "action"), ("own swap", "swap on\nthem", "language"),
         ("ordinary", "ordinary\nscenes", "action"), ("ordinary swap", "swap on\nthem", "language")]  # fmt: skip
@@ -777,7 +777,7 @@ assert abs(correlation) < 0.4, "the distance should explain little"
 for name, (worst_error, _) in list(change.items())[1:]:
     assert worst_error < 0.85 * change["as it is"][0], f"{name}: the worst scenes should become better"
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Left: angular error against the target's distance from the centre, without a trend. Right: each change makes the worst twenty scenes better and leaves the mean of all about the same."}}
+# %% tags=["hide-input", "slow"] mystnb={"image": {"alt": "Left: angular error against the target's distance from the centre, without a trend. Right: each change makes the worst twenty scenes better and leaves the mean of all about the same."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained")
 axes[0].plot(distance, errors, ".", ms=4, alpha=0.35, color=PART_COLORS["vision"])
 places = np.unique(distance.round(3))
@@ -1068,7 +1068,7 @@ assert scored["off the grid by up to 4 px"][0] < scored["ordinary test scenes"][
 #
 # A few of the failures, one from each kind:
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Four failures: a new colour, a dark image, a block off the grid, and a sentence with not."}}
+# %% tags=["hide-input", "slow"] mystnb={"image": {"alt": "Four failures: a new colour, a dark image, a block off the grid, and a sentence with not."}}
 shown = ("target brown", "whole image darker, × 0.5", "off the grid by up to 4 px",
          "do not find the … block, find the … block")  # fmt: skip
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained")

@@ -142,13 +142,20 @@ def record_time(name: str, seconds: float) -> None:
 
 
 def running_time(name: str) -> str:
-    """The words for a notebook's header: "about 2 minutes on two CPU cores, 1 on a GPU"."""
+    """The words for a notebook's header: "about 2 minutes on two CPU cores, 30 seconds on a GPU"."""
     times = json.loads(TIMES.read_text(encoding="utf-8"))
-    cpu = math.ceil(times["cpu"][name] / 60)
-    words = f"about {cpu} minute{'s' if cpu > 1 else ''} on two CPU cores"
+    words = f"about {_in_words(times['cpu'][name])} on two CPU cores"
     if name in times.get("cuda", {}):
-        words += f", {math.ceil(times['cuda'][name] / 60)} on a GPU"
+        words += f", {_in_words(times['cuda'][name])} on a GPU"
     return words
+
+
+def _in_words(seconds: float) -> str:
+    """Rounded up: to ten seconds, or to a minute."""
+    if seconds <= 50:
+        return f"{math.ceil(seconds / 10) * 10} seconds"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"
 
 
 def write_times() -> None:

@@ -119,7 +119,9 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
 
 
 def theme_options(app: Sphinx, config: Any) -> None:
-    """Options that Jupyter Book does not pass on: one search field, in the sidebar, is enough."""
+    """Options that Jupyter Book does not pass on: one search field, in the sidebar, is enough; the reader's mode."""
+    config.html_context.setdefault("default_mode", "auto")
+    config.numfig = False
     config.html_theme_options.update({"navbar_persistent": [], "navigation_with_keys": False})
 
 
