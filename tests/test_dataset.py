@@ -119,3 +119,12 @@ def test_ten_thousand_scenes_take_at_most_0_3_seconds():
 def test_no_samples_is_an_error():
     with pytest.raises(InputError, match="at least 1"):
         BlockFind(0, 0)
+
+
+def test_where_two_answers_are_right_the_label_is_one_of_them_by_chance():
+    split = BlockFind.ambiguous(2_000, seed=42)
+    assert (split.colors[:, 0] == split.colors[:, 1]).all()
+    assert (split.colors[:, 0] != split.colors[:, 2]).all()
+    assert split[0].instruction == split.instructions[0] == f"find any {split[0].colors[0]} block"
+    first = (split.cells[:, 0] < split.cells[:, 1]).mean()
+    assert 0.46 < first < 0.54, "neither place is favoured"

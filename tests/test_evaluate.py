@@ -9,9 +9,10 @@ import torch
 
 from tinyvla.batching import TensorSplit
 from tinyvla.config import ModelConfig
-from tinyvla.dataset import BlockFind
+from tinyvla.dataset import BlockFind, directions
 from tinyvla.evaluate import (
     Metrics,
+    ambiguity,
     constant_floor,
     evaluate,
     floors,
@@ -46,7 +47,7 @@ class Oracle(TinyVLA):
     def _key(self, image: np.ndarray, color: str) -> tuple[bytes, str | None]:
         return image.tobytes(), None if self.deaf else color
 
-    def forward(self, images, input_ids, attention_mask):
+    def forward(self, images, input_ids, attention_mask, generator=None):
         pixels = (images * 255).round().byte().numpy()
         colors = load_tokenizer().convert_ids_to_tokens(input_ids[:, 3].tolist())
         keys = [self._key(image, color) for image, color in zip(pixels, colors, strict=True)]
@@ -140,3 +141,30 @@ def test_predicting_a_split_leaves_the_training_mode_as_it_was(tiny_policy, spli
     predicted = predict_split(tiny_policy, TensorSplit.from_blockfind(splits[1]))
     assert predicted.shape == (300, 2)
     assert tiny_policy.training
+
+
+@pytest.mark.parametrize(
+    ("policy_takes", "near_one", "first_chosen", "used_both"),
+    [("first", 1.0, 1.0, 0.0), ("either", 1.0, 0.5, 0.95), ("mean", 0.0, None, 0.0)],
+)
+def test_ambiguity_tells_choosing_from_averaging(
+    tiny_policy, monkeypatch, policy_takes, near_one, first_chosen, used_both
+):
+    split = BlockFind.ambiguous(240, seed=0)
+    answers = directions(np.sort(split.cells[:, :2], axis=1))
+    answers = torch.from_numpy(answers[(answers[:, 0] * answers[:, 1]).sum(axis=1) < math.cos(math.radians(20))])
+
+    def predict(features, generator):
+        if policy_takes == "mean":
+            return answers.mean(dim=1) + torch.tensor([0.0, 1e-3])
+        pick = torch.zeros(len(answers)) if policy_takes == "first" else torch.rand(len(answers), generator=generator)
+        return answers[torch.arange(len(answers)), (pick > 0.5).long()]
+
+    monkeypatch.setattr(tiny_policy, "features", lambda images, ids, mask: torch.zeros(len(images), 1))
+    monkeypatch.setattr(tiny_policy.head, "predict", predict)
+    result = ambiguity(tiny_policy, split, num_draws=50)
+    assert result.num_scenes == len(answers)
+    assert result.near_one == pytest.approx(near_one, abs=0.12)
+    if first_chosen is not None:
+        assert result.first_chosen == pytest.approx(first_chosen, abs=0.03)
+    assert result.used_both == pytest.approx(used_both, abs=0.06)

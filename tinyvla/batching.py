@@ -8,9 +8,10 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
@@ -26,24 +27,43 @@ class Batch:
     images: Float[Tensor, "b 3 h w"]
     input_ids: Int64[Tensor, "b t"]
     attention_mask: Bool[Tensor, "b t"]
-    actions: Float[Tensor, "b 2"]
+    actions: Float[Tensor, "b *chunk"]
 
 
 @dataclass(frozen=True)
 class TensorSplit:
-    """A `BlockFind` split, tokenized, on one device."""
+    """Scenes, or states of the closed loop, tokenized, on one device."""
 
     images: UInt8[Tensor, "n 3 h w"]
     input_ids: Int64[Tensor, "n t"]
     attention_mask: Bool[Tensor, "n t"]
-    actions: Float[Tensor, "n 2"]
+    actions: Float[Tensor, "n *chunk"]
 
     @classmethod
     def from_blockfind(cls, split: BlockFind, device: torch.device | str = "cpu") -> TensorSplit:
         """Tokenize and move a split."""
-        input_ids, attention_mask = encode(split.instructions)
-        tensors = (torch.from_numpy(split.images), input_ids, attention_mask, torch.from_numpy(split.actions))
+        return cls.from_arrays(split.images, split.instructions, split.actions, device)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: UInt8[np.ndarray, "n 3 h w"],
+        instructions: Sequence[str],
+        actions: Float[np.ndarray, "n 2"],
+        device: torch.device | str = "cpu",
+    ) -> TensorSplit:
+        """Tokenize and move images, sentences and labels of your own; each different sentence is tokenized once."""
+        sentences = list(dict.fromkeys(instructions))
+        number = {sentence: i for i, sentence in enumerate(sentences)}
+        rows = torch.tensor([number[sentence] for sentence in instructions])
+        input_ids, attention_mask = (encoded[rows] for encoded in encode(sentences))
+        tensors = (torch.from_numpy(images), input_ids, attention_mask, torch.from_numpy(actions).float())
         return cls(*(tensor.to(device) for tensor in tensors))
+
+    def joined(self, other: TensorSplit) -> TensorSplit:
+        """These and then the other's; both must have been padded to the same length, as the task's sentences are."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return TensorSplit(*(torch.cat(pair) for pair in pairs))
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -15,6 +15,8 @@ from typing import Any
 FUSION_KINDS = ("cross-attention", "prefix", "fusion-tokens", "gated", "concat", "pool-add")
 ABLATION_KINDS = ("vision-only", "language-only")
 """No fusions: each drops one input, to show what the other alone is worth."""
+HEAD_KINDS = ("regression", "l1", "directions", "bins", "flow", "diffusion")
+NORMALIZATIONS = ("none", "mean-std", "quantiles")
 
 
 class InputError(ValueError):
@@ -123,13 +125,42 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The action head (`tinyvla.heads`)."""
+    """The action head (`tinyvla.heads`) and the actions that it makes."""
 
     action_dim: int = 2
     hidden_dim: int = 256
+    kind: str = "regression"
+    """One of `HEAD_KINDS`."""
+    horizon: int = 1
+    """Actions in a chunk."""
+    num_directions: int = 8
+    """For `directions`: 4 (right, up, left, down) or 8."""
+    num_bins: int = 256
+    """For `bins`: bins between -1 and 1."""
+    num_steps: int = 10
+    """For `flow` and `diffusion`: steps from noise to action."""
+    normalization: str = "none"
+    """One of `NORMALIZATIONS`; "none" expects actions in [-1, 1]."""
+    statistics: str = ""
+    """Fingerprint of the normalisation's statistics; written by `TinyVLA.fit_statistics`."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "action_dim", "hidden_dim")
+        _check_positive(self, "action_dim", "hidden_dim", "horizon", "num_steps")
+        _check(self.kind in HEAD_KINDS, f"unknown head {self.kind!r}; choose from {', '.join(HEAD_KINDS)}")
+        _check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
+        _check(self.num_bins >= 2, f"num_bins is {self.num_bins}; it must be at least 2")
+        _check(
+            self.normalization in NORMALIZATIONS,
+            f"unknown normalization {self.normalization!r}; choose from {', '.join(NORMALIZATIONS)}",
+        )
+        _check(
+            self.hidden_dim % 2 == 0 or self.kind not in ("flow", "diffusion"),
+            f"HeadConfig.hidden_dim {self.hidden_dim} is odd; the noise level's sine-cosine needs an even width",
+        )
+        _check(
+            self.kind != "bins" or self.normalization != "mean-std",
+            "bins need bounded actions: choose normalization quantiles or none",
+        )
 
 
 @dataclass(frozen=True)
@@ -239,14 +270,16 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
-def model_config(preset: str, fusion: str | None = None) -> ModelConfig:
-    """The configuration of a preset, with another fusion if one is named.
+def model_config(preset: str, fusion: str | None = None, head: str | None = None) -> ModelConfig:
+    """The configuration of a preset, with another fusion or head if one is named.
 
     Raises:
-        InputError: the preset or the fusion is unknown; the message lists the known ones.
+        InputError: the preset, the fusion or the head is unknown; the message lists the known ones.
     """
     _check(preset in PRESETS, f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     config = PRESETS[preset]
-    if fusion is None:
-        return config
-    return dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, kind=fusion))
+    if fusion is not None:
+        config = dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, kind=fusion))
+    if head is not None:
+        config = dataclasses.replace(config, head=dataclasses.replace(config.head, kind=head))
+    return config

@@ -35,9 +35,9 @@ COLORS: tuple[str, ...] = tuple(PALETTE)
 BACKGROUND = (245, 245, 245)
 
 
-def instruction_for(color: str) -> str:
+def instruction_for(color: str, article: str = "the") -> str:
     """The sentence that names a block, "find the {color} block"."""
-    return f"find the {color} block"
+    return f"find {article} {color} block"
 
 
 def cell_centers(cells: Int64[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n 2"]:
@@ -99,6 +99,9 @@ class BlockFind:
         colors: int64 `(n, b)`, the blocks' colours as indices into `COLORS`; -1 likewise. Slot 0 is the target.
     """
 
+    article = "the"
+    """In the instruction; "any" where the sentence fits more than one block."""
+
     def __init__(self, num_samples: int, seed: int) -> None:
         if num_samples < 1:
             raise InputError(f"num_samples is {num_samples}; it must be at least 1")
@@ -117,6 +120,16 @@ class BlockFind:
         split._set_blocks(cells, colors)
         return split
 
+    @classmethod
+    def ambiguous(cls, num_samples: int, seed: int) -> BlockFind:
+        """Two blocks of the named colour, in slots 0 and 1: "find any red block". The label is one, by chance."""
+        plain = cls(num_samples, seed)
+        colors = plain.colors.copy()
+        colors[:, 1] = colors[:, 0]
+        split = cls.from_blocks(plain.cells, colors)
+        split.article = "any"
+        return split
+
     def _set_blocks(self, cells: Int64[np.ndarray, "n b"], colors: Int64[np.ndarray, "n b"]) -> None:
         self.cells = cells
         self.colors = colors
@@ -126,7 +139,7 @@ class BlockFind:
     @property
     def instructions(self) -> list[str]:
         """One sentence per scene."""
-        return [instruction_for(COLORS[c]) for c in self.colors[:, 0]]
+        return [instruction_for(COLORS[c], self.article) for c in self.colors[:, 0]]
 
     def retargeted(self, slot: int = 1) -> BlockFind:
         """The same images with the instruction naming another present block, the one in `slot` (1 or 2)."""
@@ -139,4 +152,4 @@ class BlockFind:
     def __getitem__(self, index: int) -> Sample:
         present = self.colors[index][self.colors[index] >= 0]
         names = tuple(COLORS[c] for c in present)
-        return Sample(self.images[index], instruction_for(names[0]), self.actions[index], names)
+        return Sample(self.images[index], instruction_for(names[0], self.article), self.actions[index], names)

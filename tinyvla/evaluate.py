@@ -42,12 +42,16 @@ class Metrics:
     num_samples: int
 
     @classmethod
-    def of(cls, predicted: Float[Tensor, "n 2"], actions: Float[Tensor, "n 2"]) -> Metrics:
-        """Compare predictions with labels."""
-        cosine = F.cosine_similarity(predicted.double(), actions.double(), dim=1)
+    def of(cls, predicted: Float[Tensor, "n *chunk"], actions: Float[Tensor, "n *chunk"]) -> Metrics:
+        """Compare predictions with labels. A chunk's direction is that of the sum of its actions."""
+        predicted, actions = predicted.double(), actions.double()
+        l2_error = (predicted - actions).flatten(1).norm(dim=1).mean().item()
+        if actions.ndim == 3:
+            predicted, actions = predicted.sum(dim=1), actions.sum(dim=1)
+        cosine = F.cosine_similarity(predicted, actions, dim=1)
         degrees = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
         return cls(
-            l2_error=(predicted.double() - actions.double()).norm(dim=1).mean().item(),
+            l2_error=l2_error,
             direction_accuracy=(cosine > DIRECTION_COSINE).double().mean().item(),
             within_10_degrees=(degrees <= 10).double().mean().item(),
             mean_angular_error=degrees.mean().item(),
@@ -68,11 +72,12 @@ def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float
 
 
 @torch.no_grad()
-def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n 2"]:
-    """Actions for every scene, on the CPU."""
+def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n *chunk"]:
+    """Actions for every scene, on the CPU; a head that draws, draws the same each time."""
     was_training = policy.training
     policy.eval()
-    actions = [policy(b.images, b.input_ids, b.attention_mask) for b in split.in_order()]
+    generator = torch.Generator(split.images.device).manual_seed(0)
+    actions = [policy(b.images, b.input_ids, b.attention_mask, generator) for b in split.in_order()]
     policy.train(was_training)
     return torch.cat(actions).float().cpu()
 
@@ -80,9 +85,16 @@ def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n 2"]
 @torch.no_grad()
 def validation_loss(policy: TinyVLA, split: TensorSplit) -> tuple[float, Metrics]:
     """Mean training loss over a split, and its metrics."""
-    predicted = predict_split(policy, split)
-    actions = split.actions.cpu()
-    return F.mse_loss(predicted, actions).item(), Metrics.of(predicted, actions)
+    was_training = policy.training
+    policy.eval()
+    generator = torch.Generator(split.images.device).manual_seed(0)
+    loss, predicted = 0.0, []
+    for b in split.in_order():
+        features = policy.features(b.images, b.input_ids, b.attention_mask)
+        loss += len(b.actions) * policy.head.loss(features, b.actions, generator).item()
+        predicted.append(policy.head.predict(features, generator))
+    policy.train(was_training)
+    return loss / len(split), Metrics.of(torch.cat(predicted).float().cpu(), split.actions.cpu())
 
 
 def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
@@ -98,6 +110,46 @@ def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
     scenes = BlockFind.from_blocks(swapped.cells[apart], swapped.colors[apart])
     predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.device))
     return Metrics.of(predicted, torch.from_numpy(scenes.actions)).direction_accuracy, int(apart.sum())
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """What a policy does where two answers are right (`BlockFind.ambiguous`)."""
+
+    near_one: float
+    """Share of the answers within 10 degrees of one of the two blocks."""
+    first_chosen: float
+    """Among those, the share that took the block that comes first in reading order."""
+    used_both: float
+    """Share of the scenes in which each of the two was taken in at least 30 % of the answers near one."""
+    num_scenes: int
+    num_draws: int
+
+
+@torch.no_grad()
+def ambiguity(policy: TinyVLA, split: BlockFind, num_draws: int = 20) -> Ambiguity:
+    """Ask a policy several times about each scene in which blocks 0 and 1 fit the instruction alike.
+
+    Only scenes count in which the two lie at least 20 degrees apart, so that an answer is near at most one.
+    """
+    answers = torch.from_numpy(directions(np.sort(split.cells[:, :2], axis=1)))  # (n, 2 blocks, 2), in reading order
+    apart = (answers[:, 0] * answers[:, 1]).sum(dim=1) < np.cos(np.radians(20))
+    scenes = BlockFind.from_blocks(split.cells[apart], split.colors[apart])
+    scenes.article = split.article
+    tensors = TensorSplit.from_blockfind(scenes, policy.device)
+    generator = torch.Generator(policy.device).manual_seed(0)
+    features = [policy.features(b.images, b.input_ids, b.attention_mask) for b in tensors.in_order()]
+    drawn = torch.stack([torch.cat([policy.head.predict(f, generator) for f in features]) for _ in range(num_draws)])
+    cosine = F.cosine_similarity(drawn.float().cpu()[:, :, None], answers[apart], dim=-1)  # (draws, n, 2)
+    near = cosine > np.cos(np.radians(10))
+    first = near[..., 0].double().sum(dim=0) / near.any(dim=-1).double().sum(dim=0)  # (n,), NaN where none is near
+    return Ambiguity(
+        near_one=near.any(dim=-1).double().mean().item(),
+        first_chosen=(near[..., 0].sum() / near.any(dim=-1).sum().clamp(min=1)).item(),
+        used_both=((first >= 0.3) & (first <= 0.7)).double().mean().item(),
+        num_scenes=len(scenes),
+        num_draws=num_draws,
+    )
 
 
 def constant_floor(train: BlockFind, split: BlockFind) -> Float32[np.ndarray, "n 2"]:

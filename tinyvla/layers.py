@@ -41,7 +41,7 @@ def naive_attention(
 
 def sincos_positions(coordinates: Float[Tensor, "n"], dim: int, max_period: float) -> Float[Tensor, "n dim"]:
     """Sines and cosines of the coordinates at `dim / 2` frequencies from 1 down to `1 / max_period`."""
-    frequencies = max_period ** -torch.linspace(0, 1, dim // 2)
+    frequencies = max_period ** -torch.linspace(0, 1, dim // 2, device=coordinates.device)
     angles = coordinates[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Bool, Float, Float32, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from tinyvla.config import InputError, ModelConfig
 from tinyvla.fusion import make_fusion
-from tinyvla.heads import RegressionHead
+from tinyvla.heads import make_head
 from tinyvla.language import TinyLanguageModel
 from tinyvla.tokenizer import encode
 from tinyvla.vision import ImageLike, TinyViT, to_image_batch
@@ -72,7 +73,7 @@ class TinyVLA(
         self.vision = TinyViT(config.vision)
         self.language = TinyLanguageModel(config.language)
         self.fusion = make_fusion(config)
-        self.head = RegressionHead(config)
+        self.head = make_head(config)
         self.init_weights()
 
     @torch.no_grad()
@@ -119,37 +120,56 @@ class TinyVLA(
         images: Float[Tensor, "b c h w"],
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
-    ) -> Float[Tensor, "b a"]:
-        """Actions for float images in [0, 1] and tokenized instructions."""
-        return self.head.predict(self.features(images, input_ids, attention_mask))
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "b *chunk"]:
+        """Actions for float images in [0, 1] and tokenized instructions; a head that draws uses the generator."""
+        return self.head.predict(self.features(images, input_ids, attention_mask), generator)
 
     def loss(
         self,
         images: Float[Tensor, "b c h w"],
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
-        actions: Float[Tensor, "b a"],
+        actions: Float[Tensor, "b *chunk"],
+        generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
         """The head's training loss."""
-        return self.head.loss(self.features(images, input_ids, attention_mask), actions)
+        return self.head.loss(self.features(images, input_ids, attention_mask), actions, generator)
+
+    def fit_statistics(self, actions: Float[Tensor, "*n a"]) -> None:
+        """Take the statistics of the actions' normalisation from the training actions, once, before training.
+
+        Raises:
+            InputError: the policy does not normalise, or the actions are not of its kind.
+        """
+        statistics = self.head.normalizer.fit(actions)
+        self.config = replace(self.config, head=replace(self.config.head, statistics=statistics))
+        self._hub_mixin_config = self.config  # what save_pretrained writes
 
     @torch.no_grad()
     def predict(
-        self, images: ImageLike | Sequence[ImageLike], instructions: str | Sequence[str]
-    ) -> Float32[Tensor, "a"] | Float32[Tensor, "b a"]:
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        instructions: str | Sequence[str],
+        generator: Generator | None = None,
+    ) -> Float32[Tensor, "*b a"]:
         """Act on one image or many.
 
         Args:
             images: a PIL image, an array or tensor of shape `(h, w, 3)` or `(3, h, w)`, uint8 or float in [0, 1]; or a
                 list or a batch of them.
             instructions: one sentence, used for every image, or one per image.
+            generator: on the policy's device, for heads that draw their answer.
 
         Returns:
-            On the CPU: `(action_dim,)` for one image, `(b, action_dim)` for a list or a batch.
+            On the CPU: `(action_dim,)` for one image, `(b, action_dim)` for a list or a batch; with a horizon longer
+            than one, `(horizon, action_dim)` or `(b, horizon, action_dim)`.
 
         Raises:
-            InputError: an image or an instruction is not usable; the message says what is.
+            InputError: an image or an instruction is not usable, or the policy lacks its action statistics; the message
+                says what is wrong.
         """
+        self.head.normalizer.check(self.config.head.statistics)
         batch, is_single = to_image_batch(images, self.config.vision)
         texts = [instructions] * len(batch) if isinstance(instructions, str) else list(instructions)
         if len(texts) != len(batch):
@@ -157,7 +177,7 @@ class TinyVLA(
         input_ids, attention_mask = encode(texts, self.config.language.max_length)
         was_training = self.training
         self.eval()
-        actions = self(batch.to(self.device), input_ids.to(self.device), attention_mask.to(self.device))
+        actions = self(batch.to(self.device), input_ids.to(self.device), attention_mask.to(self.device), generator)
         self.train(was_training)
         actions = actions.float().cpu()
         return actions[0] if is_single else actions
@@ -202,6 +222,7 @@ class TinyVLA(
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise InputError(f"{path} does not fit its {CONFIG_FILE}: {first[:200]}") from None
+        policy.head.normalizer.check(policy.config.head.statistics)
         return policy.to(device).eval()
 
 

@@ -98,9 +98,15 @@ def make_optimizer(policy: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def train_step(policy: TinyVLA, optimizer: torch.optim.Optimizer, batch: Batch, grad_clip: float) -> Tensor:
-    """One step of gradient descent; returns the loss before it."""
-    loss = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)
+def train_step(
+    policy: TinyVLA,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    grad_clip: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """One step of gradient descent; returns the loss before it. The generator is for heads that draw noise."""
+    loss = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions, generator)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)
@@ -133,7 +139,9 @@ def fit(
         DivergedError: the loss is not finite. Nothing of the step is kept.
         Interrupted: Ctrl-C during a run with a folder; its state has been saved.
     """
+    policy.head.normalizer.check(policy.config.head.statistics)
     optimizer = make_optimizer(policy, config)
+    generator = torch.Generator(train.images.device)  # seeded anew in each step, so that a resumed run draws the same
     progress = run.load_state(policy, optimizer) if run else Progress()
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     total = config.epochs * steps_per_epoch
@@ -150,7 +158,8 @@ def fit(
                 rate = learning_rate_at(progress.step, total, config)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = train_step(policy, optimizer, train.take(index), config.grad_clip).item()
+                generator.manual_seed((1_000_003 * config.seed + progress.step) % 2**63)
+                loss = train_step(policy, optimizer, train.take(index), config.grad_clip, generator).item()
                 _check_finite(loss, progress.step, config)
                 progress.step += 1
                 progress.loss_sum += loss

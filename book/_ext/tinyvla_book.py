@@ -107,15 +107,17 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
     """Mend what the tools below leave in a page.
 
     Thebe is not used, and its settings, written twice, are an error in the console. A list of citations is no list
-    to a screen reader, for its items are none.
+    to a screen reader, for its items are none; and folded code is called what is written on its fold.
     """
     scripts = context.get("script_files", [])
     thebe = [s for s in scripts if "THEBE" in str(getattr(s, "attributes", {}).get("body")) or "sphinx-thebe" in str(s)]
     context["script_files"] = [script for script in scripts if script not in thebe]
     if "body" in context:
-        context["body"] = context["body"].replace(
-            '<div role="list" class="citation-list">', '<div class="citation-list">'
-        )
+        for old, new in (
+            ('<div role="list" class="citation-list">', '<div class="citation-list">'),
+            ('<summary aria-label="Toggle hidden content">', "<summary>"),
+        ):
+            context["body"] = context["body"].replace(old, new)
 
 
 def theme_options(app: Sphinx, config: Any) -> None:

@@ -1,0 +1,91 @@
+"""Action normalisation: heads work in comparable units, robots in their own.
+
+Notable:
+- two ways, as in the field: mean and standard deviation (SmolVLA, pi0), or the 1 % and 99 % quantiles (OpenVLA);
+- the statistics are buffers, so they lie in the checkpoint beside the weights that they belong to, and a fingerprint of
+  them in `config.json`: statistics that were lost or exchanged are noticed when a policy is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinyvla.config import HeadConfig, InputError
+
+SMALLEST_SCALE = 1e-6
+"""A dimension that moves less than this is shifted, and not stretched."""
+
+
+class Normalizer(nn.Module):
+    """Maps actions to about [-1, 1] or to unit variance, dimension by dimension, and back."""
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.kind = config.normalization
+        if self.kind != "none":
+            self.register_buffer("offset", torch.zeros(config.action_dim, dtype=torch.float64))
+            self.register_buffer("scale", torch.zeros(config.action_dim, dtype=torch.float64))
+
+    def fit(self, actions: Float[Tensor, "*n a"]) -> str:
+        """Take the statistics of these actions; returns their fingerprint.
+
+        Raises:
+            InputError: their number of dimensions is not the policy's, or a value is not finite.
+        """
+        if self.kind == "none":
+            raise InputError("this policy does not normalise actions; set HeadConfig.normalization")
+        flat = actions.reshape(-1, actions.shape[-1]).double().to(self.offset.device)
+        if flat.shape[1] != len(self.offset):
+            raise InputError(f"the actions have {flat.shape[1]} dimensions, the policy's head has {len(self.offset)}")
+        if not torch.isfinite(flat).all():
+            raise InputError("the actions hold NaN or infinite values; their statistics would be useless")
+        if self.kind == "mean-std":
+            offset, scale = flat.mean(dim=0), flat.std(dim=0, correction=0)
+        else:
+            low, high = (torch.stack([column.quantile(q) for column in flat.T]) for q in (0.01, 0.99))
+            offset, scale = (low + high) / 2, (high - low) / 2
+        self.offset.copy_(offset)
+        self.scale.copy_(torch.where(scale < SMALLEST_SCALE, 1.0, scale))
+        return self.fingerprint()
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change whenever a statistic does."""
+        return hashlib.sha256(torch.stack([self.offset, self.scale]).cpu().numpy().tobytes()).hexdigest()[:12]
+
+    def check(self, fingerprint: str) -> None:
+        """Refuse to act with statistics that are not the policy's own.
+
+        Raises:
+            InputError: there are none, or they are another data set's.
+        """
+        if self.kind == "none":
+            return
+        if not fingerprint or not (self.scale > 0).all():
+            raise InputError(
+                f"this policy normalises its actions ({self.kind}) and has no statistics; "
+                "call policy.fit_statistics(actions) with the training actions first"
+            )
+        if self.fingerprint() != fingerprint:
+            raise InputError(
+                f"the action statistics ({self.fingerprint()}) are not those that the policy was trained with "
+                f"({fingerprint}); its actions would come out in wrong units"
+            )
+
+    def forward(self, actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b h a"]:
+        """Normalised actions."""
+        if self.kind == "none":
+            return actions
+        return ((actions.double() - self.offset) / self.scale).to(actions.dtype)
+
+    def inverse(self, normalised: Float[Tensor, "b h a"]) -> Float[Tensor, "b h a"]:
+        """The actions that `forward` was given, in their own units."""
+        if self.kind == "none":
+            return normalised
+        return (normalised.double() * self.scale + self.offset).to(normalised.dtype)
