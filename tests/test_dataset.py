@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from tinyvla.config import DataConfig, InputError
-from tinyvla.dataset import BACKGROUND, COLORS, IMAGE_SIZE, PALETTE, BlockFind, cell_centers, directions, render
+from tinyvla.dataset import (
+    BACKGROUND,
+    COLORS,
+    IMAGE_SIZE,
+    PALETTE,
+    BlockFind,
+    cell_centers,
+    directions,
+    render,
+    trajectories,
+)
 
 # Written once by `BlockFind(n, seed)`; a change here is a change of every result of the course.
 FINGERPRINTS = {(8_000, 42): "e3b734bbafce80ee", (1_000, 43): "d65c80763a19fbdf", (1_000, 44): "075480e5bced00f1"}
@@ -128,3 +138,18 @@ def test_where_two_answers_are_right_the_label_is_one_of_them_by_chance():
     assert split[0].instruction == split.instructions[0] == f"find any {split[0].colors[0]} block"
     first = (split.cells[:, 0] < split.cells[:, 1]).mean()
     assert 0.46 < first < 0.54, "neither place is favoured"
+
+
+def test_trajectories_lead_to_the_target_with_a_pause_and_a_bulge():
+    split = BlockFind(400, seed=0)
+    steps = trajectories(split, horizon=16, seed=1)
+    assert steps.shape == (400, 16, 2)
+    way = cell_centers(split.cells[:, 0]) - 32
+    np.testing.assert_allclose(steps.sum(axis=1), way, atol=1e-4)
+    still = np.linalg.norm(steps, axis=2) < 1e-6
+    assert (still.sum(axis=1) >= 4).all(), "each rests for a quarter of the time"
+    middle = steps.cumsum(axis=1)[:, 7]
+    side = np.sign(way[:, 0] * middle[:, 1] - way[:, 1] * middle[:, 0])
+    assert 0.4 < (side > 0).mean() < 0.6, "some pass on one side, some on the other"
+    with pytest.raises(InputError, match="at least 4"):
+        trajectories(split, horizon=3, seed=0)

@@ -9,13 +9,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from tinyvla.config import HEAD_KINDS, InputError
-from tinyvla.dataset import BlockFind
+from tinyvla.dataset import BlockFind, trajectories
 from tinyvla.heads import HEADS, DiffusionHead, DirectionsHead, RegressionHead, make_head
 from tinyvla.model import TinyVLA
 
 
 def with_head(config, **changes):
     return replace(config, head=replace(config.head, **changes))
+
+
+def ready(head):
+    """FAST must have seen actions before it can name them."""
+    if head.config.kind == "fast":
+        head.fit(torch.rand(300, *head.shape, generator=generator()) * 2 - 1)
+    return head
 
 
 def generator(seed=0):
@@ -54,7 +61,7 @@ def test_regression_loss_is_the_error_of_the_prediction(tiny_config, kind, error
 @pytest.mark.parametrize("kind", [kind for kind in HEAD_KINDS if kind != "directions"])
 @pytest.mark.parametrize(("horizon", "action_dim"), [(1, 2), (1, 7), (8, 2), (5, 3)])
 def test_chunks_of_any_size_come_out_as_they_went_in(tiny_config, kind, horizon, action_dim):
-    head = make_head(with_head(tiny_config, kind=kind, horizon=horizon, action_dim=action_dim))
+    head = ready(make_head(with_head(tiny_config, kind=kind, horizon=horizon, action_dim=action_dim)))
     shape = (6, action_dim) if horizon == 1 else (6, horizon, action_dim)
     features = torch.randn(6, 16)
     loss = head.loss(features, torch.rand(shape) * 2 - 1, generator())
@@ -72,22 +79,25 @@ def test_a_wrong_shape_is_refused(tiny_config, kind):
         head.loss(torch.randn(3, 16), torch.randn(3, 7))
 
 
-@pytest.mark.parametrize("kind", ["bins", "flow", "diffusion"])
+@pytest.mark.parametrize("kind", ["bins", "fast", "flow", "diffusion"])
 def test_the_same_generator_gives_the_same_answer(tiny_config, kind):
-    head = make_head(with_head(tiny_config, kind=kind))
+    head = ready(make_head(with_head(tiny_config, kind=kind)))
     features = torch.randn(4, 16)
     first, same, other = (head.predict(features, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("kind", ["bins", "flow", "diffusion"])
+@pytest.mark.parametrize("kind", ["bins", "fast", "flow", "diffusion"])
 def test_two_right_answers_stay_two(tiny_config, kind):
     """Half the demonstrations go left and up, half right and down; regression would answer (0, 0)."""
     torch.manual_seed(0)
     answers = torch.tensor([[-0.8, -0.6], [0.6, 0.8]])
     features, actions = torch.ones(64, 16), answers.repeat(32, 1)
-    head = learned(make_head(with_head(tiny_config, kind=kind, hidden_dim=64, num_steps=20)), features, actions)
+    head = make_head(with_head(tiny_config, kind=kind, hidden_dim=64, num_steps=20))
+    if kind == "fast":
+        head.fit(actions)
+    learned(head, features, actions)
     with torch.no_grad():
         drawn = head.predict(torch.ones(400, 16), generator())
     distance = torch.cdist(drawn, answers)
@@ -196,3 +206,19 @@ def test_a_checkpoint_with_another_action_dim_is_refused(normalising, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"does not fit its config\.json"):
         TinyVLA.from_pretrained(tmp_path)
+
+
+def test_the_action_tokenizer_travels_with_the_checkpoint(tiny_config, tmp_path):
+    policy = TinyVLA(with_head(tiny_config, kind="fast", horizon=8, normalization="quantiles")).eval()
+    scene = BlockFind(1, seed=0)[0]
+    with pytest.raises(InputError, match="no action tokenizer"):
+        policy.predict(scene.image, scene.instruction)
+    policy.fit_statistics(torch.from_numpy(trajectories(BlockFind(300, seed=0), 8, seed=0)))
+    policy.save_pretrained(tmp_path)
+    again = TinyVLA.from_pretrained(tmp_path)
+    answers = [p.predict(scene.image, scene.instruction, generator()) for p in (policy, again)]
+    assert answers[0].shape == (8, 2)
+    assert torch.equal(*answers)
+    again.head.tokenizer.lowest += 1
+    with pytest.raises(InputError, match="not those that the policy was trained with"):
+        again.predict(scene.image, scene.instruction)

@@ -15,7 +15,7 @@ from typing import Any
 FUSION_KINDS = ("cross-attention", "prefix", "fusion-tokens", "gated", "concat", "pool-add")
 ABLATION_KINDS = ("vision-only", "language-only")
 """No fusions: each drops one input, to show what the other alone is worth."""
-HEAD_KINDS = ("regression", "l1", "directions", "bins", "flow", "diffusion")
+HEAD_KINDS = ("regression", "l1", "directions", "bins", "fast", "flow", "diffusion")
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
 
 
@@ -137,17 +137,23 @@ class HeadConfig:
     """For `directions`: 4 (right, up, left, down) or 8."""
     num_bins: int = 256
     """For `bins`: bins between -1 and 1."""
+    fast_vocab_size: int = 512
+    """For `fast`: tokens that byte-pair encoding may make."""
+    fast_scale: float = 20.0
+    """For `fast`: frequencies are multiplied by it and rounded; larger is finer and gives more tokens."""
     num_steps: int = 10
     """For `flow` and `diffusion`: steps from noise to action."""
     normalization: str = "none"
     """One of `NORMALIZATIONS`; "none" expects actions in [-1, 1]."""
     statistics: str = ""
-    """Fingerprint of the normalisation's statistics; written by `TinyVLA.fit_statistics`."""
+    """Fingerprint of the statistics, and of `fast`'s tokenizer; written by `TinyVLA.fit_statistics`."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "action_dim", "hidden_dim", "horizon", "num_steps")
         _check(self.kind in HEAD_KINDS, f"unknown head {self.kind!r}; choose from {', '.join(HEAD_KINDS)}")
         _check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
+        _check(self.fast_vocab_size >= 2, f"fast_vocab_size is {self.fast_vocab_size}; it must be at least 2")
+        _check(self.fast_scale > 0, f"fast_scale is {self.fast_scale}; it must be positive")
         _check(self.num_bins >= 2, f"num_bins is {self.num_bins}; it must be at least 2")
         _check(
             self.normalization in NORMALIZATIONS,

@@ -153,3 +153,27 @@ class BlockFind:
         present = self.colors[index][self.colors[index] >= 0]
         names = tuple(COLORS[c] for c in present)
         return Sample(self.images[index], instruction_for(names[0], self.article), self.actions[index], names)
+
+
+def trajectories(split: BlockFind, horizon: int, seed: int) -> Float32[np.ndarray, "n h 2"]:
+    """Chunks of steps, in pixels, from the image's centre to the target's: an arc, gently begun and ended, a pause.
+
+    The arc bulges to the left or to the right and the pause lies anywhere, both by chance, so that many chunks are
+    right for one scene. The steps of a chunk sum to the whole way.
+
+    Raises:
+        InputError: the horizon is too short for a pause.
+    """
+    if horizon < 4:
+        raise InputError(f"horizon is {horizon}; a trajectory with a pause needs at least 4 steps")
+    rng = np.random.RandomState(seed)
+    way = cell_centers(split.cells[:, 0]).astype(np.float64) - IMAGE_SIZE / 2  # (n, 2)
+    pause = horizon // 4
+    begins = rng.randint(1, horizon - pause, size=(len(split), 1))
+    moment = np.arange(horizon + 1)
+    moving = np.where(moment <= begins, moment, np.maximum(begins, moment - pause)) / (horizon - pause)  # (n, h + 1)
+    progress = moving**2 * (3 - 2 * moving)
+    bulge = 0.25 * rng.choice([-1.0, 1.0], size=(len(split), 1)) * np.sin(np.pi * progress)
+    across = np.stack([-way[:, 1], way[:, 0]], axis=1)
+    places = progress[..., None] * way[:, None] + bulge[..., None] * across[:, None]  # (n, h + 1, 2)
+    return np.diff(places, axis=1).astype(np.float32)

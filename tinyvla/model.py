@@ -136,13 +136,13 @@ class TinyVLA(
         """The head's training loss."""
         return self.head.loss(self.features(images, input_ids, attention_mask), actions, generator)
 
-    def fit_statistics(self, actions: Float[Tensor, "*n a"]) -> None:
-        """Take the statistics of the actions' normalisation from the training actions, once, before training.
+    def fit_statistics(self, actions: Float[Tensor, "n *chunk"]) -> None:
+        """Take what the head must know of the training actions, once, before training: statistics, a tokenizer.
 
         Raises:
-            InputError: the policy does not normalise, or the actions are not of its kind.
+            InputError: the head needs nothing, or the actions are not of its kind.
         """
-        statistics = self.head.normalizer.fit(actions)
+        statistics = self.head.fit(actions)
         self.config = replace(self.config, head=replace(self.config.head, statistics=statistics))
         self._hub_mixin_config = self.config  # what save_pretrained writes
 
@@ -169,7 +169,7 @@ class TinyVLA(
             InputError: an image or an instruction is not usable, or the policy lacks its action statistics; the message
                 says what is wrong.
         """
-        self.head.normalizer.check(self.config.head.statistics)
+        self.head.check(self.config.head.statistics)
         batch, is_single = to_image_batch(images, self.config.vision)
         texts = [instructions] * len(batch) if isinstance(instructions, str) else list(instructions)
         if len(texts) != len(batch):
@@ -222,7 +222,7 @@ class TinyVLA(
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise InputError(f"{path} does not fit its {CONFIG_FILE}: {first[:200]}") from None
-        policy.head.normalizer.check(policy.config.head.statistics)
+        policy.head.check(policy.config.head.statistics)
         return policy.to(device).eval()
 
 

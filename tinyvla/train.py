@@ -139,7 +139,7 @@ def fit(
         DivergedError: the loss is not finite. Nothing of the step is kept.
         Interrupted: Ctrl-C during a run with a folder; its state has been saved.
     """
-    policy.head.normalizer.check(policy.config.head.statistics)
+    policy.head.check(policy.config.head.statistics)
     optimizer = make_optimizer(policy, config)
     generator = torch.Generator(train.images.device)  # seeded anew in each step, so that a resumed run draws the same
     progress = run.load_state(policy, optimizer) if run else Progress()

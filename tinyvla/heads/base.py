@@ -1,0 +1,67 @@
+"""What all action heads share."""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from tinyvla.config import InputError, ModelConfig
+from tinyvla.normalize import Normalizer
+
+
+class Head(nn.Module):
+    """What all heads share: actions in their own units outside, normalised and flat inside.
+
+    A subclass has `flat_loss` and `sample`. Actions are `(b, action_dim)`, or `(b, horizon, action_dim)` where the
+    horizon is longer than one.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config.head
+        self.shape = (self.config.horizon, self.config.action_dim)
+        self.dim = math.prod(self.shape)
+        self.normalizer = Normalizer(config.head)
+
+    def loss(
+        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b *chunk"], generator: Generator | None = None
+    ) -> Float[Tensor, ""]:
+        """The training loss.
+
+        Raises:
+            InputError: the actions' shape is not the head's.
+        """
+        shape = self.shape[1:] if self.config.horizon == 1 else self.shape
+        if actions.shape[1:] != shape:
+            raise InputError(f"the actions are {tuple(actions.shape[1:])} each, and the policy's head makes {shape}")
+        normalised = self.normalizer(actions.unflatten(0, (-1, 1)) if actions.ndim == 2 else actions)
+        return self.flat_loss(features, normalised.flatten(1), generator)
+
+    def predict(self, features: Float[Tensor, "b d"], generator: Generator | None = None) -> Float[Tensor, "b *chunk"]:
+        """Actions in their own units."""
+        actions = self.normalizer.inverse(self.sample(features, generator).unflatten(1, self.shape))
+        return actions[:, 0] if self.config.horizon == 1 else actions
+
+    def fit(self, actions: Float[Tensor, "n *chunk"]) -> str:
+        """Take from the training actions what must be known before training; returns its fingerprint."""
+        return self.normalizer.fit(actions)
+
+    def check(self, fingerprint: str) -> None:
+        """Refuse to train or act with statistics that are missing or another data set's.
+
+        Raises:
+            InputError: they are; the message says what to do.
+        """
+        self.normalizer.check(fingerprint)
+
+    def flat_loss(
+        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+    ) -> Float[Tensor, ""]:
+        """The loss for normalised, flattened actions."""
+        raise NotImplementedError
+
+    def sample(self, features: Float[Tensor, "b d"], generator: Generator | None) -> Float[Tensor, "b n"]:
+        """Normalised, flattened actions."""
+        raise NotImplementedError
