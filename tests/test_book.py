@@ -122,17 +122,18 @@ def book(tmp_path_factory) -> Path:
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = {**os.environ, "http_proxy": closed, "https_proxy": closed, "no_proxy": "", "OMP_NUM_THREADS": "1"}
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder)]
-    started = time.monotonic()
+    before = os.times()
     done = subprocess.run(
         [*command, "-W", "-n", "--keep-going"], env=environment, capture_output=True, text=True, check=False
     )
-    seconds = time.monotonic() - started
+    after = os.times()  # processor time: a clock would also measure what else the machine does
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if re.search("WARNING|ERROR", line)]
     assert done.returncode == 0, "\n".join(complaints) or done.stderr[-3000:]
     assert (folder / "_build" / "html" / "index.html").exists(), (
         "jupyter-book said nothing and built nothing: is it 2.x?"
     )
-    assert seconds < SECONDS_TO_BUILD, f"the build took {seconds:.0f} s"
+    assert seconds < SECONDS_TO_BUILD, f"the build took {seconds:.0f} s of processor time"
     return folder / "_build" / "html"
 
 
@@ -279,7 +280,7 @@ def show(driver, theme: str, width: int) -> None:
 def screenshot(driver, name: str) -> None:
     """The whole page, as far as a picture may be long."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    height = driver.execute_script("return document.documentElement.scrollHeight")
+    height = driver.execute_script("scrollTo(0, 0); return document.documentElement.scrollHeight")
     width = driver.execute_script("return document.documentElement.clientWidth")
     clip = {"x": 0, "y": 0, "width": width, "height": min(height, 12_000), "scale": 1}
     picture = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
@@ -309,8 +310,6 @@ def test_page_in_a_browser(name, site, chromium):
     while not driver.execute_script(SETTLED):
         assert time.monotonic() < end, "the mathematics is not typeset"
         time.sleep(0.1)
-    driver.execute_script("document.querySelectorAll('details').forEach(d => d.scrollIntoView())")
-
     folds = driver.execute_script("return document.querySelectorAll('.bd-article details').length")
     if name.startswith("notebooks/"):
         assert folds >= 3, "a chapter has folded hints, solutions and answers"
@@ -340,9 +339,8 @@ def test_page_in_a_browser(name, site, chromium):
         label = "phone" if width < 500 else theme
         screenshot(driver, f"{name}-{label}")
         violations[label] = driver.execute_async_script(AXE_RUN, rules)
-        if width < 500:
-            overflow = driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
-            assert overflow <= 0, f"the page is {overflow} px wider than a phone"
+        overflow = driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        assert overflow <= 0, f"the page is {overflow} px wider than its window of {width} px"
     show(driver, "light", 1300)
     assert not any(violations.values()), json.dumps(violations, indent=1)
 

@@ -135,6 +135,22 @@ def bench(
     }
 
 
+def table(preset: str, result: dict[str, Any]) -> str:
+    """What `bench` returned, for the terminal."""
+    machine = result["machine"]
+    reached = f"{result['reached']} of {len(result['runs'])} seeds reached {result['target_direction_accuracy']:.0%}"
+    lines = [
+        f"{preset} on {machine['device']}, {machine['cpu_threads']} CPU threads, torch {machine['torch']}",
+        reached,
+        f"{'':24}{'min':>9}{'median':>9}{'max':>9}",
+    ]
+    for name, key in (("seconds of training", "seconds"), ("steps", "steps"), ("seconds per step", "seconds_per_step")):
+        lines.append(f"{name:24}" + "".join(f"{result[key][k]:>9.3f}" for k in ("min", "median", "max")))
+    data_seconds, warmup_seconds = result["data_seconds"], result["warmup_seconds"]
+    lines.append(f"apart: data {data_seconds:.2f} s, two warm-up steps and a validation {warmup_seconds:.2f} s")
+    return "\n".join(lines)
+
+
 def spread(values: Sequence[int | float]) -> dict[str, float]:
     """Minimum, median, maximum, mean and standard deviation."""
     values = [float(value) for value in values]

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tinyvla.config import DataConfig, InputError, ModelConfig, TrainConfig
+from tinyvla.config import DataConfig, InputError, ModelConfig, TrainConfig, model_config
 from tinyvla.model import TinyVLA
 
 
@@ -41,6 +41,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def library_versions() -> dict[str, str]:
+    """What a run was made with, for its `config.json`."""
+    import numpy
+
+    import tinyvla
+
+    return {"torch": torch.__version__, "numpy": numpy.__version__, "tinyvla": tinyvla.__version__}
 
 
 @dataclass
@@ -127,6 +136,26 @@ class RunFolder:
             raise InputError(f"{self.path} holds no run to resume; start one without --resume") from None
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{self._config} does not describe a run ({error})") from None
+
+    def settings_to_resume(self, asked: RunSettings) -> RunSettings:
+        """The settings of the run in this folder, given what the user asked for.
+
+        Raises:
+            InputError: there is no run, or others were asked for: that is an error, not a silent choice.
+        """
+        saved = self.settings()
+        if asked.model not in (saved.model, model_config("minimal")):
+            raise InputError(
+                "--resume goes on with the saved model; leave out --preset and --fusion, or use another --out"
+            )
+        for kind, default in (("train", TrainConfig()), ("data", DataConfig())):
+            for field in fields(default):
+                want, have = (getattr(getattr(s, kind), field.name) for s in (asked, saved))
+                if want not in (have, getattr(default, field.name)):
+                    raise InputError(
+                        f"--resume goes on with {field.name} {have}; {want} needs a new run in another --out"
+                    )
+        return saved
 
     def is_complete(self, settings: RunSettings) -> bool:
         """Whether the run in this folder has been trained to its end."""

@@ -7,11 +7,10 @@ Notable:
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from json import dumps  # not `json`: that is an option's name
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +50,7 @@ def train(
     from torch.utils.tensorboard import SummaryWriter
 
     from tinyvla.batching import TensorSplit
-    from tinyvla.checkpoint import RunFolder, RunSettings
+    from tinyvla.checkpoint import RunFolder, RunSettings, library_versions
     from tinyvla.dataset import BlockFind
     from tinyvla.model import TinyVLA
     from tinyvla.train import Interrupted, choose_device, fit, new_policy
@@ -60,9 +59,9 @@ def train(
     where = choose_device(device)
     run = RunFolder(out)
     if resume:
-        settings = _settings_to_resume(run, settings)
+        settings = run.settings_to_resume(settings)
     else:
-        run.start(settings, _versions(), overwrite)
+        run.start(settings, library_versions(), overwrite)
     train_split = BlockFind(settings.data.num_train, settings.data.train_seed)
     if resume and run.is_complete(settings):
         print(f"{out} is complete: {settings.train.epochs} epochs are trained")
@@ -85,19 +84,6 @@ def train(
     print(f"\nbest checkpoint: {run.best}\nnext: tinyvla visualize --checkpoint {run.best}")
 
 
-def _settings_to_resume(run: Any, asked: Any) -> Any:
-    """The run's own settings; asking for others at the same time is an error, not a silent choice."""
-    saved = run.settings()
-    if asked.model not in (saved.model, model_config("minimal")):
-        raise InputError("--resume goes on with the saved model; leave out --preset and --fusion, or use another --out")
-    for kind, default in (("train", TrainConfig()), ("data", DataConfig())):
-        for field in fields(default):
-            want, have = (getattr(getattr(s, kind), field.name) for s in (asked, saved))
-            if want not in (have, getattr(default, field.name)):
-                raise InputError(f"--resume goes on with {field.name} {have}; {want} needs a new run in another --out")
-    return saved
-
-
 def _print_epoch(record: dict[str, Any]) -> None:
     from tqdm.auto import tqdm
 
@@ -107,22 +93,13 @@ def _print_epoch(record: dict[str, Any]) -> None:
     )
 
 
-def _versions() -> dict[str, str]:
-    import numpy
-    import torch
-
-    import tinyvla
-
-    return {"torch": torch.__version__, "numpy": numpy.__version__, "tinyvla": tinyvla.__version__}
-
-
 def _report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
     from tinyvla.dataset import BlockFind
     from tinyvla.evaluate import evaluate as evaluate_policy
 
     split = BlockFind(num_samples, data.test_seed)
     report = evaluate_policy(policy, split, BlockFind(data.num_train, data.train_seed))
-    print(json.dumps(report.to_dict()) if as_json else "\n" + report.table())
+    print(dumps(report.to_dict()) if as_json else "\n" + report.table())
 
 
 def _load(checkpoint: Path, device: str) -> Any:
@@ -144,6 +121,37 @@ def evaluate(
         num_samples: Test scenes.
     """
     _report(_load(checkpoint, device), num_samples, DataConfig(), as_json=json)
+
+
+def rollout(
+    checkpoint: Checkpoint = Path("checkpoints/best"),
+    policy: Annotated[str, arg(help="checkpoint, or without one: expert or random.")] = "checkpoint",
+    episodes: int = 500,
+    seed: int = DataConfig().test_seed,
+    gif: Path | None = None,
+    device: DeviceName = "auto",
+    json: JsonFlag = False,
+) -> None:
+    """Close the loop: let a policy move the camera, view by view, until it stops on the named block.
+
+    Args:
+        episodes: How many, each of at most 40 steps.
+        seed: Which episodes; the default's are none that a policy is trained on.
+        gif: Where to write the first episode as a moving picture.
+    """
+    from tinyvla import rollout as loop
+
+    if policy not in ("checkpoint", "expert", "random"):
+        raise InputError(f"unknown --policy {policy!r}; choose from checkpoint, expert, random")
+    seeds = loop.episode_seeds(episodes, seed)
+    act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy)
+    act = act or loop.policy_act(_load(checkpoint, device))
+    result = loop.rollout(act, seeds, num_recorded=1 if gif else 0)
+    if gif and result.states:
+        loop.save_gif(result.states, gif)
+    print(dumps(result.to_dict()) if json else result.table(str(checkpoint) if policy == "checkpoint" else policy))
+    if gif and not json:
+        print(f"wrote {gif}")
 
 
 def visualize(
@@ -253,7 +261,7 @@ def info(
             for name in [preset] if preset else PRESETS:
                 counts[name] = TinyVLA(model_config(name)).num_parameters()
     if json:
-        print(_as_json(counts if len(counts) > 1 else next(iter(counts.values()))))
+        print(dumps(counts if len(counts) > 1 else next(iter(counts.values()))))
         return
     for name, parts in counts.items():
         print(f"{name}")
@@ -262,10 +270,6 @@ def info(
         print()
     rows = PRESETS["minimal"].language.vocab_size
     print(f"token embedding: one row for each of DistilBERT's {rows:,} word pieces, of which BlockFind uses 11")
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value)
 
 
 def bench(
@@ -284,6 +288,7 @@ def bench(
         out: Where to write the figures; results/bench_PRESET_DEVICE.json unless told.
     """
     from tinyvla.bench import bench as run_bench
+    from tinyvla.bench import table
     from tinyvla.train import choose_device
 
     if seeds < 1 or max_steps < 1:
@@ -293,22 +298,15 @@ def bench(
     out = out or Path("results") / f"bench_{preset}_{where.type}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     command = f"tinyvla bench --preset {preset} --seeds {seeds} --device {where.type}"
-    out.write_text(json.dumps({"command": command, "preset": preset, **result}, indent=2) + "\n", encoding="utf-8")
-    machine = result["machine"]
-    print(f"{preset} on {machine['device']}, {machine['cpu_threads']} CPU threads, torch {machine['torch']}")
-    print(f"{result['reached']} of {seeds} seeds reached {result['target_direction_accuracy']:.0%}")
-    print(f"{'':24}{'min':>9}{'median':>9}{'max':>9}")
-    for name, key in (("seconds of training", "seconds"), ("steps", "steps"), ("seconds per step", "seconds_per_step")):
-        row = result[key]
-        print(f"{name:24}" + "".join(f"{row[k]:>9.3f}" for k in ("min", "median", "max")))
-    data_seconds, warmup_seconds = result["data_seconds"], result["warmup_seconds"]
-    print(f"apart: data {data_seconds:.2f} s, two warm-up steps and a validation {warmup_seconds:.2f} s")
+    out.write_text(dumps({"command": command, "preset": preset, **result}, indent=2) + "\n", encoding="utf-8")
+    print(table(preset, result))
     print(f"wrote {out}")
 
 
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
+    "rollout": rollout,
     "visualize": visualize,
     "sample": sample,
     "demo": demo,
