@@ -137,7 +137,7 @@ def closed_loop_section() -> list[str]:
         "## Closed loop",
         "",
         f"The camera must stop on the named block, in {loop['num_test']} episodes that nobody was trained on.",
-        f"In brackets: for one policy its 95 % Wilson interval, for {loop['seeds']} seeds the range of their successes.",
+        f"In brackets: for one policy its 95 % interval, for {loop['seeds']} seeds the range of their successes.",
         "Path ratio: success",
         "times the expert's path over the longer one. Cloning and DAgger begin with the same",
         f"{loop['dagger_settings']['episodes']} episodes of the expert; cloning takes at least as many training steps.",
