@@ -281,10 +281,15 @@ def dagger(
 
 
 def film_strip(states: States, episode: int = 0, columns: int = 6) -> tuple[Figure, np.ndarray]:
-    """An episode's views, in order, each with the arrow to the target (dark) and the action taken (magenta)."""
+    """An episode's views, in order, each with the arrow to the target (dark) and the action taken (magenta).
+
+    Args:
+        columns: views in a row, at most.
+    """
     import matplotlib.pyplot as plt
 
     index = states.of_episode(episode)
+    columns = min(columns, len(index))
     rows = -(-len(index) // columns)
     size = (1.7 * columns, 1.95 * rows + 0.4)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
