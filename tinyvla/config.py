@@ -14,7 +14,7 @@ from typing import Any
 
 FUSION_KINDS = ("cross-attention", "prefix", "fusion-tokens", "gated", "concat", "pool-add")
 ABLATION_KINDS = ("vision-only", "language-only")
-"""No fusions: each drops one input, to show what the other alone is worth."""
+"""These are no fusions. Each drops one input, to show what the other alone is worth."""
 HEAD_KINDS = ("regression", "l1", "directions", "bins", "fast", "flow", "diffusion")
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
 
@@ -88,7 +88,7 @@ class LanguageConfig:
     """Shape of the causal language model (`tinyvla.language.TinyLanguageModel`)."""
 
     vocab_size: int = 30_522
-    """Rows of the embedding: DistilBERT's vocabulary, so that ids and real checkpoints fit."""
+    """Rows of the embedding, those of DistilBERT's vocabulary, so that ids and real checkpoints fit."""
     max_length: int = 32
     """Longest instruction, in tokens, [CLS] and [SEP] included."""
     embed_dim: int = 256
@@ -134,15 +134,15 @@ class HeadConfig:
     horizon: int = 1
     """Actions in a chunk."""
     num_directions: int = 8
-    """For `directions`: 4 (right, up, left, down) or 8."""
+    """Of the kind `directions`; 4 (right, up, left, down) or 8."""
     num_bins: int = 256
-    """For `bins`: bins between -1 and 1."""
+    """Of the kind `bins`, between -1 and 1."""
     fast_vocab_size: int = 512
-    """For `fast`: tokens that byte-pair encoding may make."""
+    """Of the kind `fast`; tokens that byte-pair encoding may make."""
     fast_scale: float = 20.0
-    """For `fast`: frequencies are multiplied by it and rounded; larger is finer and gives more tokens."""
+    """Of the kind `fast`; frequencies are multiplied by it and rounded. Larger is finer and gives more tokens."""
     num_steps: int = 10
-    """For `flow` and `diffusion`: steps from noise to action."""
+    """Of the kinds `flow` and `diffusion`; steps from noise to action."""
     normalization: str = "none"
     """One of `NORMALIZATIONS`; "none" expects actions in [-1, 1]."""
     statistics: str = ""
