@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from tinyvla import cli
 from tinyvla.config import DataConfig, InputError, TrainConfig
+from tinyvla.dataset import PALETTE
 from tinyvla.rollout import (
     dagger,
     demonstrations,
@@ -22,7 +24,8 @@ from tinyvla.rollout import (
     rollout,
     save_gif,
 )
-from tinyvla.world import BatchedWorld, WorldConfig, episode_seeds, expert_action
+from tinyvla.train import new_policy
+from tinyvla.world import BatchedWorld, WorldConfig, episode_seeds, expert_action, expert_chunk
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,61 @@ def test_passing_the_block_is_reaching_and_not_success():
     assert result.reached.all()
     assert not result.success.any()
     assert result.to_dict()["reached"] == 1
+
+
+def looks_at_pixels(images, instructions, horizon=6):
+    """Finds the named colour in the image and plans the expert's way there."""
+    colors = np.array([PALETTE[text.split()[2]] for text in instructions])[:, :, None, None]
+    seen = (images == colors).all(axis=1)  # (n, 64, 64)
+    places = [np.argwhere(mask).mean(axis=0)[::-1] + 0.5 - 32 for mask in seen]
+    return expert_chunk(np.array(places), 4.0, horizon)
+
+
+@pytest.mark.parametrize("execute", [1, 2, 4, 6])
+def test_a_chunk_is_executed_in_part(execute):
+    looks = []
+
+    def act(images, instructions):
+        looks.append(len(images))
+        return looks_at_pixels(images, instructions)
+
+    result = rollout(act, range(40), execute=execute)
+    assert result.success.all()
+    assert sum(looks) == result.looks.sum()
+    assert len(looks) == result.looks.max()
+    np.testing.assert_array_equal(result.looks, np.ceil(result.steps / execute))
+
+
+def test_looking_again_corrects_what_went_wrong():
+    rng = np.random.RandomState(0)
+
+    def slips(images, instructions):
+        chunk = looks_at_pixels(images, instructions, horizon=8)
+        return chunk * rng.uniform(0.5, 1.5, (*chunk.shape[:2], 1))
+
+    often, rarely = (rollout(slips, range(60), execute=execute) for execute in (1, 8))
+    assert often.success.all()
+    assert rarely.steps.mean() > often.steps.mean()
+
+
+@pytest.mark.parametrize(
+    ("answer", "execute", "says"),
+    [
+        (lambda n: np.zeros((n, 2)), 2, r"execute is 2, but the policy answers with 1 action"),
+        (lambda n: np.zeros((n, 3, 2)), 4, r"execute is 4, but the policy answers with 3 action"),
+        (lambda n: np.zeros((n, 3, 2)), 0, r"execute is 0; at least one"),
+        (
+            lambda n: np.zeros((n, 3)),
+            1,
+            r"actions have shape \(5, 3\); 5 running episodes need \(5, 2\), or \(5, h, 2\)",
+        ),
+        (lambda n: np.zeros((n + 1, 2)), 1, r"actions have shape \(6, 2\)"),
+        (lambda n: np.full((n, 3, 2), np.nan), 2, r"NaN"),
+    ],
+)
+def test_answers_of_a_wrong_shape_are_refused(answer, execute, says):
+    with pytest.raises(InputError, match=says):
+        rollout(lambda images, instructions: answer(len(images)), range(5), execute=execute)
 
 
 def test_a_policy_sees_images_and_words_of_the_running_episodes_alone():
@@ -139,6 +197,23 @@ def test_demonstrations_are_a_split_to_train_on():
     assert split.actions.dtype == torch.float32
     assert split.actions.norm(dim=1).max() <= 1 + 1e-6
     assert (split.actions.norm(dim=1) < 0.99).any(), "near the target the expert slows down"
+
+
+def test_demonstrations_in_chunks_are_what_the_expert_did():
+    one, four = demonstrations(10, 42), demonstrations(10, 42, horizon=4)
+    assert four.actions.shape == (len(one), 4, 2)
+    torch.testing.assert_close(four.actions[:, 0], one.actions)
+    states = rollout(expert, episode_seeds(10, 42), num_recorded=10).states
+    for episode in range(10):
+        index = states.of_episode(episode)
+        np.testing.assert_allclose(four.actions[index[0]][: len(index)], one.actions[index][:4], atol=1e-6)
+
+
+def test_a_policy_of_chunks_can_be_rolled_out(tiny_config):
+    config = replace(tiny_config, head=replace(tiny_config.head, horizon=3))
+    result = rollout(policy_act(new_policy(config, 0)), range(4), WorldConfig(max_steps=5), execute=3)
+    assert result.steps.max() <= 5
+    assert result.looks.max() <= 2
 
 
 def test_a_policy_answers_as_predict_does(tiny_policy):

@@ -14,6 +14,7 @@ from tinyvla.world import (
     draw_frame,
     episode_seeds,
     expert_action,
+    expert_chunk,
     paint,
     random_action,
 )
@@ -119,6 +120,19 @@ def test_the_expert_is_fast_far_away_and_exact_nearby():
     offsets = np.array([[30.0, 40.0], [3.0, 4.0], [0.0, 1.0], [0.0, 0.0]])
     np.testing.assert_allclose(expert_action(offsets, 4.0), [[0.6, 0.8], [0.6, 0.8], [0, 0.25], [0, 0]])
     np.testing.assert_allclose(expert_action(np.array([1.0, -2.0]), 4.0), [0.25, -0.5])
+
+
+def test_a_chunk_is_what_the_expert_does_next():
+    world = BatchedWorld(range(8))
+    chunk = expert_chunk(world.offsets, 4.0, 12)
+    assert chunk.shape == (8, 12, 2)
+    done = np.zeros((8, 12, 2))
+    for step in range(12):
+        if len(index := world.running):
+            done[index, step] = expert_action(world.offsets[index], 4.0)
+            world.step(done[index, step])
+    np.testing.assert_allclose(chunk, done, atol=1e-9)
+    np.testing.assert_allclose(4.0 * chunk.sum(axis=1), BatchedWorld(range(8)).offsets, atol=1e-9)
 
 
 def test_random_actions_fill_the_square():

@@ -2,6 +2,7 @@
 
 Notable:
 - `rollout` asks a policy once a step for all running episodes; it hands over images and instructions and nothing else;
+- a policy may answer with a chunk of actions, of which `execute` are done before it is asked again;
 - a policy trained on the expert's states alone meets others once it errs; `dagger` labels those with the expert's
   action and trains on them too (Ross et al. 2011, https://arxiv.org/abs/1011.0686);
 - a success is weighted by its path, as in SPL (Anderson et al. 2018, https://arxiv.org/abs/1807.06757).
@@ -24,13 +25,21 @@ from tinyvla.dataset import instruction_for
 from tinyvla.evaluate import predict_split, share_with_interval, wilson_interval
 from tinyvla.model import TinyVLA
 from tinyvla.train import fit, new_policy
-from tinyvla.world import BatchedWorld, WorldConfig, draw_frame, episode_seeds, expert_action, random_action
+from tinyvla.world import (
+    BatchedWorld,
+    WorldConfig,
+    draw_frame,
+    episode_seeds,
+    expert_action,
+    expert_chunk,
+    random_action,
+)
 
 if TYPE_CHECKING:  # matplotlib takes long to import; only `film_strip` needs it
     from matplotlib.figure import Figure
 
 Act = Callable[[np.ndarray, list[str]], np.ndarray]
-"""Images, uint8 `(n, 3, 64, 64)`, and `n` instructions in; actions `(n, 2)` out."""
+"""Images, uint8 `(n, 3, 64, 64)`, and `n` instructions in; actions `(n, 2)` or chunks of them, `(n, h, 2)`, out."""
 
 
 def expert(images: UInt8[np.ndarray, "n 3 64 64"], instructions: list[str]) -> Float[np.ndarray, "n 2"]:
@@ -108,6 +117,8 @@ class RolloutResult:
     """Colour of the block that the camera was centred on in the end, named or not."""
     states: States | None = None
     """The visited states, of as many episodes as were asked for."""
+    execute: int = 1
+    """Actions done after each look."""
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -116,6 +127,11 @@ class RolloutResult:
     def success_rate(self) -> float:
         """Share of episodes that ended in success."""
         return float(self.success.mean())
+
+    @property
+    def looks(self) -> Int64[np.ndarray, "n"]:
+        """How often the policy was asked in each episode."""
+        return -(-self.steps // self.execute)
 
     @property
     def path_ratio(self) -> float:
@@ -154,7 +170,12 @@ class RolloutResult:
 
 
 def rollout(
-    act: Act, seeds: Sequence[int], config: WorldConfig | None = None, beta: float = 0.0, num_recorded: int = 0
+    act: Act,
+    seeds: Sequence[int],
+    config: WorldConfig | None = None,
+    beta: float = 0.0,
+    num_recorded: int = 0,
+    execute: int = 1,
 ) -> RolloutResult:
     """Run one episode per seed, all at once, each until it ends.
 
@@ -162,24 +183,32 @@ def rollout(
         act: a policy (see `Act`), or `expert`.
         beta: probability, at each step of each episode, that the expert acts instead.
         num_recorded: keep every state that the first so many episodes visit, 12 KiB each.
+        execute: actions of a chunk that are done before the policy looks again, at most the chunk's length.
 
     Raises:
-        InputError: `beta` is not in [0, 1], or the actions are not finite numbers of the right shape.
+        InputError: `beta` is not in [0, 1], `execute` is not in 1 ... the chunk's length, or the actions are not finite
+            numbers of the right shape.
     """
     if not 0 <= beta <= 1:
         raise InputError(f"beta is {beta}; it must lie in [0, 1]")
+    if execute < 1:
+        raise InputError(f"execute is {execute}; at least one action must be done before the policy looks again")
     beta = 1.0 if act is expert else beta
     world = BatchedWorld(seeds, config)
     rng = np.random.RandomState(world.seeds[0])
     straight = world.distances
     reached = np.zeros(len(world), bool)
     visited: list[tuple[np.ndarray, ...]] = []
+    plans = np.zeros((len(world), execute, 2))
     while len(index := world.running):
         images, offsets = world.views(), world.offsets[index]
         taught = expert_action(offsets, world.config.step_size)
         actions = taught
         if beta < 1:
-            own = np.asarray(act(images, [world.instructions[i] for i in index]), np.float64)
+            planned = int(world.steps[index[0]]) % execute  # all episodes began together, so all look together
+            if planned == 0:
+                plans[index] = _plan(act, images, [world.instructions[i] for i in index], execute)
+            own = plans[index, planned]
             actions = np.where(rng.random_sample((len(index), 1)) < beta, taught, own)
         if num_recorded:
             kept = index < num_recorded
@@ -197,7 +226,21 @@ def rollout(
         final_distances=world.distances,
         ended_on=world.centered_colors,
         states=_states(visited, world.instructions) if num_recorded else None,
+        execute=execute,
     )
+
+
+def _plan(act: Act, images: np.ndarray, instructions: list[str], execute: int) -> np.ndarray:
+    """Ask for the next actions of each episode, `(n, execute, 2)`."""
+    answer = np.asarray(act(images, instructions), np.float64)
+    chunks = answer[:, None] if answer.ndim == 2 else answer
+    count = len(images)
+    if chunks.ndim != 3 or chunks.shape[::2] != (count, 2):
+        need = f"{count} running episodes need {count, 2}, or {(count, 'h', 2)} for chunks"
+        raise InputError(f"actions have shape {answer.shape}; {need}".replace("'", ""))
+    if chunks.shape[1] < execute:
+        raise InputError(f"execute is {execute}, but the policy answers with {chunks.shape[1]} action(s) at a time")
+    return chunks[:, :execute]
 
 
 def _states(visited: list[tuple[np.ndarray, ...]], instructions: list[str]) -> States:
@@ -206,18 +249,35 @@ def _states(visited: list[tuple[np.ndarray, ...]], instructions: list[str]) -> S
 
 
 def demonstrations(
-    num_episodes: int, seed: int, config: WorldConfig | None = None, device: torch.device | str = "cpu"
+    num_episodes: int,
+    seed: int,
+    config: WorldConfig | None = None,
+    device: torch.device | str = "cpu",
+    horizon: int = 1,
 ) -> TensorSplit:
-    """The states that the expert visits, with its actions: what behaviour cloning learns from."""
-    return _visited(expert, episode_seeds(num_episodes, seed), config, device=device)
+    """The states that the expert visits, with its actions: what behaviour cloning learns from.
+
+    Args:
+        horizon: with more than 1, the labels are chunks: the expert's next so many actions.
+    """
+    return _visited(expert, episode_seeds(num_episodes, seed), config, device=device, horizon=horizon)
 
 
 def _visited(
-    act: Act, seeds: Sequence[int], config: WorldConfig | None, beta: float = 0.0, device: torch.device | str = "cpu"
+    act: Act,
+    seeds: Sequence[int],
+    config: WorldConfig | None,
+    beta: float = 0.0,
+    device: torch.device | str = "cpu",
+    horizon: int = 1,
 ) -> TensorSplit:
     states = rollout(act, seeds, config, beta, num_recorded=len(seeds)).states
     assert states is not None
-    return states.tensors(device)
+    split = states.tensors(device)
+    if horizon == 1:
+        return split
+    chunks = expert_chunk(states.offsets, (config or WorldConfig()).step_size, horizon)
+    return replace(split, actions=torch.from_numpy(chunks).float().to(device))
 
 
 def dagger(

@@ -59,6 +59,21 @@ def expert_action(offset: Float[np.ndarray, "*n 2"], step_size: float) -> Float[
     return offset / np.maximum(distance, step_size)
 
 
+def expert_chunk(offset: Float[np.ndarray, "*n 2"], step_size: float, horizon: int) -> Float[np.ndarray, "*n h 2"]:
+    """The expert's next `horizon` actions, planned without looking again; zeros once it has arrived.
+
+    Args:
+        offset: pixels (x, y) from the camera to the target's centre.
+        step_size: pixels that an action of length 1 moves the camera.
+        horizon: actions to plan.
+    """
+    chunk = []
+    for _ in range(horizon):
+        chunk.append(expert_action(offset, step_size))
+        offset = offset - step_size * chunk[-1]
+    return np.stack(chunk, axis=-2)
+
+
 def random_action(rng: np.random.RandomState, num: int) -> Float[np.ndarray, "num 2"]:
     """Actions drawn evenly from all that there are, [-1, 1]^2."""
     return rng.uniform(-1, 1, size=(num, 2))
