@@ -340,24 +340,25 @@ def dagger(
     return policy.eval(), records
 
 
-def film_strip(states: States, episode: int = 0, columns: int = 6) -> tuple[Figure, np.ndarray]:
+def film_strip(states: States, episode: int = 0, columns: int = 6, every: int = 1) -> tuple[Figure, np.ndarray]:
     """An episode's views, in order, each with the arrow to the target (dark) and the action taken (magenta).
 
     Args:
         columns: views in a row, at most.
+        every: show one step in so many.
     """
     import matplotlib.pyplot as plt
 
-    index = states.of_episode(episode)
+    index = states.of_episode(episode)[::every]
     columns = min(columns, len(index))
     rows = -(-len(index) // columns)
     size = (1.7 * columns, 1.95 * rows + 0.4)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
-    for step, (ax, i) in enumerate(zip(axes.flat, index, strict=False)):
+    for number, (ax, i) in enumerate(zip(axes.flat, index, strict=False)):
         ax.imshow(draw_frame(states.images[i], states.offsets[i], states.actions[i]))
-        ax.set_title(f"step {step}: {np.linalg.norm(states.offsets[i]):.1f} px", fontsize=8)
+        ax.set_title(f"step {number * every}: {np.linalg.norm(states.offsets[i]):.1f} px", fontsize=8)
     fig.suptitle(states.instructions[index[0]], fontsize=10)
     return fig, axes
 
