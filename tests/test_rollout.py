@@ -244,7 +244,7 @@ def test_dagger_works_end_to_end(tiny_config):
 
 
 def test_a_film_strip_has_a_frame_a_step(shown):
-    fig, axes = film_strip(shown.states, episode=3, columns=4)
+    _, axes = film_strip(shown.states, episode=3, columns=4)
     titles = [ax.get_title() for ax in axes.flat if ax.get_title()]
     assert len(titles) == shown.steps[3]
     assert titles[0] == f"step 0: {shown.expert_path_lengths[3]:.1f} px"
