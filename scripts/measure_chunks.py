@@ -82,7 +82,7 @@ def main(
     heads: tuple[str, ...] = ("regression", "flow"),
     horizons: tuple[int, ...] = (1, 2, 4, 8, 16),
     episodes: int = 400,
-    epochs: int = 12,
+    epochs: int = 20,
     drift: float = 0.8,
     num_test: int = 500,
     preset: str = "nano",
