@@ -1,30 +1,67 @@
 """Time to 95 % direction accuracy, measured so that it can be compared.
 
 Notable:
-- target and number of seeds are fixed before the first run; every seed is reported, also one that fails;
-- only training steps are timed. Validation, imports, making the data and two warm-up steps are counted apart;
+- target, number of runs and number of steps are fixed before the first run, as in cifar10-airbench
+  (https://github.com/KellerJordan/cifar10-airbench): nobody looks at validation to decide when to stop;
+- every run is reported, also one that fails. Warm time is that of the steps alone; the cold wall-clock is that of a
+  fresh Python process which imports, makes the data, prepares its step and trains;
+- `--reference` times the plain recipe (`tinyvla.reference`) in the same call, so that a claim is a ratio from one run;
 - the result says on what it was measured: device, versions, threads.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.config import DataConfig, ModelConfig, TrainConfig
+from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import Metrics, predict_split
-from tinyvla.train import learning_rate_at, make_optimizer, new_policy, train_step
+from tinyvla.reference import reference_to_target
+from tinyvla.speed import StepOptions, restart
+from tinyvla.train import (
+    learning_rate_at,
+    make_optimizer,
+    make_step,
+    new_policy,
+    set_learning_rate,
+    train_step,
+)
 
 TARGET = 0.95
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training settings and a number of steps, chosen once by `scripts/search_recipe.py`."""
+
+    num_steps: int
+    train: TrainConfig
+
+
+def _recipe(num_steps: int, learning_rate: float, **settings: Any) -> Recipe:
+    warmup = num_steps // 5
+    return Recipe(num_steps, TrainConfig(learning_rate=learning_rate, warmup_steps=warmup, **settings))
+
+
+RECIPES = {
+    "nano": _recipe(70, 1.5e-3),
+    "minimal": _recipe(35, 8e-3, optimizer="muon"),
+    "medium": _recipe(60, 2e-3, optimizer="muon"),
+    "smolvla_like": _recipe(60, 1e-3, optimizer="muon"),
+}
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
@@ -98,56 +135,168 @@ def time_to_target(
     raise AssertionError("unreachable: max_steps is at least 1")
 
 
+class Runner:
+    """A policy, its optimizer and its step, prepared once; every run starts them anew from another seed."""
+
+    def __init__(self, config: ModelConfig, train: TensorSplit, recipe: Recipe, options: StepOptions) -> None:
+        device = train.images.device
+        self.train, self.recipe = train, recipe
+        self.policy = new_policy(config, recipe.train.seed, device)
+        self.optimizer = make_optimizer(self.policy, recipe.train, capturable=options.graph)
+        generator = torch.Generator(device)
+        self.step = make_step(self.policy, self.optimizer, train, recipe.train, generator, options)
+        if not options.graph:  # a recording has taken its warm-up steps already
+            for _ in range(2):
+                self.step(torch.arange(recipe.train.batch_size, device=device))
+
+    def run(self, seed: int) -> float:
+        """Train from the initial weights of a seed; returns the seconds of the steps."""
+        config, device = self.recipe.train, self.train.images.device
+        restart(self.policy, self.optimizer, new_policy(self.policy.config, seed))
+        synchronize(device)
+        started = time.perf_counter()
+        for step, index in enumerate(self._batches(seed)):
+            set_learning_rate(self.optimizer, learning_rate_at(step, self.recipe.num_steps, config))
+            self.step(index)
+        synchronize(device)
+        return time.perf_counter() - started
+
+    def _batches(self, seed: int) -> list[torch.Tensor]:
+        """As many batches as the recipe has steps, epoch after epoch."""
+        size, needed = self.recipe.train.batch_size, self.recipe.num_steps
+        per_epoch = len(self.train) // size
+        orders = (epoch_order(len(self.train), seed, epoch) for epoch in range(math.ceil(needed / per_epoch)))
+        whole = [order[: per_epoch * size] for order in orders]
+        return list(torch.cat(whole).to(self.train.images.device).split(size))[:needed]
+
+
 def bench(
-    model_config: ModelConfig,
-    config: TrainConfig,
+    config: ModelConfig,
+    recipe: Recipe,
     device: torch.device,
     seeds: int,
-    max_steps: int = 1_000,
+    options: StepOptions | None = None,
     data: DataConfig | None = None,
 ) -> dict[str, Any]:
-    """Time to 95 % over several seeds; see the module's notes for what is counted."""
+    """Warm time of a recipe over several seeds, and how many of them reach the target on the validation split."""
+    options = StepOptions.for_device(device) if options is None else options
     data = data or DataConfig()
-    started = time.perf_counter()
-    splits = [BlockFind(data.num_train, data.train_seed), BlockFind(data.num_val, data.val_seed)]
-    data_seconds = time.perf_counter() - started
-    train, val = (TensorSplit.from_blockfind(split, device) for split in splits)
-    started = time.perf_counter()
-    warmup = replace(config, seed=2**31)
-    time_to_target(model_config, train, val, warmup, max_steps=2, check_every=2)
-    warmup_seconds = time.perf_counter() - started
-    runs = [
-        time_to_target(model_config, train, val, replace(config, seed=config.seed + s), max_steps) for s in range(seeds)
-    ]
-    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
+    train, val = (
+        TensorSplit.from_blockfind(BlockFind(n, s), device)
+        for n, s in ((data.num_train, data.train_seed), (data.num_val, data.val_seed))
+    )
+    peak = None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    runner = Runner(config, train, recipe, options)
+    runs = []
+    for seed in range(recipe.train.seed, recipe.train.seed + seeds):
+        seconds = runner.run(seed)
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device) / 1e9
+        accuracy = Metrics.of(predict_split(runner.policy, val), val.actions.cpu()).direction_accuracy
+        runs.append({"seed": seed, "reached": accuracy >= TARGET, "steps": recipe.num_steps, "seconds": seconds})
+        runs[-1] |= {"seconds_per_step": seconds / recipe.num_steps, "direction_accuracy": accuracy}
     return {
         "target_direction_accuracy": TARGET,
         "machine": describe_device(device),
-        "train_config": asdict(config),
-        "data_seconds": data_seconds,
-        "warmup_seconds": warmup_seconds,
-        "reached": sum(run["reached"] for run in runs),
-        "seconds": spread([run["seconds"] for run in runs]),
-        "steps": spread([run["steps"] for run in runs]),
-        "seconds_per_step": spread([run["seconds_per_step"] for run in runs]),
+        "train_config": asdict(recipe.train),
+        "options": asdict(options),
         "peak_gpu_memory_gb": peak,
-        "runs": runs,
+        **summary(runs),
     }
 
 
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spread of time, steps and accuracy over runs, and the runs."""
+    names = ("seconds", "steps", "seconds_per_step", "direction_accuracy")
+    spreads = {name: spread([run[name] for run in runs]) for name in names}
+    return {"reached": sum(run["reached"] for run in runs), **spreads, "runs": runs}
+
+
+def bench_reference(
+    config: ModelConfig, device: torch.device, seeds: int, data: DataConfig | None = None, max_steps: int = 2_500
+) -> dict[str, Any]:
+    """The plain recipe's time to the target."""
+    data = data or DataConfig()
+    split = BlockFind(data.num_train, data.train_seed)
+    val = TensorSplit.from_blockfind(BlockFind(data.num_val, data.val_seed), device)
+    runs = [reference_to_target(config, split, val, seed, TARGET, max_steps) for seed in range(seeds)]
+    return summary(runs)
+
+
+def bench_epochs(config: ModelConfig, device: torch.device, epochs: int, compile: bool) -> dict[str, Any]:
+    """Many epochs at the taught settings but for the fast step: the time of their steps, and how good it gets."""
+    data = DataConfig()
+    splits = [BlockFind(n, s) for n, s in ((data.num_train, data.train_seed), (data.num_test, data.test_seed))]
+    train, test = (TensorSplit.from_blockfind(split, device) for split in splits)
+    settings = TrainConfig(epochs=epochs)
+    recipe = Recipe(epochs * (len(train) // settings.batch_size), settings)
+    started = time.perf_counter()
+    runner = Runner(config, train, recipe, StepOptions.for_device(device, compile))
+    setup = time.perf_counter() - started
+    seconds = runner.run(settings.seed)
+    metrics = Metrics.of(predict_split(runner.policy, test), test.actions.cpu())
+    return {
+        "epochs": epochs,
+        "compile": compile,
+        "steps": recipe.num_steps,
+        "setup_seconds": setup,
+        **asdict(metrics),
+    } | {
+        "seconds": seconds,
+        "seconds_per_step": seconds / recipe.num_steps,
+    }
+
+
+def bench_cold(preset: str, device: torch.device, runs: int = 3) -> dict[str, Any]:
+    """Wall-clock of fresh Python processes that end with a trained policy, and where it goes."""
+    rows = []
+    for _ in range(runs):
+        started = time.time()  # the one clock that two processes share
+        command = [sys.executable, "-m", "tinyvla.bench", preset, str(device), str(started)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append({"total": time.time() - started, **json.loads(done.stdout.splitlines()[-1])})
+    return {name: spread([row[name] for row in rows]) for name in rows[0]}
+
+
+def cold_run(preset: str, device: torch.device, started: float) -> dict[str, float]:
+    """What `bench_cold`'s processes do: seconds of the imports, the data, the preparation and the training."""
+    recipe, marks = RECIPES[preset], [started, time.time()]
+    data = DataConfig()
+    train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), device)
+    marks.append(time.time())
+    runner = Runner(model_config(preset), train, recipe, StepOptions.for_device(device))
+    synchronize(device)
+    marks.append(time.time())
+    parts = {name: marks[i + 1] - marks[i] for i, name in enumerate(("import", "data", "prepare"))}
+    return {**parts, "train": runner.run(recipe.train.seed)}
+
+
 def table(preset: str, result: dict[str, Any]) -> str:
-    """What `bench` returned, for the terminal."""
+    """What was measured, for the terminal."""
     machine = result["machine"]
-    reached = f"{result['reached']} of {len(result['runs'])} seeds reached {result['target_direction_accuracy']:.0%}"
+    reached = f"{result['reached']} of {len(result['runs'])} runs reached {result['target_direction_accuracy']:.0%}"
     lines = [
         f"{preset} on {machine['device']}, {machine['cpu_threads']} CPU threads, torch {machine['torch']}",
-        reached,
-        f"{'':24}{'min':>9}{'median':>9}{'max':>9}",
+        f"{reached} in the {result['runs'][0]['steps']} steps fixed beforehand",
+        f"{'':26}{'min':>9}{'median':>9}{'mean':>9}{'max':>9}",
     ]
-    for name, key in (("seconds of training", "seconds"), ("steps", "steps"), ("seconds per step", "seconds_per_step")):
-        lines.append(f"{name:24}" + "".join(f"{result[key][k]:>9.3f}" for k in ("min", "median", "max")))
-    data_seconds, warmup_seconds = result["data_seconds"], result["warmup_seconds"]
-    lines.append(f"apart: data {data_seconds:.2f} s, two warm-up steps and a validation {warmup_seconds:.2f} s")
+    rows = [("seconds of training", result["seconds"]), ("direction accuracy", result["direction_accuracy"])]
+    if reference := result.get("reference"):
+        rows.append(("plain recipe, seconds", reference["seconds"]))
+    if cold := result.get("cold"):
+        rows += [(f"cold {name}, seconds", cold[name]) for name in cold]
+    for name, row in rows:
+        lines.append(f"{name:26}" + "".join(f"{row[k]:>9.3f}" for k in ("min", "median", "mean", "max")))
+    if reference:
+        lines.append(f"the plain recipe takes {result['speedup']:.1f} times as long (ratio of the medians)")
+    for row in result.get("epochs", []):
+        how = "compiled" if row["compile"] else "not compiled"
+        lines.append(
+            f"{row['epochs']} epochs, {how}: {row['seconds']:.2f} s of steps, L2 error {row['l2_error']:.4f}, "
+            f"direction accuracy {row['direction_accuracy']:.1%}"
+        )
     return "\n".join(lines)
 
 
@@ -161,3 +310,7 @@ def spread(values: Sequence[int | float]) -> dict[str, float]:
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
     }
+
+
+if __name__ == "__main__":
+    print(json.dumps(cold_run(sys.argv[1], torch.device(sys.argv[2]), float(sys.argv[3]))))

@@ -71,6 +71,8 @@ class RunSettings:
     model: ModelConfig
     train: TrainConfig
     data: DataConfig
+    step: str = "plain"
+    """One of `tinyvla.speed.STEPS`: they round differently."""
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries."""
@@ -79,7 +81,8 @@ class RunSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
         """The inverse of `to_dict`; other keys are ignored."""
-        return cls(ModelConfig.from_dict(values["model"]), TrainConfig(**values["train"]), DataConfig(**values["data"]))
+        parts = ModelConfig.from_dict(values["model"]), TrainConfig(**values["train"]), DataConfig(**values["data"])
+        return cls(*parts, step=values.get("step", "plain"))
 
 
 class RunFolder:
@@ -137,8 +140,10 @@ class RunFolder:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{self._config} does not describe a run ({error})") from None
 
-    def settings_to_resume(self, asked: RunSettings) -> RunSettings:
+    def settings_to_resume(self, asked: RunSettings, step_was_asked: bool = False) -> RunSettings:
         """The settings of the run in this folder, given what the user asked for.
+
+        The kind of step counts as asked for only where that is said: its default depends on the device.
 
         Raises:
             InputError: there is no run, or others were asked for: that is an error, not a silent choice.
@@ -146,7 +151,11 @@ class RunFolder:
         saved = self.settings()
         if asked.model not in (saved.model, model_config("minimal")):
             raise InputError(
-                "--resume goes on with the saved model; leave out --preset and --fusion, or use another --out"
+                "--resume goes on with the saved model; leave out --preset, --fusion and --head, or use another --out"
+            )
+        if step_was_asked and asked.step != saved.step:
+            raise InputError(
+                f"--resume goes on with the {saved.step} step; {asked.step} needs a new run in another --out"
             )
         for kind, default in (("train", TrainConfig()), ("data", DataConfig())):
             for field in fields(default):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from json import dumps  # not `json`: that is an option's name
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +19,20 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from tinyvla.config import ABLATION_KINDS, FUSION_KINDS, PRESETS, DataConfig, InputError, TrainConfig, model_config
+from tinyvla.config import (
+    ABLATION_KINDS,
+    FUSION_KINDS,
+    HEAD_KINDS,
+    PRESETS,
+    DataConfig,
+    InputError,
+    TrainConfig,
+    model_config,
+)
 
 PresetName = Annotated[str, arg(help=f"Size of the policy: {', '.join(PRESETS)}.")]
 FusionName = Annotated[str | None, arg(help=f"Another fusion: {', '.join(FUSION_KINDS + ABLATION_KINDS)}.")]
+HeadName = Annotated[str | None, arg(help=f"Another action head: {', '.join(HEAD_KINDS)}.")]
 DeviceName = Annotated[str, arg(help="auto (CUDA where there is one), cpu, cuda or mps.")]
 Checkpoint = Annotated[Path, arg(help="A checkpoint folder, or owner/name on the Hugging Face hub.")]
 JsonFlag = Annotated[bool, arg(help="Print one JSON object instead of a table.")]
@@ -36,6 +48,10 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     log_dir: Path = Path("logs"),
+    head: HeadName = None,
+    fast: bool = False,
+    plain: bool = False,
+    compile: bool = False,
     config: Annotated[TrainConfig, Flat] = TrainConfig(),  # noqa: B008 - frozen
     data: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008 - frozen
 ) -> None:
@@ -46,39 +62,63 @@ def train(
         resume: Go on with the run in OUT, with the settings it was started with.
         overwrite: Replace the run in OUT.
         log_dir: Folder for TensorBoard logs.
+        fast: Take the fast step: recorded on a GPU, in bfloat16 where that is faster. The default where it pays.
+        plain: Take the plain step: float32, kernel by kernel.
+        compile: Take the fast step and also fuse its kernels with torch.compile; pays in long runs.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     from tinyvla.batching import TensorSplit
     from tinyvla.checkpoint import RunFolder, RunSettings, library_versions
     from tinyvla.dataset import BlockFind
+    from tinyvla.distributed import make_accelerator
     from tinyvla.model import TinyVLA
+    from tinyvla.speed import StepOptions, choose_step
     from tinyvla.train import Interrupted, choose_device, fit, new_policy
 
-    settings = RunSettings(model_config(preset, fusion), config, data)
-    where = choose_device(device)
+    accelerator = make_accelerator(device)
+    where = choose_device(device) if accelerator is None else accelerator.device
+    is_main = accelerator is None or accelerator.is_main_process
+    settings = RunSettings(model_config(preset, fusion, head), config, data, choose_step(where, fast, plain, compile))
     run = RunFolder(out)
     if resume:
-        settings = run.settings_to_resume(settings)
-    else:
+        settings = run.settings_to_resume(settings, step_was_asked=fast or plain or compile)
+    elif is_main:
         run.start(settings, library_versions(), overwrite)
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
     train_split = BlockFind(settings.data.num_train, settings.data.train_seed)
     if resume and run.is_complete(settings):
         print(f"{out} is complete: {settings.train.epochs} epochs are trained")
     else:
         policy = new_policy(settings.model, settings.train.seed, where)
-        size = policy.num_parameters()["total"] / 1e6
-        print(
-            f"training {size:.1f} M parameters on {where}: {settings.train.epochs} epochs of {len(train_split)} scenes"
-        )
         val_split = BlockFind(settings.data.num_val, settings.data.val_seed)
         train_tensors, val_tensors = (TensorSplit.from_blockfind(s, where) for s in (train_split, val_split))
-        with SummaryWriter(str(log_dir / out.resolve().name)) as writer:
+        if settings.model.head.kind == "fast":  # the tokenizer of its actions
+            policy.fit_statistics(train_tensors.actions)
+        if is_main:
+            size = policy.num_parameters()["total"] / 1e6
+            places = f"{where}" if accelerator is None else f"{accelerator.num_processes} processes ({where.type})"
+            what = f"{settings.train.epochs} epochs of {len(train_split)} scenes"
+            print(f"training {size:.1f} M parameters on {places}, {settings.step} step: {what}")
+        with SummaryWriter(str(log_dir / out.resolve().name)) if is_main else nullcontext() as writer:
             try:
-                fit(policy, train_tensors, val_tensors, settings.train, run, writer, on_epoch=_print_epoch)
+                fit(
+                    policy,
+                    train_tensors,
+                    val_tensors,
+                    settings.train,
+                    run,
+                    writer,
+                    on_epoch=_print_epoch,
+                    options=StepOptions.named(settings.step, where),
+                    accelerator=accelerator,
+                )
             except Interrupted as stopped:
                 print(f"\n{stopped}; go on with: tinyvla train --resume --out {out}", file=sys.stderr)
                 sys.exit(130)
+    if not is_main:
+        return
     best = TinyVLA.from_pretrained(run.best, device=str(where))
     _report(best, settings.data.num_test, settings.data, as_json=False)
     print(f"\nbest checkpoint: {run.best}\nnext: tinyvla visualize --checkpoint {run.best}")
@@ -274,32 +314,49 @@ def info(
 
 def bench(
     preset: PresetName = "minimal",
-    seeds: int = 5,
+    seeds: int = 20,
     device: DeviceName = "auto",
-    max_steps: int = 1_000,
+    steps: Annotated[int | None, arg(help="Instead of the recipe's.")] = None,
+    plain: bool = False,
+    reference: int = 0,
+    cold: int = 0,
+    epochs: int = 0,
     out: Path | None = None,
-    config: Annotated[TrainConfig, Flat] = TrainConfig(),  # noqa: B008 - frozen
 ) -> None:
-    """Measure the time to 95 % direction accuracy on the validation split, and the time per step.
+    """Measure how long a recipe with a fixed number of steps takes, and how many runs reach 95 % direction accuracy.
 
     Args:
-        seeds: Runs, with seeds SEED, SEED + 1, ...
-        max_steps: A run that needs more has failed.
+        seeds: Runs, with seeds 0, 1, ...
+        plain: Use the plain step instead of the device's fast one.
+        reference: Runs of the plain recipe in the same call, to compare with.
+        cold: Fresh Python processes to time, imports included.
+        epochs: Also time so many epochs, at the settings that the course teaches.
         out: Where to write the figures; results/bench_PRESET_DEVICE.json unless told.
     """
-    from tinyvla.bench import bench as run_bench
-    from tinyvla.bench import table
+    from tinyvla import bench as b
+    from tinyvla.speed import PLAIN, StepOptions
     from tinyvla.train import choose_device
 
-    if seeds < 1 or max_steps < 1:
-        raise InputError("--seeds and --max-steps must be at least 1")
-    where = choose_device(device)
-    result = run_bench(model_config(preset), config, where, seeds, max_steps)
+    if seeds < 1 or (steps is not None and steps < 1):
+        raise InputError("--seeds and --steps must be at least 1")
+    where, config = choose_device(device), model_config(preset)
+    recipe = b.RECIPES[preset] if steps is None else replace(b.RECIPES[preset], num_steps=steps)
+    result = b.bench(config, recipe, where, seeds, PLAIN if plain else StepOptions.for_device(where))
+    if reference:
+        result["reference"] = b.bench_reference(config, where, reference)
+        result["speedup"] = result["reference"]["seconds"]["median"] / result["seconds"]["median"]
+    if cold:
+        result["cold"] = b.bench_cold(preset, where, cold)
+    if epochs:
+        ways = (False, True) if where.type == "cuda" else (False,)
+        result["epochs"] = [b.bench_epochs(config, where, epochs, compile) for compile in ways]
     out = out or Path("results") / f"bench_{preset}_{where.type}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    command = f"tinyvla bench --preset {preset} --seeds {seeds} --device {where.type}"
+    options = {"reference": reference, "cold": cold, "epochs": epochs, "steps": steps}
+    command = f"tinyvla bench --preset {preset} --seeds {seeds} --device {where.type}" + " --plain" * plain
+    command += "".join(f" --{name} {value}" for name, value in options.items() if value)
     out.write_text(dumps({"command": command, "preset": preset, **result}, indent=2) + "\n", encoding="utf-8")
-    print(table(preset, result))
+    print(b.table(preset, result))
     print(f"wrote {out}")
 
 

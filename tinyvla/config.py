@@ -17,6 +17,7 @@ ABLATION_KINDS = ("vision-only", "language-only")
 """These are no fusions. Each drops one input, to show what the other alone is worth."""
 HEAD_KINDS = ("regression", "l1", "directions", "bins", "fast", "flow", "diffusion")
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
+OPTIMIZERS = ("adamw", "muon")
 
 
 class InputError(ValueError):
@@ -225,11 +226,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the policy is trained: AdamW on the mean squared error."""
+    """How the policy is trained."""
 
     epochs: int = 20
     """Passes over the training split; 2 are enough for 95 %, 20 for 99 %."""
     batch_size: int = 64
+    optimizer: str = "adamw"
+    """One of `OPTIMIZERS`; "muon" needs fewer steps and wants about ten times the learning rate."""
     learning_rate: float = 3e-4
     weight_decay: float = 0.01
     """Applied to matrices; embeddings, biases and norms are left alone."""
@@ -248,6 +251,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "batch_size", "checkpoint_every")
+        _check(
+            self.optimizer in OPTIMIZERS, f"unknown optimizer {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}"
+        )
         _check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive (try 3e-4)")
         _check(self.grad_clip > 0, f"grad_clip is {self.grad_clip}; it must be positive (try 1.0)")
         _check(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; it must not be negative")

@@ -30,6 +30,8 @@ class TinyLanguageModel(nn.Module):
     """Causal transformer; maps token ids to one state per token."""
 
     positions: Tensor
+    known: Int[Tensor, "n t2"] | None = None
+    """All instructions that can occur, ids beside mask, where that is known beforehand."""
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
@@ -54,11 +56,22 @@ class TinyLanguageModel(nn.Module):
             x = block(x, allowed)
         return self.norm(x)
 
+    def mean_state(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """One vector per instruction: the mean state of its real tokens."""
+        hidden = self(input_ids, attention_mask) * attention_mask[..., None]
+        return hidden.sum(dim=1) / attention_mask.sum(dim=1, keepdim=True)
+
     def sentence(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
-        """One vector per instruction: the mean state of its real tokens. Each distinct instruction is encoded once."""
+        """`mean_state`, with each distinct instruction encoded once.
+
+        Which ones a batch holds depends on its values. Where shapes must not, as in an exported or a recorded model,
+        the instructions in `known` are encoded, or each row if none are known.
+        """
+        if self.known is None and torch.compiler.is_compiling():
+            return self.mean_state(input_ids, attention_mask)
         rows = torch.cat([input_ids, attention_mask.to(input_ids.dtype)], dim=1)
-        distinct, index = rows.unique(dim=0, return_inverse=True)
+        distinct = rows.unique(dim=0) if self.known is None else self.known
         ids, mask = distinct.chunk(2, dim=1)
-        real = mask.bool()
-        hidden = self(ids, real) * real[..., None]
-        return (hidden.sum(dim=1) / real.sum(dim=1, keepdim=True))[index]
+        is_it = (rows[:, None] == distinct).all(dim=-1)  # (b, distinct)
+        states = self.mean_state(ids, mask.bool())
+        return is_it.to(states.dtype) @ states

@@ -64,20 +64,24 @@ class Attention(nn.Module):
         self.value = nn.Linear(context_dim, embed_dim)
         self.output = nn.Linear(embed_dim, embed_dim)
 
-    def _split_heads(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b h t d"]:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _split_heads(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t h d"]:
+        return x.unflatten(-1, (self.num_heads, -1))
 
     def project(
         self, x: Float[Tensor, "b q c"], context: Float[Tensor, "b k e"] | None = None
     ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h k d"], Float[Tensor, "b h k d"]]:
         """Queries, keys and values by head; queries and keys with root mean square one."""
-        context = x if context is None else context
-        query, key, value = (
-            self._split_heads(linear(source))
-            for linear, source in ((self.query, x), (self.key, context), (self.value, context))
-        )
+        layers = (self.query, self.key, self.value)
+        if context is None:  # all three from one product, which is faster than three small ones
+            weight, bias = (torch.cat([getattr(linear, name) for linear in layers]) for name in ("weight", "bias"))
+            query, key, value = (self._split_heads(part) for part in F.linear(x, weight, bias).chunk(3, dim=-1))
+        else:
+            sources = (x, context, context)
+            query, key, value = (self._split_heads(f(s)) for f, s in zip(layers, sources, strict=True))
+        # Normalised before the heads move in front of the tokens: afterwards each norm would first copy its input.
         head_dim = (query.shape[-1],)
-        return F.rms_norm(query, head_dim), F.rms_norm(key, head_dim), value
+        query, key = F.rms_norm(query, head_dim), F.rms_norm(key, head_dim)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def forward(
         self,

@@ -4,7 +4,8 @@ Notable:
 - `fit` is the whole loop, and works on tensors alone; give it a `RunFolder` and it also writes checkpoints and resumes;
 - the learning rate climbs, holds, and falls linearly to zero over the last half, so that a run of 2 epochs ends as
   settled as one of 20;
-- nothing depends on hidden random state: a run that is killed and resumed gives the same weights, bit for bit on a CPU.
+- nothing depends on hidden random state: a run that is killed and resumed gives the same weights, bit for bit on a CPU;
+- the loop is the same for the plain step and the fast one (`tinyvla.speed`), for one process and for several.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,14 @@ from tqdm.auto import tqdm
 from tinyvla.batching import Batch, TensorSplit, epoch_order
 from tinyvla.checkpoint import Progress, RunFolder
 from tinyvla.config import InputError, ModelConfig, TrainConfig
+from tinyvla.distributed import share, spread_loss
 from tinyvla.evaluate import validation_loss
 from tinyvla.model import TinyVLA
+from tinyvla.muon import Muon
+from tinyvla.speed import PLAIN, GraphedStep, StepOptions, has_bfloat16_units, precision
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class DivergedError(InputError):
@@ -81,21 +88,41 @@ def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
     return config.learning_rate * min(climb, fall)
 
 
-def make_optimizer(policy: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves embeddings, biases and norms alone."""
+def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = False) -> torch.optim.AdamW:
+    """The optimizer; it decays matrices and leaves embeddings, biases and norms alone.
+
+    Args:
+        policy: on its device already.
+        config: names the optimizer and its settings.
+        capturable: keep the learning rate on the device, for steps that are recorded.
+    """
     embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for parameter in policy.parameters():
         groups[parameter.ndim == 2 and id(parameter) not in embeddings].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": groups[True], "weight_decay": config.weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        fused=True,
-    )
+    device = groups[True][0].device
+    rate = torch.tensor(config.learning_rate, device=device) if capturable else config.learning_rate
+    options: dict[str, Any] = {
+        "lr": rate,
+        "betas": (config.beta1, config.beta2),
+        "weight_decay": config.weight_decay,
+        "fused": True,
+        "capturable": capturable,
+    }
+    others: dict[str, Any] = {"params": groups[False], "weight_decay": 0.0}
+    if config.optimizer == "muon":
+        dtype = torch.bfloat16 if has_bfloat16_units(device) else torch.float32
+        return Muon(groups[True], [others], dtype=dtype, **options)
+    return torch.optim.AdamW([{"params": groups[True]}, others], **options)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """For all weights; in place where the rate lies on a device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def train_step(
@@ -104,14 +131,47 @@ def train_step(
     batch: Batch,
     grad_clip: float,
     generator: torch.Generator | None = None,
+    options: StepOptions = PLAIN,
+    loss_of: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """One step of gradient descent; returns the loss before it. The generator is for heads that draw noise."""
-    loss = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions, generator)
+    """One step of gradient descent; returns the loss before it.
+
+    Args:
+        generator: for heads that draw noise.
+        options: the precision.
+        loss_of: stands in for `policy.loss`, compiled or spread over processes.
+    """
+    with precision(batch.images.device, options):
+        loss = (loss_of or policy.loss)(batch.images, batch.input_ids, batch.attention_mask, batch.actions, generator)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)
     optimizer.step()
     return loss.detach()
+
+
+def make_step(
+    policy: TinyVLA,
+    optimizer: torch.optim.Optimizer,
+    train: TensorSplit,
+    config: TrainConfig,
+    generator: torch.Generator,
+    options: StepOptions = PLAIN,
+    accelerator: Accelerator | None = None,
+) -> Callable[[Tensor], Tensor]:
+    """A function that trains on the scenes at an index and returns the loss, which stays on the device."""
+    loss_of = policy.loss if accelerator is None else spread_loss(policy, accelerator)
+
+    def step(index: Tensor) -> Tensor:
+        if accelerator is not None:
+            index = share(index, accelerator)
+        loss = train_step(policy, optimizer, train.take(index), config.grad_clip, generator, options, loss_of)
+        return loss if accelerator is None else accelerator.reduce(loss, "mean")
+
+    if not options.graph or accelerator is not None:
+        return step
+    recorded = GraphedStep(policy, optimizer, train, config.batch_size, step, generator, options.compile)
+    return lambda index: (recorded if len(index) == config.batch_size else step)(index)
 
 
 def fit(
@@ -123,6 +183,8 @@ def fit(
     writer: ScalarWriter | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     progress_bar: bool = True,
+    options: StepOptions = PLAIN,
+    accelerator: Accelerator | None = None,
 ) -> list[dict[str, Any]]:
     """Train a policy in place.
 
@@ -131,6 +193,8 @@ def fit(
         run: where to keep checkpoints; training goes on from what is saved there.
         writer: gets scalars for TensorBoard.
         on_epoch: called with each epoch's record.
+        options: how a step is carried out; `StepOptions.for_device` knows what is fast.
+        accelerator: of several processes that train together; each calls `fit`, the main one alone writes.
 
     Returns:
         One record per epoch: epoch, step, train_loss, val_loss and the validation metrics.
@@ -140,49 +204,65 @@ def fit(
         Interrupted: Ctrl-C during a run with a folder; its state has been saved.
     """
     policy.head.check(policy.config.head.statistics)
-    optimizer = make_optimizer(policy, config)
+    is_main = accelerator is None or accelerator.is_main_process
+    options = options.that_work_with(policy)
+    optimizer = make_optimizer(policy, config, capturable=options.graph)
     generator = torch.Generator(train.images.device)  # seeded anew in each step, so that a resumed run draws the same
     progress = run.load_state(policy, optimizer) if run else Progress()
+    take_step = make_step(policy, optimizer, train, config, generator, options, accelerator)
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     total = config.epochs * steps_per_epoch
     # A kill between two writes can leave a record of an epoch that is about to be trained again.
     records = [r for r in run.records() if r["step"] <= progress.step] if run else []
     policy.train()
-    bar = tqdm(total=total, initial=progress.step, unit="step", disable=not progress_bar, leave=False)
-    with bar, _interrupts_noted(enabled=run is not None) as interrupted:
+    bar = tqdm(total=total, initial=progress.step, unit="step", disable=not (progress_bar and is_main), leave=False)
+    with bar, _interrupts_noted(enabled=run is not None and accelerator is None) as interrupted:
         while progress.step < total:
             epoch, offset = divmod(progress.step, steps_per_epoch)
             bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
             order = epoch_order(len(train), config.seed, epoch).to(train.images.device)
+            unread: list[Tensor] = []
             for index in order.split(config.batch_size)[offset:]:
-                rate = learning_rate_at(progress.step, total, config)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                set_learning_rate(optimizer, learning_rate_at(progress.step, total, config))
                 generator.manual_seed((1_000_003 * config.seed + progress.step) % 2**63)
-                loss = train_step(policy, optimizer, train.take(index), config.grad_clip, generator).item()
-                _check_finite(loss, progress.step, config)
+                unread.append(take_step(index))
                 progress.step += 1
-                progress.loss_sum += loss
-                bar.update()
-                bar.set_postfix(_postfix(loss, records), refresh=False)
-                if writer and progress.step % 10 == 0:
-                    writer.add_scalar("train/loss", loss, progress.step)
-                    writer.add_scalar("train/learning_rate", rate, progress.step)
+                # Reading a loss waits for the device, so the fast step is read in batches.
+                if len(unread) < options.read_every and progress.step % steps_per_epoch and not interrupted():
+                    continue
+                losses = torch.stack(unread).tolist()
+                unread.clear()
+                _note_losses(losses, progress, total, config, writer)
+                bar.update(len(losses))
+                bar.set_postfix(_postfix(losses[-1], records), refresh=False)
                 if interrupted() and run:
                     run.save_state(policy, optimizer, progress)
                     raise Interrupted(f"stopped at step {progress.step} of {total}")
             record = _end_epoch(policy, val, progress, steps_per_epoch, config)
             records.append(record)
-            if run:
+            if run and is_main:
                 _save(run, policy, optimizer, progress, records, config)
             if writer:
                 for name in ("val_loss", "l2_error", "direction_accuracy", "within_10_degrees"):
                     writer.add_scalar(f"val/{name.removeprefix('val_')}", record[name], progress.step)
-            if on_epoch:
+            if on_epoch and is_main:
                 on_epoch(record)
-    if run:
+    if run and is_main:
         run.finish()
     return records
+
+
+def _note_losses(
+    losses: list[float], progress: Progress, total: int, config: TrainConfig, writer: ScalarWriter | None
+) -> None:
+    """Check, sum and log the losses of the latest steps."""
+    first = progress.step - len(losses)
+    for step, loss in enumerate(losses, start=first):
+        _check_finite(loss, step, config)
+        progress.loss_sum += loss
+        if writer and (step + 1) % 10 == 0:
+            writer.add_scalar("train/loss", loss, step + 1)
+            writer.add_scalar("train/learning_rate", learning_rate_at(step, total, config), step + 1)
 
 
 def _end_epoch(

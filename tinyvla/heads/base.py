@@ -18,6 +18,9 @@ class Head(nn.Module):
     horizon is longer than one.
     """
 
+    static_shapes = True
+    """Whether the loss's shapes are the same for every batch, so that a training step can be recorded."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.head

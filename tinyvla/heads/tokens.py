@@ -70,6 +70,7 @@ class FastHead(Head):
     """
 
     num_blocks = 2
+    static_shapes = False  # chunks have different numbers of tokens, made on the CPU
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
