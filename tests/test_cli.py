@@ -81,7 +81,7 @@ def test_info_shows_what_the_embedding_costs(trained, capsys):
 
 def test_bench_writes_its_figures(tmp_path, capsys):
     out = tmp_path / "bench.json"
-    tinyvla("bench", "--preset", "nano", "--seeds", "1", "--max-steps", "3", "--device", "cpu", "--out", out)
+    tinyvla("bench", "--preset", "nano", "--seeds", "1", "--steps", "3", "--device", "cpu", "--out", out)
     values = json.loads(out.read_text())
     assert values["command"].startswith("tinyvla bench --preset nano")
     assert values["runs"][0]["steps"] == 3
@@ -114,7 +114,7 @@ def test_resuming_a_complete_run_says_so(trained, capsys):
         (["train", "--val-seed", "42"], "must differ"),
         (["train", "--resume", "--out", "{tmp}/none"], "holds no run to resume"),
         (["train", "--resume", "--out", "{run}", "--epochs", "7"], "--resume goes on with epochs 1; 7 needs a new run"),
-        (["train", "--resume", "--out", "{run}", "--preset", "medium"], "leave out --preset and --fusion"),
+        (["train", "--resume", "--out", "{run}", "--preset", "medium"], "leave out --preset, --fusion and --head"),
         (["train", "--out", "{run}"], "holds a run already; go on with --resume"),
         (["train", "--out", "{file}"], "is a file; --out must name a folder"),
         (["train", "--out", "{file}/below"], "cannot read or write"),

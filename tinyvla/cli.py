@@ -360,6 +360,40 @@ def bench(
     print(f"wrote {out}")
 
 
+def throughput(
+    presets: Annotated[tuple[str, ...], arg(help=f"Which: {', '.join(PRESETS)}.")] = tuple(PRESETS),
+    batch_size: int = 64,
+    device: DeviceName = "auto",
+    compile: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Measure the training step of presets: time, memory, share of the device's peak, and a profile on a GPU.
+
+    Args:
+        batch_size: Scenes in a step.
+        compile: Fuse kernels with torch.compile first; needs a CUDA GPU.
+        out: Where to write the figures; results/throughput_DEVICE.json unless told.
+    """
+    from tinyvla.batching import TensorSplit
+    from tinyvla.dataset import BlockFind
+    from tinyvla.speed import choose_step
+    from tinyvla.throughput import report, table
+    from tinyvla.train import choose_device
+
+    where = choose_device(device)
+    choose_step(where, fast=False, plain=False, compile=compile)  # refuses what the device cannot do
+    configs = {name: model_config(name) for name in presets}
+    split = TensorSplit.from_blockfind(BlockFind(DataConfig().num_train, DataConfig().train_seed), where)
+    result = report(configs, split, batch_size, compile)
+    out = out or Path("results") / f"throughput_{where.type}{'_compiled' if compile else ''}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = f"tinyvla throughput --presets {' '.join(presets)} --batch-size {batch_size} --device {where.type}"
+    command += " --compile" * compile
+    out.write_text(dumps({"command": command, **result}, indent=2) + "\n", encoding="utf-8")
+    print(table(result))
+    print(f"wrote {out}")
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
@@ -370,6 +404,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "info": info,
     "bench": bench,
+    "throughput": throughput,
 }
 
 

@@ -15,34 +15,17 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from tinyvla.batching import TensorSplit, epoch_order
 from tinyvla.bench import cpu_name, synchronize
 from tinyvla.config import PRESETS, DataConfig, ModelConfig, TrainConfig
 from tinyvla.dataset import BlockFind
-from tinyvla.model import TinyVLA
+from tinyvla.throughput import step_flops
 from tinyvla.train import choose_device, make_optimizer, new_policy, train_step
 
 NEEDED = {"torch": "2.6", "numpy": "2.0", "transformers": "4.55", "safetensors": "0.4", "matplotlib": "3.8"}
 OPTIONAL = ("tensorboard", "ipywidgets", "jupyterlab", "jupytext")
 NUM_STEPS = 20
-
-
-def step_flops(config: ModelConfig, batch_size: int) -> int:
-    """Floating-point operations of one training step: forward, and twice as many backward.
-
-    The language model runs once per distinct instruction, of which BlockFind has six.
-    """
-    with torch.device("meta"):
-        policy = TinyVLA(config)
-        vision = config.vision
-        images = torch.empty(batch_size, vision.num_channels, vision.image_size, vision.image_size)
-        sentences = torch.zeros(6, 6, dtype=torch.long)
-        with FlopCounterMode(display=False) as counter:
-            policy.vision(images)
-            policy.language(sentences, torch.ones_like(sentences, dtype=torch.bool))
-    return 3 * counter.get_total_flops()
 
 
 def seconds_per_step(config: ModelConfig, device: torch.device) -> tuple[float, float, float]:

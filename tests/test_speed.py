@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from tinyvla.batching import TensorSplit
+from tinyvla.config import HEAD_KINDS, PRESETS, HeadConfig, InputError, TrainConfig
+from tinyvla.dataset import BlockFind
+from tinyvla.speed import PLAIN, StepOptions, choose_step, has_bfloat16_units, restart, unchanged
+from tinyvla.train import fit, make_optimizer, make_step, new_policy, set_learning_rate
+
+CPU = torch.device("cpu")
+
+
+def losses(config, options, device="cpu", steps=20, head=None, train=None, partial=False):
+    """The losses of a few steps from the same beginning."""
+    settings = TrainConfig(learning_rate=1e-3, batch_size=32)
+    if head:
+        config = dataclasses.replace(config, head=dataclasses.replace(config.head, kind=head))
+    train = train or TensorSplit.from_blockfind(BlockFind(300, 42), device)
+    policy = new_policy(config, 0, device)
+    if head == "fast":
+        policy.fit_statistics(train.actions)
+    options = options.that_work_with(policy)
+    optimizer = make_optimizer(policy, settings, capturable=options.graph)
+    generator = torch.Generator(device)
+    step = make_step(policy, optimizer, train, settings, generator, options)
+    seen = []
+    for number in range(steps):
+        set_learning_rate(optimizer, 1e-3 * (number + 1) / steps)
+        generator.manual_seed(number)
+        index = torch.arange(number, number + (20 if partial and number % 3 == 2 else 32), device=device)
+        seen.append(step(index).item())
+    return torch.tensor(seen)
+
+
+def test_plain_is_the_default_and_float32():
+    assert StepOptions() == PLAIN
+    assert StepOptions.named("plain", CPU) == PLAIN
+    assert not any(dataclasses.asdict(PLAIN).values())
+
+
+def test_bfloat16_on_the_cpu_gives_the_same_losses_up_to_rounding():
+    config = PRESETS["nano"]
+    plain, rounded = losses(config, PLAIN, steps=8), losses(config, StepOptions(bfloat16=True), steps=8)
+    assert (plain - rounded).abs().max() < 0.02
+    assert not torch.equal(plain, rounded)
+
+
+def test_bfloat16_leaves_weights_and_gradients_in_float32(tiny_config):
+    train = TensorSplit.from_blockfind(BlockFind(32, 42))
+    policy = new_policy(tiny_config, 0)
+    optimizer = make_optimizer(policy, TrainConfig())
+    step = make_step(policy, optimizer, train, TrainConfig(), torch.Generator(), StepOptions(bfloat16=True))
+    step(torch.arange(32))
+    assert {p.dtype for p in policy.parameters()} == {p.grad.dtype for p in policy.parameters()} == {torch.float32}
+
+
+def test_fit_takes_the_fast_step_with_the_same_result_up_to_rounding(tiny_config):
+    splits = [TensorSplit.from_blockfind(BlockFind(n, s)) for n, s in ((256, 42), (64, 43))]
+    settings = TrainConfig(epochs=2, batch_size=32, learning_rate=1e-3)
+    results = [
+        fit(new_policy(tiny_config, 0), *splits, settings, progress_bar=False, options=options)[-1]
+        for options in (PLAIN, StepOptions(bfloat16=True))
+    ]
+    assert results[0]["train_loss"] == pytest.approx(results[1]["train_loss"], abs=0.02)
+
+
+def test_what_steps_did_can_be_undone(tiny_config):
+    train = TensorSplit.from_blockfind(BlockFind(64, 42))
+    policy, settings = new_policy(tiny_config, 0), TrainConfig(batch_size=32)
+    optimizer = make_optimizer(policy, settings)
+    step = make_step(policy, optimizer, train, settings, torch.Generator())
+    step(torch.arange(32))
+    before = [p.detach().clone() for p in policy.parameters()]
+    moments = [s["exp_avg"].clone() for s in optimizer.state.values()]
+    with unchanged(policy, optimizer):
+        step(torch.arange(32, 64))
+        assert not all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+    assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, optimizer.state.values(), strict=True))
+
+
+def test_a_restart_is_as_good_as_a_new_beginning(tiny_config):
+    train = TensorSplit.from_blockfind(BlockFind(64, 42))
+    settings = TrainConfig(batch_size=32)
+
+    def two_losses(policy, optimizer):
+        step = make_step(policy, optimizer, train, settings, torch.Generator())
+        return [step(torch.arange(32)).item() for _ in range(2)]
+
+    used, fresh = new_policy(tiny_config, 1), new_policy(tiny_config, 7)
+    optimizer = make_optimizer(used, settings)
+    two_losses(used, optimizer)
+    restart(used, optimizer, fresh)
+    assert two_losses(used, optimizer) == two_losses(fresh, make_optimizer(fresh, settings))
+
+
+def test_flags_choose_the_step():
+    pays = has_bfloat16_units(CPU)
+    assert choose_step(CPU, fast=False, plain=True, compile=False) == "plain"
+    assert choose_step(CPU, fast=False, plain=False, compile=False) == ("fast" if pays else "plain")
+    with pytest.raises(InputError, match="cannot be combined"):
+        choose_step(CPU, fast=True, plain=True, compile=False)
+    with pytest.raises(InputError, match="CUDA"):
+        choose_step(CPU, fast=False, plain=False, compile=True)
+
+
+def test_where_nothing_is_faster_fast_is_refused(monkeypatch):
+    monkeypatch.setattr("tinyvla.speed.has_bfloat16_units", lambda device: False)
+    assert choose_step(CPU, fast=False, plain=False, compile=False) == "plain"
+    with pytest.raises(InputError, match="no faster step"):
+        choose_step(CPU, fast=True, plain=False, compile=False)
+
+
+def test_a_head_that_cannot_be_recorded_is_not(tiny_config):
+    wanted = StepOptions(bfloat16=True, graph=True, compile=True)
+    for kind in HEAD_KINDS:
+        policy = new_policy(dataclasses.replace(tiny_config, head=HeadConfig(hidden_dim=16, kind=kind)), 0)
+        assert wanted.that_work_with(policy).graph == (kind != "fast")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head", HEAD_KINDS)
+def test_a_recorded_step_gives_the_plain_losses(head):
+    config = PRESETS["nano"]
+    plain = losses(config, PLAIN, "cuda", head=head, partial=True)
+    recorded = losses(config, StepOptions(graph=True), "cuda", head=head, partial=True)
+    torch.testing.assert_close(recorded, plain, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", [False, True])
+def test_the_fast_step_gives_the_plain_losses_up_to_rounding(compile):
+    config = PRESETS["nano"]
+    fast = StepOptions.for_device(torch.device("cuda"), compile)
+    assert (losses(config, PLAIN, "cuda") - losses(config, fast, "cuda")).abs().max() < 0.03
+
+
+@pytest.mark.gpu
+def test_a_recording_leaves_the_policy_as_it_was():
+    train = TensorSplit.from_blockfind(BlockFind(300, 42), "cuda")
+    policy, settings = new_policy(PRESETS["nano"], 0, "cuda"), TrainConfig(batch_size=32)
+    before = [p.detach().clone() for p in policy.parameters()]
+    optimizer = make_optimizer(policy, settings, capturable=True)
+    make_step(policy, optimizer, train, settings, torch.Generator("cuda"), StepOptions(graph=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+    assert policy.language.known is None
+    assert "sentence" not in vars(policy.language)
+
+
+@pytest.mark.gpu
+def test_a_recorded_run_resumes(tmp_path):
+    from tinyvla.checkpoint import RunFolder, RunSettings
+    from tinyvla.config import DataConfig
+
+    splits = [TensorSplit.from_blockfind(BlockFind(n, s), "cuda") for n, s in ((256, 42), (64, 43))]
+    settings = TrainConfig(epochs=2, batch_size=32)
+    options = StepOptions(graph=True)
+    unbroken = new_policy(PRESETS["nano"], 0, "cuda")
+    fit(unbroken, *splits, settings, progress_bar=False, options=options)
+
+    class Stop(Exception): ...
+
+    def stop(record):
+        raise Stop
+
+    run = RunFolder(tmp_path / "run")
+    run.start(RunSettings(PRESETS["nano"], settings, DataConfig(), "fast"), {}, overwrite=False)
+    with pytest.raises(Stop):
+        fit(new_policy(PRESETS["nano"], 0, "cuda"), *splits, settings, run, None, stop, False, options)
+    resumed = new_policy(PRESETS["nano"], 99, "cuda")
+    fit(resumed, *splits, settings, run, progress_bar=False, options=options)
+    for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
