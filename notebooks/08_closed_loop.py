@@ -231,13 +231,13 @@ for _ in range(7):
 print("views on the grid, by step:", "  ".join(f"{step}: {share:.0%}" for step, share in enumerate(shares)))
 
 # %% [markdown]
-# After one step none is, and later only those few that happened to move by whole cells in both directions. So most views
-# of an episode are of a kind that no scene of the training split has. Keep that in mind.
+# After one step none is, and later only those few that happened to move by whole cells in both directions. So most
+# views of an episode are of a kind that no scene of the training split has. Keep that in mind.
 #
 # ### Same as the package
 #
-# `tinyvla.world.BatchedWorld` steps and paints many episodes at once, so that one forward pass of a policy serves all of
-# them. It has the same rules. We steer both with the same random actions and compare everything.
+# `tinyvla.world.BatchedWorld` steps and paints many episodes at once, so that one forward pass of a policy serves all
+# of them. It has the same rules. We steer both with the same random actions and compare everything.
 
 # %%
 rng = np.random.RandomState(0)
@@ -402,13 +402,13 @@ film_strip(acted.states, int(failed[0]), columns=4, every=5)
 plt.show()
 
 # %% [markdown]
-# It sets out in the right direction and then **gets stuck**, on the way or beside the block. Guess 2 said that it can never stop,
-# since it has never seen a label shorter than 1. The opposite happens: it stops in the wrong places. Why?
+# It sets out in the right direction and then **gets stuck**, on the way or beside the block. Guess 2 said that it can
+# never stop, since it has never seen a label shorter than 1. The opposite happens: it stops in the wrong places. Why?
 #
 # Two suspects. Either it is confused by **views off the grid**, which it never saw. Or it is confused by being **near
-# the block**, where a still never is. To tell them apart we do not let it act at all. We move the camera from its start
-# by $k$ pixels to the right and down, for the first views of all episodes, and ask for one arrow each. At $k = 8$ the
-# view is on the grid again.
+# the block**, where a still never is. To tell them apart we do not let it act at all. We move the camera from its
+# start by $k$ pixels to the right and down, for the first views of all episodes, and ask for one arrow each. For
+# $k = 8$ the view is on the grid again.
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -454,8 +454,8 @@ plt.show()
 #   thinks possible, and a mean of unit arrows is shorter than 1. A policy that is unsure brakes.
 #
 # Short arrows are fatal in a loop. Where the policy is unsure it hardly moves, so it sees the same view again, and is
-# unsure again. **The loop collects the worst views**: a policy leaves quickly where it is good, and stays where it is bad.
-# That is the general point behind *distribution shift*: the policy's own actions choose its test set.
+# unsure again. **The loop collects the worst views**: a policy leaves quickly where it is good, and stays where it is
+# bad. That is the general point behind *distribution shift*: the policy's own actions choose its test set.
 #
 # ### How much does each fault cost?
 #
@@ -501,9 +501,9 @@ assert max(length, direction) < 0.95, "no repair should be enough"
 # %% [markdown]
 # ## 4. Behaviour cloning: learn from what the expert sees
 #
-# The policy failed on views that it never saw. The first remedy is plain: train on views that occur on the way. Let the
-# expert drive, note at each step what was seen and what it did, and train as always. This is **behaviour cloning**,
-# and it is how VLAs are trained: their datasets are recordings of people who steer robots.
+# The policy failed on views that it never saw. The first remedy is plain: train on views that occur on the way. Let
+# the expert drive, note at each step what was seen and what it did, and train as always. This is **behaviour
+# cloning**, and it is how VLAs are trained: their datasets are recordings of people who steer robots.
 
 # %%
 demos = rollout(expert, episode_seeds(300, seed=42), num_recorded=300).states
@@ -553,9 +553,10 @@ plt.show()
 # ## 5. Does a low offline error promise success?
 #
 # Rollouts are dear, above all on a real robot; an offline error costs nothing. So everybody would like to choose
-# checkpoints by it. May one? We can count here, since our rollouts cost little: many checkpoints of many training runs,
-# each judged both ways. There are runs of three kinds: cloning from few or many episodes, DAgger (Section 7), and training on
-# stills. For each checkpoint the error is measured as one would without rollouts: on held-out data *of its own kind*.
+# checkpoints by it. May one? We can count here, since our rollouts cost little: many checkpoints of many training
+# runs, each judged both ways. There are runs of three kinds: cloning from few or many episodes, DAgger (Section 7),
+# and training on stills. For each checkpoint the error is measured as one would without rollouts: on held-out data *of
+# its own kind*.
 
 # %%
 results = load_results("closed_loop_checkpoints")
@@ -563,6 +564,8 @@ points = results["checkpoint_rows"]
 kinds = {kind: [p for p in points if p["kind"] == kind] for kind in ("cloning", "dagger", "stills")}
 print(results["command"], "on", results["machine"]["device"])
 print({kind: f"{len(rows)} checkpoints" for kind, rows in kinds.items()}, f"{results['num_test']} episodes each")
+low, high = wilson_interval(0.5, results["num_test"])
+print(f"the 95 % interval of a success is at most ± {50 * (high - low):.1f} points wide")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Success against offline error, one dot per checkpoint. Cloning and DAgger fall along one curve that scatters widely in its steep part; the stills lie apart: low error, low success."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
@@ -634,13 +637,13 @@ assert rank_correlation(settled, "own_error") > 0, "for stills a smaller error s
 # - **On states of the task: yes, as an order.** Smaller error, more success, for cloning and DAgger alike, and the
 #   checkpoint with the smallest error was a sound choice. Do not count on it elsewhere: in robomimic's study of
 #   manipulation tasks, policies chosen by validation loss were 50 to 100 % worse than the best ones
-#   ([Mandlekar et al.](https://arxiv.org/abs/2108.03298)). There, people demonstrate, in different ways, and an answer
-#   other than the demonstrated one may be as good.
-# - **As a number: no.** Checkpoints with nearly equal errors differ widely in success, and no threshold is known before
-#   the first rollout.
-# - **On other states: not at all.** The stills have the smallest errors of all and fail. Trained for longer, their error goes
-#   on falling while their success falls *with* it: they fit the grid ever more closely. On the right you see the
-#   cure: measured on states of the task, the stills stand with the other bad policies.
+#   ([Mandlekar et al.](https://arxiv.org/abs/2108.03298)). There, people demonstrate, in different ways, and an answer other than the
+#   demonstrated one may be as good.
+# - **As a number: no.** Checkpoints with nearly equal errors differ widely in success, and no threshold is known
+#   before the first rollout.
+# - **On other states: not at all.** The stills have the smallest errors of all and fail. Trained for longer, their
+#   error goes on falling while their success falls *with* it: they fit the grid ever more closely. On the right you
+#   see the cure: measured on states of the task, the stills stand with the other bad policies.
 #
 # An offline error tells you how well a policy knows its held-out data. Whether these are the states that *its own
 # actions* will lead to, it cannot tell.
@@ -653,11 +656,11 @@ assert rank_correlation(settled, "own_error") > 0, "for stills a smaller error s
 # - *Time.* A large model may need longer to answer than a robot's control step lasts. One answer for several steps
 #   keeps the robot moving.
 # - *Consistency.* Decisions that are taken anew in every step can contradict each other: left around the obstacle,
-#   right, left. A chunk commits itself. [ACT](https://arxiv.org/abs/2304.13705) chunks for this and for the errors that add up
-#   over many decisions; [Diffusion Policy](https://arxiv.org/abs/2303.04137) plans 16 steps and does 8.
+#   right, left. A chunk commits itself. [ACT](https://arxiv.org/abs/2304.13705) chunks for this and for the errors
+#   that add up over many decisions; [Diffusion Policy](https://arxiv.org/abs/2303.04137) plans 16 steps and does 8.
 #
-# The price: during a chunk the policy is blind. To see the price without any learning, take a perfect planner. It finds
-# the named colour among the pixels and plans the expert's next 16 actions.
+# The price: during a chunk the policy is blind. To see the price without any learning, take a perfect planner. It
+# finds the named colour among the pixels and plans the expert's next 16 actions.
 
 
 # %%
@@ -674,9 +677,8 @@ def carried(act, pixels=0.8):
     return lambda images, instructions: act(images, instructions) + np.array([pixels / 4, 0.0])
 
 
-print(
-    "chunk:", plan_from_pixels(MyWorld(5).view()[None], [MyWorld(5).instruction]).shape, "(episodes, horizon, action)"
-)
+chunk = plan_from_pixels(MyWorld(5).view()[None], [MyWorld(5).instruction])
+print("chunk:", chunk.shape, "(episodes, horizon, action)")
 print(f"{'':12}{'still world':^34}{'a current of 0.8 px a step':^36}")
 print(f"{'execute':>8}{'success':>13}{'looks':>8}{'steps':>8}{'success':>15}{'looks':>8}{'steps':>8}")
 for execute in (1, 2, 4, 8, 16):
@@ -685,13 +687,13 @@ for execute in (1, 2, 4, 8, 16):
     print(f"{execute:8}" + "  ".join(cells))
 
 # %% [markdown]
-# In a world that stands still a plan never goes stale. Executing all of it is right and costs one look instead of
-# seven. In a current that nobody planned for, the plan misses by 0.8 pixels more with every step. Looking after each
-# step corrects it in time; looking after eight comes too late to stop within the tolerance.
+# In a world that stands still a plan never goes stale. Executing all of it is right and costs one look instead of one
+# for each step. In a current that nobody planned for, the plan misses by 0.8 pixels more with every step. Looking
+# after each step corrects it in time; looking after eight comes too late to stop within the tolerance.
 #
-# So **the execution horizon trades looks against reaction**, and the best value depends on how well the world keeps to the plan, and not
-# on the policy alone. Now with learning. Only two things change: the head's `horizon`, and the labels, which become
-# chunks of the expert's next actions.
+# So **the execution horizon trades looks against reaction**, and the best value depends on how well the world keeps to
+# the plan, and not on the policy alone. Now with learning. Only two things change: the head's `horizon`, and the
+# labels, which become chunks of the expert's next actions.
 
 # %% tags=["nbval-ignore-output", "slow"]
 chunk_config = model_config("nano")
@@ -712,13 +714,15 @@ assert in_chunks["still world", 8].looks.mean() < in_chunks["still world", 1].lo
 assert in_chunks["current", 8].path_ratio < in_chunks["current", 1].path_ratio
 
 # %% [markdown]
-# The measured table is larger: five chunk lengths, all execution horizons, two heads ([Chapter 7](07_action_heads.ipynb) builds
-# them), several seeds.
+# The measured table is larger: five chunk lengths, all execution horizons, two heads (from
+# [Chapter 7](07_action_heads.ipynb)), several seeds.
 
 # %%
 results = load_results("closed_loop_chunks")
 print(f"{results['command']} on {results['machine']['device']}; {results['seeds']} seeds, "
-      f"{results['num_test']} episodes each; median success and looks\n")  # fmt: skip
+      f"{results['num_test']} episodes each")  # fmt: skip
+low, high = wilson_interval(0.5, results["num_test"])
+print(f"median success and looks; a run's 95 % interval is at most ± {50 * (high - low):.1f} points wide\n")
 grid = {(r["head"], r["world"], r["horizon"], r["execute"]): r for r in results["runs"]}
 for place in ("exact", "drifting"):
     print({"exact": "still world", "drifting": f"current of {results['drift']} px a step"}[place])
@@ -762,19 +766,23 @@ same_length = [
 ]
 flow_behind = [h for h, (r, f) in zip(results["horizons"], same_length, strict=True) if f["max"] < r["min"]]
 assert not any(f["min"] > r["max"] for r, f in same_length), "flow matching should not be ahead"
+assert flow_behind, "flow matching should take longer ways for some chunk length"
+gain = grid["regression", "exact", longest, 1]["success"]["min"] > shortest["success"]["max"]
+assert not gain, "learning chunks should not raise the success of single steps"
 print(f"learning to plan {longest} steps ahead costs success when only one is executed: {'no' if same else 'yes'}")
 print(f"chunk lengths at which flow matching takes longer ways than regression, with every seed: {flow_behind}")
 
 # %% [markdown]
 # What to take from it, and what not:
 #
-# - **Plan long, execute as far as the world allows.** In the still world a whole chunk does as well as single steps, with a
-#   fraction of the looks. In the current, success falls as the policy looks less often, and with whole long chunks it fails.
-# - **Flow matching has nothing to gain here.** Its strength is a choice among several right answers
-#   ([Chapter 7](07_action_heads.ipynb)), and our expert has one answer in each state. It draws from what it learned, and
-#   what it draws is a little noisy, so its ways are a little longer.
-# - **Chunks do not raise the success rate here**, although that is the reason for which they became known. The expert of this world
-#   does not pause and does not choose between ways. With people's demonstrations both happen.
+# - **Plan long, execute as far as the world allows.** In the still world a whole chunk does as well as single steps,
+#   with a fraction of the looks. In the current, success falls as the policy looks less often, and with whole long
+#   chunks it fails.
+# - **Flow matching has nothing to gain here.** Its strength is a choice among several right answers (see
+#   [Chapter 7](07_action_heads.ipynb)), and our expert has one answer in each state. It draws from what it learned, and what it
+#   draws is a little noisy, so its ways are a little longer.
+# - **Chunks do not raise the success rate here**, although that is the reason for which they became known. The expert
+#   of this world does not pause and does not choose between ways. With people's demonstrations both happen.
 #
 # ## 7. DAgger: learn from where you went
 #
@@ -821,8 +829,9 @@ for my_round, their_round in zip(mine, theirs, strict=True):
 print(f"my_dagger equals tinyvla.rollout.dagger; states after each round: {[r['num_states'] for r in mine]}")
 
 # %% [markdown]
-# Now in earnest, with 80 episodes of the expert, and 80 new ones in each of two rounds. After round 0 it has seen about a
-# quarter of the states that the clone of Section 4 had. Guess how many states each round adds. As many as the first?
+# Now in earnest, with 80 episodes of the expert, and 80 new ones in each of two rounds. After round 0 it has seen
+# about a quarter of the states that the clone of Section 4 had. Guess how many states each round adds. As many as the
+# first?
 
 # %% tags=["nbval-ignore-output", "slow"]
 brief = replace(settings, epochs=4)
@@ -837,15 +846,15 @@ assert records[-1]["success"] > records[0]["success"] + 0.2
 
 # %% [markdown]
 # Many more. The policy of round 0 is bad, so its episodes last until time is up, and every step of its wandering is a
-# state with a label. Bad policies make many lessons, and they make them where the policy is bad; that is DAgger's charm.
-# As it becomes better, it collects less.
+# state with a label. Bad policies make many lessons, and they make them where the policy is bad; that is DAgger's
+# charm. As it becomes better, it collects less.
 #
 # ### Is it worth it?
 #
-# The clone had 300 episodes of the expert, DAgger 80, and their states are not equally many. A fair comparison fixes one
-# thing at a time. So these were measured with several seeds each, all on the same 500 test episodes:
+# The clone had 300 episodes of the expert, DAgger 80, and their states are not equally many. A fair comparison fixes
+# one thing at a time. So these were measured with several seeds each, all on the same test episodes:
 #
-# - **cloning**: DAgger's first 100 episodes and *as many training steps* as DAgger;
+# - **cloning**: the expert's episodes of DAgger's round 0, no others, and *as many training steps* as DAgger;
 # - **cloning, more**: the same steps and *as many states* as DAgger ends with, all of them the expert's own.
 
 # %% mystnb={"image": {"alt": "Success with 95 percent intervals of expert, random, stills, cloning, cloning with more states, DAgger, one dot per seed. Cloning with more states and DAgger are both near 100 percent, cloning is a little lower, stills far below."}}
@@ -912,18 +921,19 @@ assert who["cloning_more"]["path_ratio"]["min"] > who["dagger"]["path_ratio"]["m
 # This is a **negative result**, and it is worth as much as a positive one.
 #
 # - On the *same few episodes of the expert*, DAgger wins, with every seed.
-# - With *as many states*, all of the expert's own, plain cloning does **at least as well**, and its ways are straighter. So what
-#   helped was mostly to have more states, and not that they were the policy's own.
+# - With *as many states*, all of the expert's own, plain cloning does **at least as well**, and its ways are
+#   straighter. So what helped was mostly to have more states, and not that they were the policy's own.
 #
 # Why does the famous remedy not shine? Our reading, which these runs do not prove: the expert's episodes begin
-# anywhere, so its states cover the world densely; an episode has about seven steps, so errors have little time to add
-# up; and a clone that strays a little is still among states that some other episode has visited. The theory's bad case
-# is a long task on a narrow path, such as a lane.
+# anywhere, so its states cover the world densely; an episode is short, so errors have little time to add up; and a
+# clone that strays a little is still among states that some other episode has visited. The theory's bad case is a long
+# task on a narrow path, such as a lane.
 #
-# So count prices. DAgger needs an expert that can *label any state* at any time; here that is a formula, with a robot it is
-# a person who watches and corrects. Cloning needs the expert to *drive* more episodes. Where driving is the dear part, DAgger
-# (or one of its kind, in which a person takes over when it goes wrong, as in [HG-DAgger](https://arxiv.org/abs/1810.02890)) pays. Where more demonstrations are
-# cheap, record more, from more varied starts.
+# So count prices. DAgger needs an expert that can *label any state* at any time; here that is a formula, with a robot
+# it is a person who watches and corrects. Cloning needs the expert to *drive* more episodes. Where driving is the dear
+# part, DAgger (or one of its kind, in which a person takes over when it goes wrong, as in
+# [HG-DAgger](https://arxiv.org/abs/1810.02890)) pays. Where more demonstrations are cheap, record more, from more
+# varied starts.
 #
 # To make films of your own: `tinyvla.rollout.save_gif`, or in a terminal
 # `tinyvla rollout --checkpoint checkpoints/best --gif episode.gif`.
@@ -935,8 +945,8 @@ assert who["cloning_more"]["path_ratio"]["min"] > who["dagger"]["path_ratio"]["m
 #
 # $$\text{success}\cdot\frac{\text{straight}}{\max(\text{length},\ \text{straight})}.$$
 #
-# A failed episode counts as 0. Why the maximum? A camera that stops 2 pixels before the block's centre has succeeded on
-# a way *shorter* than the straight line to the centre, and should not score above 1.
+# A failed episode counts as 0. Why the maximum? A camera that stops 2 pixels before the block's centre has succeeded
+# on a way *shorter* than the straight line to the centre, and should not score above 1.
 #
 # <details><summary>Hint</summary>
 #
@@ -978,8 +988,8 @@ with checking("Exercise 1"):
 # ## Exercise 2: what kind of failure? (20 minutes)
 #
 # "60 % success" does not tell you what to repair. Write `kinds_of_end(result)`, which returns a list with one word per
-# episode. `result` is what `rollout` returns; you need its `success`, `reached`, `ended_on` (the colour that the camera
-# is centred on in the end, or `None`) and `instructions`.
+# episode. `result` is what `rollout` returns; you need its `success`, `reached`, `ended_on` (the colour that the
+# camera is centred on in the end, or `None`) and `instructions`.
 #
 # - `"success"`: it succeeded;
 # - `"wrong block"`: in the end it is centred on a block that was not named;
@@ -1158,14 +1168,15 @@ with checking("Exercise 3"):
 #
 # DAgger needs the policy to collect states off the expert's way. There is a cheaper trick: disturb the *expert* while
 # it drives, and label each state with what it *would have done* undisturbed. Then the data show how to recover from
-# errors. That is [DART](https://arxiv.org/abs/1703.09327) (which also chooses the size of the noise; here it is given).
+# errors. That is [DART](https://arxiv.org/abs/1703.09327) (which also chooses the size of the noise; here it is
+# given).
 #
-# Write `stumbling(num_episodes, seed, noise)`. It returns `(images, instructions, labels, offsets)`, one entry for each state
-# that is visited:
+# Write `stumbling(num_episodes, seed, noise)`. It returns `(images, instructions, labels, offsets)`, one entry for
+# each state that is visited:
 #
 # - run `BatchedWorld(episode_seeds(num_episodes, seed))` until all episodes have ended;
-# - in each step, label with `expert_action(offset, 4.0)`, and *execute* that plus normal noise of standard deviation `noise`,
-#   drawn from `np.random.RandomState(seed)`.
+# - in each step, label with `expert_action(offset, 4.0)`, and *execute* that plus normal noise of standard deviation
+#   `noise`, drawn from `np.random.RandomState(seed)`.
 #
 # <details><summary>Hint</summary>
 #
@@ -1218,18 +1229,18 @@ with checking("Exercise 4"):
 #     return np.concatenate(images), instructions, np.concatenate(labels), np.concatenate(offsets)
 # ```
 #
-# To train on it: `TensorSplit.from_arrays(images, instructions, labels, device)`, then `fit` as in Section 4. Take the same
-# number of *states* as cloning has, or you only measure that more data help.
+# To train on it: `TensorSplit.from_arrays(images, instructions, labels, device)`, then `fit` as in Section 4. Take the
+# same number of *states* as cloning has, or you only measure that more data help.
 #
 # </details>
 
 # %% [markdown]
 # ## Check yourself
 #
-# <details><summary>A policy is right in every scene of its test split and succeeds in a fifth of its episodes. How can both be true?</summary>
+# <details><summary>A policy is right in every scene of its test split and fails in most episodes. How can both be true?</summary>
 #
-# The test split holds first views. After the first action the policy sees views of another kind, off the grid, on which
-# it was never trained or tested. And its own short, wrong actions keep it there.
+# The test split holds first views. After the first action the policy sees views of another kind, off the grid, on
+# which it was never trained or tested. And its own short, wrong actions keep it there.
 #
 # </details>
 #
@@ -1247,16 +1258,16 @@ with checking("Exercise 4"):
 #
 # </details>
 #
-# <details><summary>Your robot answers in chunks of 50 and executes all of them. It works on an empty table, and fails when somebody nudges the object. What do you try first?</summary>
+# <details><summary>A robot executes whole chunks of 50 actions. It works until somebody nudges the object. What do you try first?</summary>
 #
 # Execute fewer actions of each chunk before looking again. It needs no training, only more answers per second.
 #
 # </details>
 #
-# <details><summary>DAgger reached 99 %, cloning with the same number of expert episodes 93 %. Is DAgger the better method?</summary>
+# <details><summary>From the same number of the expert's episodes, DAgger succeeds more often than cloning. Is it the better method?</summary>
 #
-# With that number of episodes, yes. But it also had several times as many states. Compare it with cloning on as
-# many states, and count what each state costs: driving, or labelling.
+# With that number of the expert's episodes, yes. But it also had several times as many states. Compare it with cloning
+# on as many states, and count what each state costs: driving, or labelling.
 #
 # </details>
 #
@@ -1277,15 +1288,17 @@ with checking("Exercise 4"):
 #
 # - Ross, Gordon and Bagnell, [A reduction of imitation learning and structured prediction to no-regret online
 #   learning](https://arxiv.org/abs/1011.0686): DAgger.
-# - Laskey et al., [DART](https://arxiv.org/abs/1703.09327); Kelly et al., [HG-DAgger](https://arxiv.org/abs/1810.02890).
-# - Anderson et al., [On evaluation of embodied navigation agents](https://arxiv.org/abs/1807.06757): success weighted by
-#   path length.
-# - Zhao et al., [ACT](https://arxiv.org/abs/2304.13705); Chi et al., [Diffusion Policy](https://arxiv.org/abs/2303.04137),
-#   whose [configuration](https://github.com/real-stanford/diffusion_policy) has `horizon: 16` and `n_action_steps: 8`.
+# - Laskey et al., [DART](https://arxiv.org/abs/1703.09327); Kelly et al.,
+#   [HG-DAgger](https://arxiv.org/abs/1810.02890).
+# - Anderson et al., [On evaluation of embodied navigation agents](https://arxiv.org/abs/1807.06757): success weighted
+#   by path length.
+# - Zhao et al., [ACT](https://arxiv.org/abs/2304.13705); Chi et al., [Diffusion
+#   Policy](https://arxiv.org/abs/2303.04137), whose [configuration](https://github.com/real-stanford/diffusion_policy)
+#   has `horizon: 16` and `n_action_steps: 8`.
 # - Chunks of 50: [SmolVLA](https://arxiv.org/abs/2506.01844), [pi0](https://arxiv.org/abs/2410.24164); of 4:
 #   [Octo](https://arxiv.org/abs/2405.12213).
-# - Mandlekar et al., [What matters in learning from offline human demonstrations](https://arxiv.org/abs/2108.03298), on choosing
-#   checkpoints.
+# - Mandlekar et al., [What matters in learning from offline human demonstrations](https://arxiv.org/abs/2108.03298),
+#   on choosing checkpoints.
 # - [`tinyvla/world.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/world.py),
 #   [`env.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/env.py) and
 #   [`rollout.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/rollout.py).
