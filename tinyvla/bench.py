@@ -29,6 +29,7 @@ from tinyvla.batching import TensorSplit, epoch_order
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import Metrics, predict_split
+from tinyvla.model import TinyVLA
 from tinyvla.reference import reference_to_target
 from tinyvla.speed import StepOptions, restart
 from tinyvla.train import (
@@ -149,10 +150,10 @@ class Runner:
             for _ in range(2):
                 self.step(torch.arange(recipe.train.batch_size, device=device))
 
-    def run(self, seed: int) -> float:
-        """Train from the initial weights of a seed; returns the seconds of the steps."""
+    def run(self, seed: int, fresh: TinyVLA | None = None) -> float:
+        """Train from the initial weights of a seed, or from those of `fresh`; returns the seconds of the steps."""
         config, device = self.recipe.train, self.train.images.device
-        restart(self.policy, self.optimizer, new_policy(self.policy.config, seed))
+        restart(self.policy, self.optimizer, fresh or new_policy(self.policy.config, seed))
         synchronize(device)
         started = time.perf_counter()
         for step, index in enumerate(self._batches(seed)):
