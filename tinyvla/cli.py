@@ -273,6 +273,19 @@ def demo(
     run_demo(policy, scene_seed, picture)
 
 
+def export(checkpoint: Checkpoint = Path("checkpoints/best"), out: Path = Path("policy.onnx")) -> None:
+    """Write a policy as ONNX (.onnx) or as a torch.export program (.pt2) that runs without this package.
+
+    Args:
+        out: Where to write; its suffix chooses the format.
+    """
+    from tinyvla.export import export_policy, usage
+
+    difference = export_policy(_load(checkpoint, "cpu"), out)
+    print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB; largest difference from PyTorch {difference:.1e}")
+    print(f"next, in Python:\n\n{usage(out)}")
+
+
 def doctor(device: DeviceName = "auto") -> None:
     """Check this machine: versions, CUDA, disk, 20 real training steps, and how long each preset would take."""
     from tinyvla.doctor import run_doctor
@@ -401,6 +414,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "visualize": visualize,
     "sample": sample,
     "demo": demo,
+    "export": export,
     "doctor": doctor,
     "info": info,
     "bench": bench,
