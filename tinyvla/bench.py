@@ -226,28 +226,23 @@ def bench_reference(
     return summary(runs)
 
 
-def bench_epochs(config: ModelConfig, device: torch.device, epochs: int, compile: bool) -> dict[str, Any]:
+def bench_epochs(
+    config: ModelConfig, device: torch.device, epochs: int, batch_size: int, compile: bool
+) -> dict[str, Any]:
     """Many epochs at the taught settings but for the fast step: the time of their steps, and how good it gets."""
     data = DataConfig()
     splits = [BlockFind(n, s) for n, s in ((data.num_train, data.train_seed), (data.num_test, data.test_seed))]
     train, test = (TensorSplit.from_blockfind(split, device) for split in splits)
-    settings = TrainConfig(epochs=epochs)
-    recipe = Recipe(epochs * (len(train) // settings.batch_size), settings)
+    settings = TrainConfig(epochs=epochs, batch_size=batch_size)
+    recipe = Recipe(epochs * (len(train) // batch_size), settings)
     started = time.perf_counter()
     runner = Runner(config, train, recipe, StepOptions.for_device(device, compile))
     setup = time.perf_counter() - started
     seconds = runner.run(settings.seed)
     metrics = Metrics.of(predict_split(runner.policy, test), test.actions.cpu())
-    return {
-        "epochs": epochs,
-        "compile": compile,
-        "steps": recipe.num_steps,
-        "setup_seconds": setup,
-        **asdict(metrics),
-    } | {
-        "seconds": seconds,
-        "seconds_per_step": seconds / recipe.num_steps,
-    }
+    row: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "compile": compile, "steps": recipe.num_steps}
+    row |= {"setup_seconds": setup, "seconds": seconds, "seconds_per_step": seconds / recipe.num_steps}
+    return row | asdict(metrics)
 
 
 def bench_cold(preset: str, device: torch.device, runs: int = 3) -> dict[str, Any]:
@@ -295,8 +290,8 @@ def table(preset: str, result: dict[str, Any]) -> str:
     for row in result.get("epochs", []):
         how = "compiled" if row["compile"] else "not compiled"
         lines.append(
-            f"{row['epochs']} epochs, {how}: {row['seconds']:.2f} s of steps, L2 error {row['l2_error']:.4f}, "
-            f"direction accuracy {row['direction_accuracy']:.1%}"
+            f"{row['epochs']} epochs, batches of {row['batch_size']}, {how}: {row['seconds']:.2f} s, "
+            f"L2 error {row['l2_error']:.4f}, direction accuracy {row['direction_accuracy']:.1%}"
         )
     return "\n".join(lines)
 

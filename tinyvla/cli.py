@@ -361,8 +361,8 @@ def bench(
     if cold:
         result["cold"] = b.bench_cold(preset, where, cold)
     if epochs:
-        ways = (False, True) if where.type == "cuda" else (False,)
-        result["epochs"] = [b.bench_epochs(config, where, epochs, compile) for compile in ways]
+        ways = [(64, False), (64, True), (256, False), (256, True)] if where.type == "cuda" else [(64, False)]
+        result["epochs"] = [b.bench_epochs(config, where, epochs, *way) for way in ways]
     out = out or Path("results") / f"bench_{preset}_{where.type}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     options = {"reference": reference, "cold": cold, "epochs": epochs, "steps": steps}

@@ -71,13 +71,12 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b q c"], context: Float[Tensor, "b k e"] | None = None
     ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h k d"], Float[Tensor, "b h k d"]]:
         """Queries, keys and values by head; queries and keys with root mean square one."""
-        layers = (self.query, self.key, self.value)
-        if context is None:  # all three from one product, which is faster than three small ones
-            weight, bias = (torch.cat([getattr(linear, name) for linear in layers]) for name in ("weight", "bias"))
-            query, key, value = (self._split_heads(part) for part in F.linear(x, weight, bias).chunk(3, dim=-1))
+        if context is None:
+            query, key, value = _in_one_product(x, self.query, self.key, self.value)
         else:
-            sources = (x, context, context)
-            query, key, value = (self._split_heads(f(s)) for f, s in zip(layers, sources, strict=True))
+            query = self.query(x)
+            key, value = _in_one_product(context, self.key, self.value)
+        query, key, value = (self._split_heads(part) for part in (query, key, value))
         # Normalised before the heads move in front of the tokens: afterwards each norm would first copy its input.
         head_dim = (query.shape[-1],)
         query, key = F.rms_norm(query, head_dim), F.rms_norm(key, head_dim)
@@ -102,6 +101,12 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b h q k"]:
         """The attention weights that `forward` uses, for pictures and tests."""
         return naive_attention(*self.project(x, context), allowed)[1]
+
+
+def _in_one_product(x: Float[Tensor, "b t c"], *layers: nn.Linear) -> tuple[Float[Tensor, "b t d"], ...]:
+    """What each layer makes of `x`: one large product is faster than several small ones."""
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
 
 
 class MLP(nn.Module):

@@ -28,8 +28,8 @@ KINDS = {
     "optimizer and clipping": ("multi_tensor", "adam", "lpnorm"),
     "norms": ("layer_norm", "rms_norm", "gammabeta"),
     "sums": ("reduce", "triton_red", "triton_per"),
-    "copies and gathers": ("memcpy", "memset", "cat", "index", "gather", "copy_kernel"),
-    "pointwise, casts": ("elementwise", "triton_poi"),
+    "copies, casts and gathers": ("memcpy", "memset", "cat", "index", "gather", "copy_kernel"),
+    "pointwise": ("elementwise", "triton_poi"),
 }
 """Parts of kernels' names, in lower case; the first kind that fits counts."""
 

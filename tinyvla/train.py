@@ -118,10 +118,11 @@ def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = Fa
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """For all weights; in place where the rate lies on a device."""
+    on_device = {id(group["lr"]): group["lr"] for group in optimizer.param_groups if isinstance(group["lr"], Tensor)}
+    for tensor in on_device.values():  # groups may share one
+        tensor.fill_(rate)
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
+        if not isinstance(group["lr"], Tensor):
             group["lr"] = rate
 
 
