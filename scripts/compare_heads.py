@@ -1,50 +1,138 @@
-"""Every action head on the same backbone, where one answer is right and where two are. Writes `results/heads.json`.
+"""Every action head on the same backbone, where one answer is right and where several are. Writes `results/heads.json`.
 
-python scripts/compare_heads.py --device cuda --workers 12
+    python scripts/compare_heads.py --device cuda --workers 8
+
+Three kinds of data, three seeds each:
+- one answer: BlockFind;
+- two answers: two blocks of the named colour, the label is one of them by chance;
+- trajectories: chunks of steps to the block along an arc, to either side, with a pause at any moment.
+Flow matching and diffusion are also asked with fewer and with more sampling steps than they were trained for; the time
+of an answer is measured at the end, with nothing else running.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.multiprocessing as mp
 
 from tinyvla.batching import TensorSplit
 from tinyvla.bench import describe_device, spread, synchronize
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
-from tinyvla.dataset import BlockFind
+from tinyvla.dataset import BlockFind, trajectories, valid_trajectories
 from tinyvla.evaluate import Metrics, ambiguity, predict_split
 from tinyvla.heads import DirectionsHead
 from tinyvla.model import TinyVLA
+from tinyvla.speed import StepOptions
 from tinyvla.train import fit, new_policy
 
+HORIZON = 16
+HIDDEN = 256
+GENERATIVE = ("bins", "fast", "flow", "diffusion")
+SAMPLING_STEPS = (1, 2, 5, 10, 20, 50)
 HEADS: dict[str, dict[str, Any]] = {
     "regression": {"kind": "regression"},
     "l1": {"kind": "l1"},
     "directions-4": {"kind": "directions", "num_directions": 4},
     "directions-8": {"kind": "directions", "num_directions": 8},
     "bins": {"kind": "bins"},
+    "fast": {"kind": "fast"},
     "flow": {"kind": "flow", "num_steps": 10},
     "diffusion": {"kind": "diffusion", "num_steps": 20},
 }
-DATA = ("one answer", "two answers")
+KINDS_OF_DATA = {
+    "one answer": [name for name in HEADS if name != "fast"],
+    "two answers": [name for name in HEADS if name != "fast"],
+    "trajectories": ["regression", "l1", "bins", "fast", "flow", "diffusion"],
+}
 
 
-def with_head(preset: str, name: str) -> ModelConfig:
+def with_head(preset: str, name: str, data: str) -> ModelConfig:
     config = model_config(preset)
-    return replace(config, head=replace(config.head, **HEADS[name]))
+    head = replace(config.head, hidden_dim=HIDDEN, **HEADS[name])
+    if data == "trajectories":
+        head = replace(head, horizon=HORIZON, normalization="quantiles")
+    return replace(config, head=head)
+
+
+def tensors(split: BlockFind, data: str, seed: int, device: str) -> TensorSplit:
+    if data != "trajectories":
+        return TensorSplit.from_blockfind(split, device)
+    return TensorSplit.from_arrays(split.images, split.instructions, trajectories(split, HORIZON, seed), device)
+
+
+def judge(policy: TinyVLA, name: str, data: str, test: BlockFind, device: str) -> dict[str, Any]:
+    """What a trained policy is worth on the test split."""
+    if data == "two answers":
+        return asdict(ambiguity(policy, test))
+    predicted = predict_split(policy, tensors(test, data, 0, device))
+    if data == "trajectories":
+        return judge_chunks(predicted.numpy(), test)
+    row = asdict(Metrics.of(predicted, torch.from_numpy(test.actions)))
+    head = policy.head.cpu()
+    if isinstance(head, DirectionsHead):
+        right = head.classes(predicted) == head.classes(torch.from_numpy(test.actions))
+        row["class_accuracy"] = right.double().mean().item()
+    policy.to(device)
+    return row
+
+
+def judge_chunks(predicted: np.ndarray, test: BlockFind) -> dict[str, float]:
+    """How far from the block a chunk ends, and from the nearest of the ways that were demonstrated, in pixels."""
+    valid = valid_trajectories(test, HORIZON)
+    ends = np.linalg.norm(predicted.sum(axis=1) - valid[:, 0].sum(axis=1), axis=1)
+    places, ways = predicted.cumsum(axis=1), valid.cumsum(axis=2)
+    off = np.linalg.norm(places[:, None] - ways, axis=-1).mean(axis=2).min(axis=1)
+    return {
+        "end_error": float(np.median(ends)),
+        "distance_to_a_way": float(np.median(off)),
+        "near_a_way": float((off < 1.5).mean()),
+    }
+
+
+def train_one(job: tuple[str, str, str, int, int, int, float, str]) -> dict[str, Any]:
+    preset, name, data, seed, scenes, epochs, learning_rate, device = job
+    torch.set_num_threads(1)
+    where, sizes = torch.device(device), DataConfig()
+    make = BlockFind.ambiguous if data == "two answers" else BlockFind
+    train, val, test = make(scenes, sizes.train_seed), make(1_000, sizes.val_seed), make(1_000, sizes.test_seed)
+    splits = [tensors(split, data, number, device) for number, split in enumerate((train, val))]
+    policy = new_policy(with_head(preset, name, data), seed, where)
+    if data == "trajectories":
+        policy.fit_statistics(splits[0].actions)
+    config = replace(TrainConfig(), epochs=epochs, learning_rate=learning_rate, seed=seed)
+    curve: list[float] = []
+
+    def look(record: dict[str, Any]) -> None:
+        if data == "two answers":
+            curve.append(ambiguity(policy, val, num_draws=2).near_one)
+
+    started = time.perf_counter()
+    fit(policy, *splits, config, on_epoch=look, progress_bar=False, options=StepOptions.for_device(where))
+    row = {"head": name, "data": data, "seed": seed, "seconds": time.perf_counter() - started, "curve": curve}
+    row |= judge(policy, name, data, test, device)
+    if data == "two answers" and name in ("flow", "diffusion"):
+        row["by_sampling_steps"] = {}
+        for steps in SAMPLING_STEPS:
+            policy.head.config = replace(policy.head.config, num_steps=steps)
+            row["by_sampling_steps"][str(steps)] = ambiguity(policy, test).near_one
+    return row
 
 
 @torch.no_grad()
-def milliseconds(policy: TinyVLA, split: TensorSplit, batch: int) -> float:
-    """Median time of an answer, image and words included."""
-    b = split.take(slice(0, batch))
+def milliseconds(config: ModelConfig, device: str, batch: int) -> float:
+    """Median time of an answer, image and words included; weights do not matter for it."""
+    policy = new_policy(config, 0, device).eval()
+    b = TensorSplit.from_blockfind(BlockFind(batch, 1), device).take(slice(0, batch))
     times = []
     for _ in range(23):
         synchronize(policy.device)
@@ -55,64 +143,73 @@ def milliseconds(policy: TinyVLA, split: TensorSplit, batch: int) -> float:
     return statistics.median(times[3:])
 
 
-def train_one(job: tuple[str, str, str, int, int, float, str]) -> dict[str, Any]:
-    preset, name, kind_of_data, seed, epochs, learning_rate, device = job
-    torch.set_num_threads(1)
-    data = DataConfig()
-    make = BlockFind if kind_of_data == "one answer" else BlockFind.ambiguous
-    sizes = ((data.num_train, data.train_seed), (data.num_val, data.val_seed), (data.num_test, data.test_seed))
-    train, val, test = (make(n, s) for n, s in sizes)
-    tensors = [TensorSplit.from_blockfind(split, device) for split in (train, val, test)]
-    policy = new_policy(with_head(preset, name), seed, device)
-    config = replace(TrainConfig(), epochs=epochs, learning_rate=learning_rate, seed=seed)
-    fit(policy, tensors[0], tensors[1], config, progress_bar=False)
-    row: dict[str, Any] = {"head": name, "data": kind_of_data, "seed": seed}
-    if kind_of_data == "two answers":
-        return {**row, **asdict(ambiguity(policy, test))}
-    predicted = predict_split(policy, tensors[2])
-    row |= asdict(Metrics.of(predicted, torch.from_numpy(test.actions)))
-    if isinstance(head := policy.head.cpu(), DirectionsHead):
-        right = head.classes(predicted) == head.classes(torch.from_numpy(test.actions))
-        row["class_accuracy"] = right.double().mean().item()
-    policy.to(device)
-    row |= {f"milliseconds_{n}": milliseconds(policy, tensors[2], n) for n in (1, 256)}
-    return row | {"parameters": policy.num_parameters()["head"]}
-
-
 def main(
     device: str = "cpu",
     workers: int = 1,
     seeds: int = 3,
     preset: str = "nano",
-    epochs: int = 5,
+    scenes: int = 40_000,
+    epochs: tuple[int, int, int] = (2, 12, 4),
     learning_rate: float = 1e-3,
     heads: tuple[str, ...] = tuple(HEADS),
     out: Path = Path("results/heads.json"),
 ) -> None:
-    """Train and judge every head on both kinds of data with every seed."""
-    jobs = [(preset, h, d, seed, epochs, learning_rate, device) for h in heads for d in DATA for seed in range(seeds)]
-    with mp.get_context("spawn").Pool(workers, maxtasksperchild=4) as pool:
-        rows = list(pool.imap_unordered(train_one, jobs))
-    summary: dict[str, dict[str, Any]] = {}
+    """Train and judge every head on all kinds of data with every seed.
+
+    Args:
+        scenes: of the training split.
+        epochs: on one answer, on two, and on trajectories. Heads with one answer per scene have nothing to gain from
+            seeing two of them for longer, so on two answers they get as many epochs as on one.
+    """
+    passes = dict(zip(KINDS_OF_DATA, epochs, strict=True))
+    passes_of = {
+        (head, data): passes["one answer"] if data == "two answers" and head not in GENERATIVE else passes[data]
+        for head in HEADS
+        for data in KINDS_OF_DATA
+    }
+    jobs = [
+        (preset, head, data, seed, scenes, passes_of[head, data], learning_rate, device)
+        for data in ("two answers", "trajectories", "one answer")  # the longest first
+        for head in KINDS_OF_DATA[data]
+        for seed in range(seeds)
+        if head in heads
+    ]
+    with mp.get_context("spawn").Pool(workers) as pool:
+        rows = []
+        for row in pool.imap_unordered(train_one, jobs):
+            rows.append(row)
+            shown = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
+            print(row["head"], row["data"], row["seed"], shown, [round(x, 2) for x in row["curve"]], flush=True)
+    summary: dict[str, dict[str, Any]] = {head: {} for head in heads}
     for head in heads:
-        summary[head] = {}
-        for kind_of_data in DATA:
-            runs = [r for r in rows if (r["head"], r["data"]) == (head, kind_of_data)]
-            names = [name for name in runs[0] if name not in ("head", "data", "seed")]
-            summary[head][kind_of_data] = {name: spread([r[name] for r in runs]) for name in names}
+        for data in KINDS_OF_DATA:
+            runs = sorted((r for r in rows if (r["head"], r["data"]) == (head, data)), key=lambda r: r["seed"])
+            if runs:
+                names = [name for name, value in runs[0].items() if isinstance(value, int | float) and name != "seed"]
+                summary[head][data] = {name: spread([r[name] for r in runs]) for name in names} | {
+                    "epochs": passes_of[head, data],
+                    "curves": [r["curve"] for r in runs],
+                }
+                if steps := runs[0].get("by_sampling_steps"):
+                    summary[head][data]["by_sampling_steps"] = {
+                        k: spread([r["by_sampling_steps"][k] for r in runs]) for k in steps
+                    }
+        if head != "fast":
+            config = with_head(preset, head, "one answer")
+            summary[head]["milliseconds"] = {str(n): milliseconds(config, device, n) for n in (1, 256)}
+            summary[head]["parameters"] = new_policy(config, 0).num_parameters()["head"]
     report = {
-        "command": f"python scripts/compare_heads.py --device {device} --workers {workers} --seeds {seeds}",
+        "command": shlex.join(["python", "scripts/compare_heads.py", *sys.argv[1:]]),
         "machine": describe_device(torch.device(device)),
         "preset": preset,
-        "epochs": epochs,
+        "scenes": scenes,
+        "hidden_dim": HIDDEN,
         "learning_rate": learning_rate,
+        "horizon": HORIZON,
         "seeds": seeds,
         "heads": summary,
     }
     out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for head, by_data in summary.items():
-        for kind_of_data, row in by_data.items():
-            print(f"{head:14}{kind_of_data:12}", {k: (round(v["min"], 3), round(v["max"], 3)) for k, v in row.items()})
 
 
 if __name__ == "__main__":

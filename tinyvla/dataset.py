@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from tinyvla.config import InputError
 
@@ -167,13 +167,28 @@ def trajectories(split: BlockFind, horizon: int, seed: int) -> Float32[np.ndarra
     if horizon < 4:
         raise InputError(f"horizon is {horizon}; a trajectory with a pause needs at least 4 steps")
     rng = np.random.RandomState(seed)
+    begins = rng.randint(1, horizon - horizon // 4, size=len(split))
+    sides = rng.choice([-1.0, 1.0], size=len(split))
+    return _arcs(split, horizon, begins, sides)
+
+
+def valid_trajectories(split: BlockFind, horizon: int) -> Float32[np.ndarray, "n v h 2"]:
+    """All chunks that `trajectories` may draw for each scene: every beginning of the pause, on either side."""
+    ways = [(begin, side) for begin in range(1, horizon - horizon // 4) for side in (-1.0, 1.0)]
+    count = len(split)
+    return np.stack([_arcs(split, horizon, np.full(count, b), np.full(count, s)) for b, s in ways], axis=1)
+
+
+def _arcs(
+    split: BlockFind, horizon: int, begins: Int64[np.ndarray, "n"], sides: Float[np.ndarray, "n"]
+) -> Float32[np.ndarray, "n h 2"]:
+    """Steps along arcs that bulge to a side, with a pause from the given moments on."""
     way = cell_centers(split.cells[:, 0]).astype(np.float64) - IMAGE_SIZE / 2  # (n, 2)
-    pause = horizon // 4
-    begins = rng.randint(1, horizon - pause, size=(len(split), 1))
+    pause, begins = horizon // 4, begins[:, None]
     moment = np.arange(horizon + 1)
     moving = np.where(moment <= begins, moment, np.maximum(begins, moment - pause)) / (horizon - pause)  # (n, h + 1)
     progress = moving**2 * (3 - 2 * moving)
-    bulge = 0.25 * rng.choice([-1.0, 1.0], size=(len(split), 1)) * np.sin(np.pi * progress)
+    bulge = 0.25 * sides[:, None] * np.sin(np.pi * progress)
     across = np.stack([-way[:, 1], way[:, 0]], axis=1)
     places = progress[..., None] * way[:, None] + bulge[..., None] * across[:, None]  # (n, h + 1, 2)
     return np.diff(places, axis=1).astype(np.float32)
