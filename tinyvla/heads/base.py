@@ -68,3 +68,29 @@ class Head(nn.Module):
     def sample(self, features: Float[Tensor, "b d"], generator: Generator | None) -> Float[Tensor, "b n"]:
         """Normalised, flattened actions."""
         raise NotImplementedError
+
+
+class Trunk(nn.Module):
+    """What a head that learns a distribution thinks with: MLPs on a residual stream, each behind a LayerNorm.
+
+    A transformer block without the attention. Two layers are enough for one answer; they are not for telling which
+    of two answers a half-denoised action, or a first bin, belongs to.
+    """
+
+    num_blocks = 2
+    mlp_ratio = 2
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = self.mlp_ratio * width
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+            for _ in range(self.num_blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        """Transform; normalised, ready for the layer that reads it out."""
+        for block in self.blocks:
+            x = x + block(x)
+        return self.norm(x)

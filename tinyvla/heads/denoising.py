@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from tinyvla.config import ModelConfig
-from tinyvla.heads.base import Head
+from tinyvla.heads.base import Head, Trunk
 from tinyvla.layers import sincos_positions
 
 
@@ -26,7 +26,7 @@ class DenoisingHead(Head):
         self.features_in = nn.Linear(config.fusion.embed_dim, width)
         self.action_in = nn.Linear(self.dim, width)
         self.time_in = nn.Linear(width, width)
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.trunk = Trunk(width)
         self.output = nn.Linear(width, self.dim)
 
     def network(
@@ -34,10 +34,7 @@ class DenoisingHead(Head):
     ) -> Float[Tensor, "b n"]:
         """What the network says about a noisy action; `time` lies in [0, 1]."""
         level = sincos_positions(1000 * time, self.time_in.in_features, max_period=10_000.0).to(noisy)
-        x = self.features_in(features) + self.action_in(noisy) + self.time_in(level)
-        for layer in self.hidden:
-            x = x + layer(F.gelu(x))
-        return self.output(F.gelu(x))
+        return self.output(self.trunk(self.features_in(features) + self.action_in(noisy) + self.time_in(level)))
 
     def draw(self, shape: tuple[int, ...], like: Tensor, generator: Generator | None) -> Tensor:
         """Normal noise."""

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from tinyvla.config import InputError, ModelConfig
 from tinyvla.fast import FastTokenizer
-from tinyvla.heads.base import Head
+from tinyvla.heads.base import Head, Trunk
 from tinyvla.layers import Block
 
 
@@ -26,7 +26,7 @@ class BinsHead(Head):
         super().__init__(config)
         width, bins = config.head.hidden_dim, config.head.num_bins
         self.features_in = nn.Linear(config.fusion.embed_dim, width)
-        self.hidden = nn.Linear(width, width)
+        self.trunk = Trunk(width)
         self.output = nn.Linear(width, bins)
         self.place = nn.Parameter(torch.randn(self.dim, width))  # which number is being named
         self.previous = nn.Embedding(self.dim * bins, width)  # a row for each bin of each number
@@ -44,8 +44,7 @@ class BinsHead(Head):
         count = min(bins.shape[1] + 1, self.dim)
         rows = bins + self.config.num_bins * torch.arange(bins.shape[1], device=bins.device)
         seen = F.pad(self.previous(rows).cumsum(dim=1), (0, 0, 1, 0))[:, :count]  # what came before each number
-        x = F.gelu(self.features_in(features)[:, None] + seen + self.place[:count])
-        return self.output(x + F.gelu(self.hidden(x)))
+        return self.output(self.trunk(self.features_in(features)[:, None] + seen + self.place[:count]))
 
     def sample(self, features: Float[Tensor, "b d"], generator: Generator | None) -> Float[Tensor, "b n"]:
         """Bins drawn one after the other, as their middles."""
