@@ -7,7 +7,7 @@ Three kinds of data, three seeds each:
 - two answers: two blocks of the named colour, the label is one of them by chance;
 - trajectories: chunks of steps to the block along an arc, to either side, with a pause at any moment.
 Flow matching and diffusion are also asked with fewer and with more sampling steps than they were trained for; the time
-of an answer is measured at the end, with nothing else running.
+of an answer is measured at the end, with the trained weights and nothing else running.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import shlex
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -87,20 +88,32 @@ def judge(policy: TinyVLA, name: str, data: str, test: BlockFind, device: str) -
 
 
 def judge_chunks(predicted: np.ndarray, test: BlockFind) -> dict[str, float]:
-    """How far from the block a chunk ends, and from the nearest of the ways that were demonstrated, in pixels."""
+    """How far from the block a chunk ends, and from the nearest of the ways that were demonstrated, in pixels.
+
+    Also: how many of its steps stand still, shorter than a tenth of the mean step, and the share of the chunks near a
+    way that bulge to the left.
+    """
     valid = valid_trajectories(test, HORIZON)
     ends = np.linalg.norm(predicted.sum(axis=1) - valid[:, 0].sum(axis=1), axis=1)
     places, ways = predicted.cumsum(axis=1), valid.cumsum(axis=2)
-    off = np.linalg.norm(places[:, None] - ways, axis=-1).mean(axis=2).min(axis=1)
+    off = np.linalg.norm(places[:, None] - ways, axis=-1).mean(axis=2)  # (n, ways); sides take turns
+    nearest, off = off.argmin(axis=1), off.min(axis=1)
+    lengths = np.linalg.norm(predicted, axis=2)
     return {
         "end_error": float(np.median(ends)),
         "distance_to_a_way": float(np.median(off)),
         "near_a_way": float((off < 1.5).mean()),
+        "left_chosen": float((nearest[off < 1.5] % 2 == 0).mean()) if (off < 1.5).any() else 0.5,
+        "still_steps": float((lengths < 0.1 * lengths.mean(axis=1, keepdims=True)).sum(axis=1).mean()),
     }
 
 
-def train_one(job: tuple[str, str, str, int, int, int, float, str]) -> dict[str, Any]:
-    preset, name, data, seed, scenes, epochs, learning_rate, device = job
+def checkpoint_name(name: str, data: str) -> str:
+    return f"{name} {data}".replace(" ", "_")
+
+
+def train_one(job: tuple[str, str, str, int, int, int, float, str, str]) -> dict[str, Any]:
+    preset, name, data, seed, scenes, epochs, learning_rate, device, folder = job
     torch.set_num_threads(1)
     where, sizes = torch.device(device), DataConfig()
     make = BlockFind.ambiguous if data == "two answers" else BlockFind
@@ -120,6 +133,8 @@ def train_one(job: tuple[str, str, str, int, int, int, float, str]) -> dict[str,
     fit(policy, *splits, config, on_epoch=look, progress_bar=False, options=StepOptions.for_device(where))
     row = {"head": name, "data": data, "seed": seed, "seconds": time.perf_counter() - started, "curve": curve}
     row |= judge(policy, name, data, test, device)
+    if seed == 0:
+        policy.save_pretrained(Path(folder) / checkpoint_name(name, data))
     if data == "two answers" and name in ("flow", "diffusion"):
         row["by_sampling_steps"] = {}
         for steps in SAMPLING_STEPS:
@@ -129,10 +144,9 @@ def train_one(job: tuple[str, str, str, int, int, int, float, str]) -> dict[str,
 
 
 @torch.no_grad()
-def milliseconds(config: ModelConfig, device: str, batch: int) -> float:
-    """Median time of an answer, image and words included; weights do not matter for it."""
-    policy = new_policy(config, 0, device).eval()
-    b = TensorSplit.from_blockfind(BlockFind(batch, 1), device).take(slice(0, batch))
+def milliseconds(policy: TinyVLA, batch: int) -> float:
+    """Median time of an answer, image and words included."""
+    b = TensorSplit.from_blockfind(BlockFind(batch, 1), policy.device).take(slice(0, batch))
     times = []
     for _ in range(23):
         synchronize(policy.device)
@@ -167,8 +181,9 @@ def main(
         for head in HEADS
         for data in KINDS_OF_DATA
     }
+    checkpoints = tempfile.TemporaryDirectory()
     jobs = [
-        (preset, head, data, seed, scenes, passes_of[head, data], learning_rate, device)
+        (preset, head, data, seed, scenes, passes_of[head, data], learning_rate, device, checkpoints.name)
         for data in ("two answers", "trajectories", "one answer")  # the longest first
         for head in KINDS_OF_DATA[data]
         for seed in range(seeds)
@@ -194,10 +209,10 @@ def main(
                     summary[head][data]["by_sampling_steps"] = {
                         k: spread([r["by_sampling_steps"][k] for r in runs]) for k in steps
                     }
-        if head != "fast":
-            config = with_head(preset, head, "one answer")
-            summary[head]["milliseconds"] = {str(n): milliseconds(config, device, n) for n in (1, 256)}
-            summary[head]["parameters"] = new_policy(config, 0).num_parameters()["head"]
+                policy = TinyVLA.from_pretrained(Path(checkpoints.name) / checkpoint_name(head, data), device)
+                summary[head][data]["milliseconds"] = {str(n): milliseconds(policy, n) for n in (1, 256)}
+                summary[head][data]["parameters"] = policy.num_parameters()["head"]
+    checkpoints.cleanup()
     report = {
         "command": shlex.join(["python", "scripts/compare_heads.py", *sys.argv[1:]]),
         "machine": describe_device(torch.device(device)),
