@@ -53,6 +53,22 @@ def test_bfloat16_on_the_cpu_gives_the_same_losses_up_to_rounding():
     assert not torch.equal(plain, rounded)
 
 
+@pytest.mark.parametrize("head", [kind for kind in HEAD_KINDS if kind != "fast"])
+def test_every_head_has_about_the_same_loss_in_bfloat16(tiny_config, head):
+    plain = losses(tiny_config, PLAIN, steps=3, head=head)
+    rounded = losses(tiny_config, StepOptions(bfloat16=True), steps=3, head=head)
+    torch.testing.assert_close(rounded, plain, rtol=0.02, atol=0.02)
+
+
+def test_labels_are_not_rounded(tiny_config):
+    config = dataclasses.replace(tiny_config, head=HeadConfig(hidden_dim=16, kind="directions"))
+    head, actions = new_policy(config, 0).head, torch.from_numpy(BlockFind(200, 1).actions)
+    plain = head.classes(actions)
+    assert len(plain.unique()) == 8
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(head.classes(actions), plain)
+
+
 def test_bfloat16_leaves_weights_and_gradients_in_float32(tiny_config):
     train = TensorSplit.from_blockfind(BlockFind(32, 42))
     policy = new_policy(tiny_config, 0)

@@ -55,7 +55,8 @@ class DirectionsHead(Head):
 
     def classes(self, actions: Float[Tensor, "b 2"]) -> Int[Tensor, "b"]:
         """The index of the nearest direction."""
-        cosine = actions @ self.directions.T
+        # Not a matrix product: under autocast that would be rounded to bfloat16, which cannot tell the two apart.
+        cosine = (actions[:, None] * self.directions).sum(dim=-1)
         # Rounding must not decide between two that are equally near: take the first within a hair of the best.
         return (cosine > cosine.max(dim=1, keepdim=True).values - 1e-4).to(torch.uint8).argmax(dim=1)
 
