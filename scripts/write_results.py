@@ -19,6 +19,11 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def seconds_of(bench: dict[str, Any]) -> str:
+    """With as many digits as short times need."""
+    return span(bench["seconds"], ".1f" if bench["seconds"]["median"] >= 1 else ".3f")
+
+
 def span(values: dict[str, float], form: str) -> str:
     return f"{values['median']:{form}} ({values['min']:{form}}-{values['max']:{form}})"
 
@@ -26,12 +31,17 @@ def span(values: dict[str, float], form: str) -> str:
 def table() -> str:
     learning = load("learning")
     lines = ["| what | measured | on |", "|---|---|---|"]
-    for preset, device in (("minimal", "cpu"), ("nano", "cpu"), ("minimal", "cuda")):
+    for preset, device in (("nano", "cpu"), ("minimal", "cpu"), ("minimal", "cuda")):
         bench = load(f"bench_{preset}_{device}")
         machine = bench["machine"]
         where = f"{machine['cpu_threads']} CPU cores" if device == "cpu" else machine["device"]
-        seconds, runs = span(bench["seconds"], ".1f"), len(bench["runs"])
-        lines.append(f"| `{preset}` trained to 95 % direction accuracy | {seconds} s, {runs} seeds | {where} |")
+        reached = f"{bench['reached']} of {len(bench['runs'])} runs"
+        lines.append(
+            f"| `{preset}`: training to 95 % direction accuracy | {seconds_of(bench)} s, {reached} | {where} |"
+        )
+        if "reference" in bench:
+            text = f"{span(bench['reference']['seconds'], '.0f')} s, {bench['speedup']:.0f} times as long"
+            lines.append(f"| the same with a plain recipe (`tinyvla/reference.py`) | {text} | {where} |")
     full = learning["full"]["minimal"]
     accuracy = f"{full['direction_accuracy']['min']:.1%}".replace("%", " %")
     text = f"L2 error {span(full['l2_error'], '.4f')}, direction accuracy at least {accuracy}, {full['runs']} seeds"
@@ -61,22 +71,65 @@ def bench_section() -> list[str]:
     lines = [
         "## Time to 95 % direction accuracy",
         "",
-        "Warm: imports, data and a warm-up of some steps are not counted. Median (minimum-maximum) over the seeds.",
+        "The number of steps is fixed beforehand (`tinyvla/bench.py`). Warm: imports, data and preparing the step are",
+        "not counted. Median (minimum-maximum) over the runs.",
         "",
         "| preset | on | seconds | steps | milliseconds a step | reached |",
         "|---|---|---|---|---|---|",
     ]
     sources = []
-    for preset, device in (("nano", "cpu"), ("minimal", "cpu"), ("minimal", "cuda")):
+    for preset, device in (("nano", "cpu"), ("minimal", "cpu"), ("nano", "cuda"), ("minimal", "cuda")):
         bench = load(f"bench_{preset}_{device}")
         where = f"{bench['machine']['cpu_threads']} CPU cores" if device == "cpu" else bench["machine"]["device"]
         step = {key: 1000 * value for key, value in bench["seconds_per_step"].items()}
         lines.append(
-            f"| `{preset}` | {where} | {span(bench['seconds'], '.1f')} | {span(bench['steps'], '.0f')} "
-            f"| {span(step, '.0f')} | {bench['reached']} of {len(bench['runs'])} |"
+            f"| `{preset}` | {where} | {seconds_of(bench)} | {bench['runs'][0]['steps']} "
+            f"| {span(step, '.1f')} | {bench['reached']} of {len(bench['runs'])} |"
         )
         sources.append(source(bench))
     return [*lines, "", *sources]
+
+
+def speed_section() -> list[str]:
+    bench, search, rates = load("bench_minimal_cuda"), load("search"), load("throughput_cuda")
+    cold = bench["cold"]
+    lines = [
+        "## Where the time goes",
+        "",
+        f"Cold: a fresh Python process ends with a trained `minimal` after {span(cold['total'], '.1f')} s. Of these,",
+        f"imports take {span(cold['import'], '.1f')} s, the data {span(cold['data'], '.1f')} s, preparing the step",
+        f"{span(cold['prepare'], '.1f')} s and training {span(cold['train'], '.2f')} s ({bench['machine']['device']}).",
+        "",
+        "| 20 epochs of `minimal` | seconds of steps | L2 error | direction accuracy |",
+        "|---|---|---|---|",
+    ]
+    for row in bench["epochs"]:
+        how = f"batches of {row.get('batch_size', 64)}, {'compiled' if row['compile'] else 'recorded'}"
+        lines.append(
+            f"| {how} | {row['seconds']:.2f} | {row['l2_error']:.4f} | {100 * row['direction_accuracy']:.1f} % |"
+        )
+    lines += [
+        "",
+        "The step of each preset, in batches of 64. One large product of bfloat16 numbers reaches",
+        f"{rates['peak_flops_per_second'] / 1e12:.0f} TFLOP/s there; the share of peak (MFU) is held against that.",
+        "",
+        "| preset | million parameters | milliseconds a step | scenes a second | share of peak | GPU memory, GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in rates["presets"].items():
+        lines.append(
+            f"| `{name}` | {row['parameters'] / 1e6:.1f} | {1000 * row['seconds_per_step']:.2f} "
+            f"| {row['scenes_per_second']:,.0f} | {100 * row['mfu']:.1f} % | {row['peak_gpu_memory_gb']:.2f} |"
+        )
+    lines += ["", "Runs of ten that reach 95 %, by the number of steps fixed beforehand:", ""]
+    lines += ["| optimizer | learning rate | steps | reached | lowest accuracy |", "|---|---|---|---|---|"]
+    for row in (row for row in search["rows"] if row["study"] == "budget"):
+        change = row["change"]
+        lines.append(
+            f"| {change['optimizer']} | {change['learning_rate']:g} | {change['num_steps']} "
+            f"| {row['reached']} of {row['runs']} | {row['lowest']:.2f} |"
+        )
+    return [*lines, "", source(bench), source(rates), source(search)]
 
 
 def learning_section() -> list[str]:
@@ -193,6 +246,7 @@ def page() -> str:
     ]
     sections = (
         bench_section(),
+        speed_section(),
         learning_section(),
         fusion_section(),
         closed_loop_section(),

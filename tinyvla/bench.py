@@ -3,21 +3,17 @@
 Notable:
 - target, number of runs and number of steps are fixed before the first run, as in cifar10-airbench
   (https://github.com/KellerJordan/cifar10-airbench): nobody looks at validation to decide when to stop;
-- every run is reported, also one that fails. Warm time is that of the steps alone; the cold wall-clock is that of a
-  fresh Python process which imports, makes the data, prepares its step and trains;
+- every run is reported, also one that fails. Warm time is that of the steps alone; for the rest see `tinyvla.cold`;
 - `--reference` times the plain recipe (`tinyvla.reference`) in the same call, so that a claim is a ratio from one run;
 - the result says on what it was measured: device, versions, threads.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +22,7 @@ from typing import Any
 import torch
 
 from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
+from tinyvla.config import DataConfig, ModelConfig, TrainConfig
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import Metrics, predict_split
 from tinyvla.model import TinyVLA
@@ -245,30 +241,6 @@ def bench_epochs(
     return row | asdict(metrics)
 
 
-def bench_cold(preset: str, device: torch.device, runs: int = 3) -> dict[str, Any]:
-    """Wall-clock of fresh Python processes that end with a trained policy, and where it goes."""
-    rows = []
-    for _ in range(runs):
-        started = time.time()  # the one clock that two processes share
-        command = [sys.executable, "-m", "tinyvla.bench", preset, str(device), str(started)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows.append({"total": time.time() - started, **json.loads(done.stdout.splitlines()[-1])})
-    return {name: spread([row[name] for row in rows]) for name in rows[0]}
-
-
-def cold_run(preset: str, device: torch.device, started: float) -> dict[str, float]:
-    """What `bench_cold`'s processes do: seconds of the imports, the data, the preparation and the training."""
-    recipe, marks = RECIPES[preset], [started, time.time()]
-    data = DataConfig()
-    train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), device)
-    marks.append(time.time())
-    runner = Runner(model_config(preset), train, recipe, StepOptions.for_device(device))
-    synchronize(device)
-    marks.append(time.time())
-    parts = {name: marks[i + 1] - marks[i] for i, name in enumerate(("import", "data", "prepare"))}
-    return {**parts, "train": runner.run(recipe.train.seed)}
-
-
 def table(preset: str, result: dict[str, Any]) -> str:
     """What was measured, for the terminal."""
     machine = result["machine"]
@@ -306,7 +278,3 @@ def spread(values: Sequence[int | float]) -> dict[str, float]:
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(cold_run(sys.argv[1], torch.device(sys.argv[2]), float(sys.argv[3]))))
