@@ -28,7 +28,7 @@
 # - choose how many actions to predict and how many to do before looking again;
 # - write DAgger, and say when it is worth its price.
 #
-# **Time:** about 75 minutes to read, about 2 minutes on two CPU cores to run.
+# **Time:** about 75 minutes to read, about 3 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 1](01_dataset.ipynb) explains scenes and arrows, [Chapter 6](06_evaluation.ipynb) how
 # sure a share is. [Chapter 5](05_training.ipynb) builds the training loop, which is imported here.
@@ -70,8 +70,9 @@ from tinyvla.config import (
 from tinyvla.dataset import BACKGROUND, COLORS, PALETTE, BlockFind, cell_centers
 from tinyvla.evaluate import Metrics, predict_split, share_with_interval, wilson_interval
 from tinyvla.exercises import checking
+from tinyvla.film import film_strip
 from tinyvla.plots import PART_COLORS
-from tinyvla.rollout import dagger, demonstrations, expert, film_strip, policy_act, random_policy, rollout
+from tinyvla.rollout import dagger, demonstrations, expert, policy_act, random_policy, rollout
 from tinyvla.train import fit, new_policy
 from tinyvla.world import WORLD_SIZE, BatchedWorld, WorldConfig, episode_seeds, expert_action, expert_chunk
 from tinyvla.zoo import load_results, trained_policy
@@ -714,8 +715,7 @@ assert in_chunks["still world", 8].looks.mean() < in_chunks["still world", 1].lo
 assert in_chunks["current", 8].path_ratio < in_chunks["current", 1].path_ratio
 
 # %% [markdown]
-# The measured table is larger: five chunk lengths, all execution horizons, two heads (from
-# [Chapter 7](07_action_heads.ipynb)), several seeds.
+# The measured table is larger: five chunk lengths, all execution horizons, two heads (of `tinyvla.heads`), several seeds.
 
 # %%
 results = load_results("closed_loop_chunks")
@@ -778,9 +778,8 @@ print(f"chunk lengths at which flow matching takes longer ways than regression, 
 # - **Plan long, execute as far as the world allows.** In the still world a whole chunk does as well as single steps,
 #   with a fraction of the looks. In the current, success falls as the policy looks less often, and with whole long
 #   chunks it fails.
-# - **Flow matching has nothing to gain here.** Its strength is a choice among several right answers (see
-#   [Chapter 7](07_action_heads.ipynb)), and our expert has one answer in each state. It draws from what it learned, and what it
-#   draws is a little noisy, so its ways are a little longer.
+# - **Flow matching has nothing to gain here.** Its strength is a choice among several right answers, and our expert
+#   has one answer in each state. It draws from what it learned, and what it draws is a little noisy, so its ways are a little longer.
 # - **Chunks do not raise the success rate here**, although that is the reason for which they became known. The expert
 #   of this world does not pause and does not choose between ways. With people's demonstrations both happen.
 #
@@ -935,7 +934,7 @@ assert who["cloning_more"]["path_ratio"]["min"] > who["dagger"]["path_ratio"]["m
 # [HG-DAgger](https://arxiv.org/abs/1810.02890)) pays. Where more demonstrations are cheap, record more, from more
 # varied starts.
 #
-# To make films of your own: `tinyvla.rollout.save_gif`, or in a terminal
+# To make films of your own: `tinyvla.film.save_gif`, or in a terminal
 # `tinyvla rollout --checkpoint checkpoints/best --gif episode.gif`.
 
 # %% [markdown]
