@@ -11,9 +11,7 @@ The seeds differ from those of `tinyvla bench`, so that its runs judge a recipe 
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +104,7 @@ def main(
     with mp.get_context("spawn").Pool(workers) as pool:
         rows = pool.map(work, [(study, preset, change, seeds, device) for study, change in jobs], chunksize=1)
     report = {
-        "command": shlex.join(["python", "scripts/search_recipe.py", *sys.argv[1:]]),
+        "command": f"python scripts/search_recipe.py --device {device} --workers {workers} --seeds {seeds}",
         "machine": describe_device(torch.device(device)),
         "seconds": time.perf_counter() - started,
         "preset": preset,

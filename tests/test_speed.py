@@ -12,7 +12,7 @@ import torch
 from tinyvla.batching import TensorSplit
 from tinyvla.config import HEAD_KINDS, PRESETS, HeadConfig, InputError, TrainConfig
 from tinyvla.dataset import BlockFind
-from tinyvla.speed import PLAIN, StepOptions, choose_step, has_bfloat16_units, restart, unchanged
+from tinyvla.speed import PLAIN, StepOptions, choose_step, has_bfloat16_units, one_product, restart, unchanged
 from tinyvla.train import fit, make_optimizer, make_step, new_policy, set_learning_rate
 
 CPU = torch.device("cpu")
@@ -58,6 +58,26 @@ def test_every_head_has_about_the_same_loss_in_bfloat16(tiny_config, head):
     plain = losses(tiny_config, PLAIN, steps=3, head=head)
     rounded = losses(tiny_config, StepOptions(bfloat16=True), steps=3, head=head)
     torch.testing.assert_close(rounded, plain, rtol=0.02, atol=0.02)
+
+
+def test_one_product_gives_the_same_and_passes_adapters_by(tiny_config):
+    from conftest import awakened  # not above: a subprocess imports this file without conftest's checks
+
+    policy = awakened(new_policy(tiny_config, 0))
+    batch = TensorSplit.from_blockfind(BlockFind(8, 1)).take(slice(0, 8))
+    called = []
+    for name, module in policy.named_modules():
+        if name.endswith(".query"):
+            module.register_forward_hook(lambda module, inputs, output, name=name: called.append(name))
+    adapted = policy.vision.blocks[0].attention
+    adapted.key = torch.nn.Sequential(adapted.key)  # no plain layer any more, as with LoRA
+    plain = policy(batch.images, batch.input_ids, batch.attention_mask)
+    assert len(called) == 3  # each tower's and the fusion's
+    called.clear()
+    with one_product(policy):
+        torch.testing.assert_close(policy(batch.images, batch.input_ids, batch.attention_mask), plain)
+    assert sorted(called) == ["fusion.attention.query", "vision.blocks.0.attention.query"]
+    assert not adapted.in_one_product
 
 
 def test_labels_are_not_rounded(tiny_config):

@@ -55,6 +55,9 @@ class Attention(nn.Module):
         context_dim: width of the keys' and values' source; `embed_dim` unless told.
     """
 
+    in_one_product = False
+    """Project self-attention's queries, keys and values together: faster, but hooks on the three are passed by."""
+
     def __init__(self, embed_dim: int, num_heads: int, context_dim: int | None = None) -> None:
         super().__init__()
         context_dim = embed_dim if context_dim is None else context_dim
@@ -71,11 +74,11 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b q c"], context: Float[Tensor, "b k e"] | None = None
     ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h k d"], Float[Tensor, "b h k d"]]:
         """Queries, keys and values by head; queries and keys with root mean square one."""
-        if context is None:
+        if self.in_one_product and context is None:
             query, key, value = _in_one_product(x, self.query, self.key, self.value)
         else:
-            query = self.query(x)
-            key, value = _in_one_product(context, self.key, self.value)
+            source = x if context is None else context
+            query, key, value = self.query(x), self.key(source), self.value(source)
         query, key, value = (self._split_heads(part) for part in (query, key, value))
         # Normalised before the heads move in front of the tokens: afterwards each norm would first copy its input.
         head_dim = (query.shape[-1],)

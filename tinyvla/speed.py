@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from tinyvla.batching import TensorSplit
 from tinyvla.config import InputError
 from tinyvla.language import TinyLanguageModel
+from tinyvla.layers import Attention
 from tinyvla.model import TinyVLA
 
 STEPS = ("plain", "fast", "compiled")
@@ -139,7 +140,8 @@ class GraphedStep:
         words = torch.cuda.Stream()
         known = torch.cat([train.input_ids, train.attention_mask.long()], dim=1).unique(dim=0)
         self.reads = (train, known)  # a recording knows addresses only: what lies there must stay alive
-        with compiled_towers(policy) if compile else nullcontext(), words_beside(policy, known, words):
+        compiled = compiled_towers(policy) if compile else nullcontext()
+        with compiled, one_product(policy), words_beside(policy, known, words):
             warmup = torch.cuda.Stream()
             warmup.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(warmup), unchanged(policy, optimizer):
@@ -155,6 +157,18 @@ class GraphedStep:
         self.index.copy_(index)
         self.graph.replay()
         return self.loss.clone()
+
+
+@contextmanager
+def one_product(policy: TinyVLA) -> Iterator[None]:
+    """Let self-attention project in one product instead of three, where its layers are still plain ones."""
+    layers = [module for module in policy.modules() if isinstance(module, Attention)]
+    plain = [a for a in layers if all(type(linear) is nn.Linear for linear in (a.query, a.key, a.value))]
+    for attention in plain:
+        attention.in_one_product = True
+    yield
+    for attention in plain:
+        del attention.in_one_product
 
 
 @contextmanager
