@@ -1206,11 +1206,11 @@ class MixtureHead(Head):
         return means, weights[..., 0].log_softmax(dim=1)
 
     def flat_loss(self, features, actions, generator):
-        means, log_weights = self.parts(features)
+        _means, _log_weights = self.parts(features)
         # your code here
 
     def sample(self, features, generator):
-        means, log_weights = self.parts(features)
+        _means, _log_weights = self.parts(features)
         # your code here
 
 
