@@ -111,6 +111,17 @@ def test_regression_answers_with_the_mean(tiny_config):
     torch.testing.assert_close(head.predict(torch.ones(1, 16)), answers.mean(dim=0, keepdim=True), atol=0.02, rtol=0)
 
 
+def test_one_step_of_flow_matching_is_regression(tiny_config):
+    """At the start a point says nothing about the action, so the best velocity leads to the mean of all."""
+    torch.manual_seed(0)
+    answers = torch.tensor([[-0.8, -0.6], [0.6, 0.8]])
+    head = make_head(with_head(tiny_config, kind="flow", hidden_dim=64, num_steps=1))
+    learned(head, torch.ones(64, 16), answers.repeat(32, 1))
+    with torch.no_grad():
+        off = head.predict(torch.ones(200, 16), generator()) - answers.mean(dim=0)
+    assert off.norm(dim=1).median() < 0.25
+
+
 @pytest.mark.parametrize("num_directions", [4, 8])
 def test_directions_are_named_as_on_a_compass(tiny_config, num_directions):
     head = DirectionsHead(with_head(tiny_config, kind="directions", num_directions=num_directions))
