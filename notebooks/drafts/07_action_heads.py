@@ -185,9 +185,9 @@ plt.show()
 print(f"{len(test)} test scenes with two right answers")
 
 # %% [markdown]
-# Two numbers say whether a policy chooses or averages. Ask it several times about each scene. **near one** is the share
-# of all answers within 10 degrees of one of the two blocks. **first chosen**: among those, how many took the block
-# that comes first in reading order. A policy that chooses freely is near 100 % and near 50 %.
+# Two numbers say whether a policy chooses or averages. Ask it several times about each scene. **near one** is the
+# share of all answers within 10 degrees of one of the two blocks. **first chosen**: among those, how many took the
+# block that comes first in reading order. A policy that chooses freely is near 100 % and near 50 %.
 
 
 # %%
@@ -281,8 +281,9 @@ class Regression(nn.Module):
 same_as_package("regression", Regression)
 
 # %% [markdown]
-# **Guess first.** It is now trained on scenes with two right answers, each demonstrated half of the time. Where will its
-# arrows point: (a) to one of the blocks, by chance (b) always to the nearer one (c) between the two (d) anywhere?
+# **Guess first.** It is now trained on scenes with two right answers, each demonstrated half of the time. Where
+# will its arrows point: (a) to one of the blocks, by chance (b) always to the nearer one (c) between the two (d)
+# anywhere?
 
 # %% tags=["slow", "nbval-ignore-output"]
 regression = train(make_head(config_of("regression")), eyes(two), labels_of(two), num_steps=500)
@@ -336,9 +337,9 @@ for name in ("regression", "l1"):
 # %% [markdown]
 # ## 3. Directions: name it
 #
-# If averaging numbers is the trouble, do not answer with numbers. Answer with a **name**: right, up, left, down, or one
-# of eight. The loss is the cross-entropy, the head says a probability for each name, and two likely names stay two.
-# Names cannot be averaged.
+# If averaging numbers is the trouble, do not answer with numbers. Answer with a **name**: right, up, left, down, or
+# one of eight. The loss is the cross-entropy, the head says a probability for each name, and two likely names stay
+# two. Names cannot be averaged.
 
 
 # %%
@@ -388,16 +389,16 @@ for number in (4, 8):
     assert row["class_accuracy"]["min"] >= 0.98
 
 # %% [markdown]
-# So judge such a head by its names. And count: a name for each combination does not scale. Eight directions in a plane
-# are fine; eight values for each of an arm's seven numbers would be $8^7$, two million names.
+# So judge such a head by its names. And count: a name for each combination does not scale. Eight directions in a
+# plane are fine; eight values for each of an arm's seven numbers would be $8^7$, two million names.
 #
 # ## 4. Bins: name each number in turn
 #
-# The way out is old: write a number's digits one at a time. Cut the range of each dimension into 256 **bins**, and name
-# one bin for each dimension. RT-2 and OpenVLA do this, with the tokens of their language model as names.
+# The way out is old: write a number's digits one at a time. Cut the range of each dimension into 256 **bins**, and
+# name one bin for each dimension. RT-2 and OpenVLA do this, with the tokens of their language model as names.
 #
-# The heads from here on need more than two layers, because they must work out which of several answers a half-said one
-# belongs to. They share a trunk: MLPs on a residual stream, a transformer block without attention.
+# The heads from here on need more than two layers, because they must work out which of several answers a half-said
+# one belongs to. They share a trunk: MLPs on a residual stream, a transformer block without attention.
 
 
 # %%
@@ -452,11 +453,11 @@ class Bins(nn.Module):
 same_as_package("bins", Bins)
 
 # %% [markdown]
-# Two things to see in `predict`. The answer is **drawn**, not the likeliest one: so the same scene can get different
-# answers, and both blocks are visited. And the second number is drawn *after* the first, which is part of its input.
-# Is that needed? In the next cell the head answers as trained; and then we take $x$ from one of its answers and $y$ from
-# another answer to the same scene, which is what a head would draw that names both at once. (We look at scenes in which a
-# mixture does not happen to lie in the direction of a block.)
+# Two things to see in `predict`. The answer is **drawn**, not the likeliest one: so the same scene can get
+# different answers, and both blocks are visited. And the second number is drawn *after* the first, which is part of
+# its input. Is that needed? In the next cell the head answers as trained; and then we take $x$ from one of its
+# answers and $y$ from another answer to the same scene, which is what a head would draw that names both at once.
+# (We look at scenes in which a mixture does not happen to lie in the direction of a block.)
 #
 # **Guess first:** how many of these mixed answers are near one of the blocks?
 
@@ -464,7 +465,8 @@ same_as_package("bins", Bins)
 bins = train(make_head(config_of("bins")), eyes(two), labels_of(two), num_steps=800, learning_rate=3e-3)
 in_turn = ask(bins, seen)
 at_once = torch.stack([in_turn[..., 0], in_turn.roll(1, dims=0)[..., 1]], dim=-1)
-ghosts = torch.stack([torch.stack([both[:, i, 0], both[:, 1 - i, 1]], dim=1) for i in (0, 1)])  # x of one, y of other
+# The x of one block with the y of the other: (2, n, 2)
+ghosts = torch.stack([torch.stack([both[:, i, 0], both[:, 1 - i, 1]], dim=1) for i in (0, 1)])
 elsewhere = ~near_each(ghosts).any(dim=-1).any(dim=0)
 shares = [near_each(answers)[:, elsewhere].any(dim=-1).double().mean().item() for answers in (in_turn, at_once)]
 print(f"bins named in turn: near one {shares[0]:.1%}, first chosen {judge(in_turn)[1]:.1%} ({elsewhere.sum()} scenes)")
@@ -478,34 +480,34 @@ show_scenes(wide, at_once)
 plt.show()
 
 # %% [markdown]
-# About half. The other half are **ghosts**: the $x$ of one block with the $y$ of the other. Each number alone is right,
-# and the pair is wrong. It is the binding problem of [Chapter 4](04_fusion.ipynb) again, now at the output. So bins
-# must be named in turn, each knowing the ones before, and that is why a VLA that names bins needs as many passes as an
-# action has numbers.
+# About half. The other half are **ghosts**: the $x$ of one block with the $y$ of the other. Each number alone is
+# right, and the pair is wrong. It is the binding problem of [Chapter 4](04_fusion.ipynb) again, now at the output.
+# So bins must be named in turn, each knowing the ones before, and that is why a VLA that names bins needs as many
+# passes as an action has numbers.
 #
-# The tips also show the grid: 256 bins between -1 and 1 are 0.008 wide. That is enough here, and it is the part that you
-# decide once and cannot train away.
+# The tips also show the grid: 256 bins between -1 and 1 are 0.008 wide. That is enough here, and it is the part
+# that you decide once and cannot train away.
 
 # %% [markdown]
 # ## 5. Flow matching: move noise onto an answer
 #
-# Bins name a number after the other. Flow matching, the head of pi0 and SmolVLA, decides everything at once, and without
-# a grid. Start from a random point $\varepsilon$, normal noise. Learn at each point *in which direction to move*, so
-# that the crowd of random points becomes the crowd of demonstrated actions.
+# Bins name a number after the other. Flow matching, the head of pi0 and SmolVLA, decides everything at once, and
+# without a grid. Start from a random point $\varepsilon$, normal noise. Learn at each point *in which direction to
+# move*, so that the crowd of random points becomes the crowd of demonstrated actions.
 #
 # How to learn a direction for each point? Pair each action $a$ with a random $\varepsilon$, and draw a straight line
 # from one to the other. At time $t$ the point on it is
 #
 # $$x_t = (1 - t)\,\varepsilon + t\,a, \qquad\text{and it moves with velocity}\qquad \frac{dx_t}{dt} = a - \varepsilon .$$
 #
-# The network sees the feature, the point and the time, and is trained **with the squared error** to say the velocity.
-# Wait: squared error means the mean! Yes, and here the mean is what we want. Where lines to both blocks pass through
-# the same point, the network says the mean of their velocities. Following *that* field carries noise to exactly the
-# distribution of the data ([Lipman et al.](https://arxiv.org/abs/2210.02747), theorems 1 and 2). The averaging happens on
-# the way, while the answer is still open, and not at the end.
+# The network sees the feature, the point and the time, and is trained **with the squared error** to say the
+# velocity. Wait: squared error means the mean! Yes, and here the mean is what we want. Where lines to both blocks
+# pass through the same point, the network says the mean of their velocities. Following *that* field carries noise
+# to exactly the distribution of the data ([Lipman et al.](https://arxiv.org/abs/2210.02747), theorems 1 and 2). The
+# averaging happens on the way, while the answer is still open, and not at the end.
 #
-# To act: draw noise, and take a few steps along the field. (Papers count time from noise to action, as we do; openpi and
-# LeRobot's SmolVLA count it the other way round.)
+# To act: draw noise, and take a few steps along the field. (Papers count time from noise to action, as we do;
+# openpi and LeRobot's SmolVLA count it the other way round.)
 
 
 # %%
@@ -605,8 +607,8 @@ plt.show()
 #
 # Each step is one pass of the head's network. pi0 takes 10. What if a robot is in a hurry and takes **one**?
 #
-# **Guess first:** one long step from noise, along the velocity at $t=0$. Where does it end: (a) near one of the blocks,
-# a little off (b) between them (c) anywhere?
+# **Guess first:** one long step from noise, along the velocity at $t=0$. Where does it end: (a) near one of the
+# blocks, a little off (b) between them (c) anywhere?
 
 # %% tags=["slow", "nbval-ignore-output"]
 by_steps = {}
@@ -625,9 +627,9 @@ assert is_mean, off
 
 # %% [markdown]
 # (b). At $t = 0$ the point is pure noise and says nothing about the action. The best guess of the velocity $a -
-# \varepsilon$ is then $\mathbb E[a] - \varepsilon$, and one full step from $\varepsilon$ lands on $\mathbb E[a]$. **One step
-# of flow matching is regression.** What makes it better is to look again on the way, when the point has begun to lean to
-# one side. The wider apart the answers, the earlier it is settled, and the fewer steps it takes.
+# \varepsilon$ is then $\mathbb E[a] - \varepsilon$, and one full step from $\varepsilon$ lands on $\mathbb E[a]$.
+# **One step of flow matching is regression.** What makes it better is to look again on the way, when the point has
+# begun to lean to one side. The wider apart the answers, the earlier it is settled, and the fewer steps it takes.
 #
 # ## 6. Diffusion: remove the noise
 #
@@ -636,10 +638,10 @@ assert is_mean, off
 #
 # - **Path**: $x = \cos(\tfrac{\pi}{2} t)\,a + \sin(\tfrac{\pi}{2} t)\,\varepsilon$. Time runs the other way, from 0,
 #   clean, to 1, noise, and the path is an arc that keeps the variance at one.
-# - **Target**: the velocity along that arc, $\cos(\tfrac{\pi}{2} t)\,\varepsilon - \sin(\tfrac{\pi}{2} t)\,a$. From it and
-#   $x$, action and noise both follow, which is what the walk needs.
-# - **Walk**: at each step, estimate the clean action; then put back a little less noise, some of it *fresh*. The path of a
-#   point is random, too, where in flow matching only its start is.
+# - **Target**: the velocity along that arc, $\cos(\tfrac{\pi}{2} t)\,\varepsilon - \sin(\tfrac{\pi}{2} t)\,a$. From
+#   it and $x$, action and noise both follow, which is what the walk needs.
+# - **Walk**: at each step, estimate the clean action; then put back a little less noise, some of it *fresh*. The
+#   path of a point is random, too, where in flow matching only its start is.
 
 
 # %%
@@ -691,6 +693,7 @@ for name, part in (("flow", "action"), ("diffusion", "vision")):
     ax.fill_between(list(rows), low, high, color=PART_COLORS[part], alpha=0.2, lw=0)
 ax.set(xscale="log", xlabel="sampling steps", ylabel="near one of the two (%)", ylim=(0, 102))
 ax.set_xticks(list(rows), [str(k) for k in rows])
+ax.minorticks_off()
 ax.axhline(95, color="grey", lw=0.8, ls="--")
 ax.legend(frameon=False, loc="lower right")
 plt.show()
@@ -706,13 +709,13 @@ for name in ("flow", "diffusion"):
 #
 # ## 7. Units: normalise, and do not lose the statistics
 #
-# So far all actions were unit vectors. A robot's are metres, radians, and a gripper that is 0 or 1. With such numbers
-# side by side, a squared error sees the dimension with the largest numbers and no other; noise of variance one drowns the
-# small ones; and bins between -1 and 1 name nothing.
+# So far all actions were unit vectors. A robot's are metres, radians, and a gripper that is 0 or 1. With such
+# numbers side by side, a squared error sees the dimension with the largest numbers and no other; noise of variance
+# one drowns the small ones; and bins between -1 and 1 name nothing.
 #
-# So heads work in **normalised** units, dimension by dimension, and the answer is turned back at the end. Two ways are
-# usual: subtract the mean and divide by the standard deviation (SmolVLA, pi0), or map the 1 % and 99 % quantiles to -1
-# and 1 (OpenVLA), which one wild value cannot spoil.
+# So heads work in **normalised** units, dimension by dimension, and the answer is turned back at the end. Two ways
+# are usual: subtract the mean and divide by the standard deviation (SmolVLA, pi0), or map the 1 % and 99 %
+# quantiles to -1 and 1 (OpenVLA), which one wild value cannot spoil.
 
 
 # %%
@@ -757,10 +760,11 @@ for kind in ("mean-std", "quantiles"):
 # tenth of a unit: the head would not see it any more. Quantiles do not notice the outlier. But they have a price of
 # their own. What lies beyond them is outside of $[-1, 1]$: bins cannot name it, and it comes out clipped.
 #
-# The bug that users report most is not a wrong formula. It is the **wrong statistics**: a checkpoint fine-tuned on one
-# robot, un-normalised with the numbers of another. Nothing crashes; the arm moves to plausible, wrong places. In
-# OpenVLA one names the right set with `unnorm_key`. Here the statistics lie in the checkpoint beside the weights, with a
-# fingerprint in `config.json`, and are checked whenever a policy is loaded, trained or asked.
+# A bug that users of VLAs often report is not a wrong formula. It is the **wrong statistics**: a checkpoint
+# fine-tuned on one robot, un-normalised with the numbers of another. Nothing crashes; the arm moves to plausible,
+# wrong places. In OpenVLA one names the right set with `unnorm_key`. Here the statistics lie in the checkpoint
+# beside the weights, with a fingerprint in `config.json`, and are checked whenever a policy is loaded, trained or
+# asked.
 
 # %%
 small = TinyVLA(ModelConfig(head=HeadConfig(action_dim=3, normalization="quantiles")))
@@ -787,10 +791,11 @@ print("another robot's data: ", says(lambda: small.fit_statistics(seven)))
 # %% [markdown]
 # ## 8. Chunks: several right ways
 #
-# A robot rarely predicts one action. It predicts a **chunk**, the next 16 or 50 of them, and executes some before it looks
-# again ([Chapter 8](08_closed_loop.ipynb) asks how many). With chunks, several right answers are no exception any more:
-# they are the rule. `trajectories` makes such demonstrations: from the image's centre to the block in 16 steps, along an
-# arc to the left or to the right, with a pause of 4 steps at any moment. For one scene that gives 22 right chunks.
+# A robot rarely predicts one action. It predicts a **chunk**, the next 16 or 50 of them, and executes some before
+# it looks again ([Chapter 8](08_closed_loop.ipynb) asks how many). With chunks, several right answers are no
+# exception any more: they are the rule. `trajectories` makes such demonstrations: from the image's centre to the
+# block in 16 steps, along an arc to the left or to the right, with a pause of 4 steps at any moment. For one scene
+# that gives 22 right chunks.
 
 # %% mystnb={"image": {"alt": "Left: a scene with the ways to its block, an arc to each side, and the straight dashed mean between them. Right: speed over the 16 steps: each demonstration stands still for four steps at some moment, the mean never does."}}
 HORIZON = 16
@@ -815,15 +820,16 @@ for way, style in zip(ways[index, 4::6], ("-", ":", "-."), strict=True):
     axes[1].plot(np.linalg.norm(way, axis=1), style, color="#555555", lw=1.2)
 axes[1].plot(np.linalg.norm(mean_way, axis=1), color=PART_COLORS["action"], lw=2, ls="--", label="mean of all")
 axes[1].set(xlabel="step", ylabel="pixels in this step", title="speed of three right ways, and of the mean of all")
-axes[1].legend(frameon=False)
+axes[1].set_ylim(-0.2, 5.6)
+axes[1].legend(frameon=False, loc="upper right")
 plt.show()
 print(f"{ways.shape[1]} right ways for a scene, {HORIZON} steps each; all end at the block: "
       f"{bool(np.allclose(ways.sum(axis=2), ways[:, :1].sum(axis=2), atol=1e-3))}")  # fmt: skip
 
 # %% [markdown]
-# The mean of them is a straight line without a pause, a way that nobody showed. It ends at the block. So if you only
-# measure the end point, regression looks perfect. We also measure the distance to the *nearest* right way, at each step,
-# on average; less than 1.5 pixels counts as near.
+# The mean of them is a straight line without a pause, a way that nobody showed. It ends at the block. So if you
+# only measure the end point, regression looks perfect. We also measure the distance to the *nearest* right way, at
+# each step, on average; less than 1.5 pixels counts as near.
 #
 # A chunk is a longer action, so nothing new is needed: the heads flatten it. We train regression and flow matching on
 # chunks, normalised by mean and standard deviation.
@@ -868,7 +874,8 @@ plt.show()
 # ([pi0-FAST](https://arxiv.org/abs/2501.09747)) compresses the chunk first, with two old tools.
 #
 # **First, a cosine transform**, as in JPEG. Each dimension's 16 numbers over time become 16 frequencies. Motion is
-# smooth, so the high ones are almost zero. Multiply by a scale, round to whole numbers, and most of them *are* zero.
+# smooth, so most of it is in the lowest ones. Multiply by a scale and round to whole numbers: what is left in the
+# high ones becomes -1, 0 or 1. Our chunks are a hard case, because a sudden pause is not smooth.
 
 # %%
 moments = (np.arange(HORIZON) + 0.5) / HORIZON
@@ -881,14 +888,18 @@ SCALE = 20.0
 demonstrated = trajectories(one, HORIZON, seed=0).astype(np.float64)
 span = np.abs(demonstrated).max()
 scaled = demonstrated / span  # in [-1, 1]
-numbers = np.rint(SCALE * np.einsum("kh,nha->nka", transform, scaled)).astype(int)  # (chunks, frequencies, 2)
+frequencies = np.einsum("kh,nha->nka", transform, scaled)  # (chunks, frequencies, 2)
+numbers = np.rint(SCALE * frequencies).astype(int)
 back = np.einsum("kh,nka->nha", transform, numbers / SCALE) * span
-zeros = (numbers == 0).mean()
+lowest = (frequencies[:, :4] ** 2).sum() / (frequencies**2).sum()
+small = (np.abs(numbers) <= 1).mean()
 worst = np.linalg.norm((back - demonstrated).cumsum(axis=1), axis=2).max(axis=1)
-print(f"equal to tinyvla.fast.cosine_transform; {zeros:.0%} of all numbers are zero after rounding, "
-      f"and the way is off by {np.median(worst):.1f} px at its worst step, in the median")  # fmt: skip
+print("equal to tinyvla.fast.cosine_transform")
+print(f"the lowest 4 of {HORIZON} frequencies hold {lowest:.0%} of the motion; "
+      f"{small:.0%} of the rounded numbers are -1, 0 or 1")  # fmt: skip
+print(f"drawn from the rounded numbers, a way is off by {np.median(worst):.1f} px at its worst step (median)")
 
-# %% mystnb={"image": {"alt": "Three panels. The steps of one chunk in x and y. Its rounded frequencies: large at the left, mostly zero at the right. The way drawn from them again lies on the original."}}
+# %% mystnb={"image": {"alt": "Three panels. The steps of one chunk in x and y. Its rounded frequencies: large at the left, small or zero at the right. The way drawn from them again lies on the original."}}
 chosen = next(i for i in range(500) if np.linalg.norm(demonstrated[i].sum(axis=0)) > 30)
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
 for axis, (part, name) in enumerate((("vision", "x"), ("language", "y"))):
@@ -906,9 +917,9 @@ axes[2].legend(frameon=False, fontsize=9)
 plt.show()
 
 # %% [markdown]
-# **Second, byte-pair encoding**, the same that makes words of letters in language models. Write the numbers in a row, lowest
-# frequencies first. Find the pair of neighbours that occurs most often in all rows, and give it a token of its own. Do it
-# again, a few hundred times. Long runs of zeros become single tokens. One round by hand:
+# **Second, byte-pair encoding**, the same that makes words of letters in language models. Write the numbers in a
+# row, lowest frequencies first. Find the pair of neighbours that occurs most often in all rows, and give it a token
+# of its own. Do it again, a few hundred times. Runs of zeros become single tokens. Three rounds by hand:
 
 
 # %%
@@ -936,8 +947,8 @@ for round_number in range(3):
     )
 
 # %% [markdown]
-# The package leaves the counting to Hugging Face's `tokenizers` and starts from the same numbers. How many tokens does a
-# chunk take in the end, and what if the motion were not smooth? We shuffle all numbers in time to find out.
+# The package leaves the counting to Hugging Face's `tokenizers` and starts from the same numbers. How many tokens
+# does a chunk take in the end, and what if the motion were not smooth? We shuffle all numbers in time to find out.
 
 # %%
 tokenizer = FastTokenizer(HORIZON, 2, scale=SCALE)
@@ -953,10 +964,10 @@ print("tokens for a smooth chunk are fewer than two thirds of its numbers:", len
 print("a jagged one takes more than a smooth one:", lengths["jagged"] > 1.2 * lengths["smooth"])
 
 # %% [markdown]
-# `FastHead` then names these tokens one after the other with a small causal transformer, until it names the end mark.
-# It is the bins head with another vocabulary: cross-entropy in training, drawing when it acts. Since chunks differ in
-# length, it is the only head whose work depends on the data. This matters for speed, and [Chapter 9](09_speed.ipynb) says
-# why.
+# `FastHead` then names these tokens one after the other with a small causal transformer, until it names the end
+# mark. It is the bins head with another vocabulary: cross-entropy in training, drawing when it acts. Since chunks
+# differ in length, it is the only head whose work depends on the data. This matters for speed, and [Chapter
+# 9](09_speed.ipynb) says why.
 #
 # The price of FAST is that the tokenizer is learned, too. It belongs into the checkpoint and has a fingerprint, as
 # the statistics have.
@@ -1006,17 +1017,18 @@ print("on trajectories: each head that draws is near a right way at least twice 
 # %% [markdown]
 # How to read it:
 #
-# - **One right answer: take regression.** It is as good as the others, it is the fastest, and its answer is the same each
-#   time. OpenVLA-OFT replaced OpenVLA's bins with L1 regression on chunks ([arXiv
+# - **One right answer: take regression.** It is as good as the others, it is the fastest, and its answer is the
+#   same each time. OpenVLA-OFT replaced OpenVLA's bins with L1 regression on chunks ([arXiv
 #   2502.19645](https://arxiv.org/abs/2502.19645)).
 # - **"within 10 degrees" of the directions heads** is low for a reason that no training changes: they can only name a
 #   few. The near-one column shows the same.
-# - **Several right answers: take a head that draws.** Which one is a matter of cost. Bins cost a pass for each number.
-#   Flow and diffusion cost a pass for each sampling step, however long the chunk. FAST costs a pass for each token.
+# - **Several right answers: take a head that draws.** Which one is a matter of cost. Bins cost a pass for each
+#   number. Flow and diffusion cost a pass for each sampling step, however long the chunk. FAST costs a pass for
+#   each token.
 # - In `still steps`, the demonstrations have 4. Regression has none: the mean of pauses at different moments is not a
 #   pause. A robot that should wait for a gripper to close, and never quite does, may have this in its data.
-# - **A drawn answer differs each time.** If you evaluate with one draw, the draw adds to the spread; if you need the same
-#   answer twice, pass a generator.
+# - **A drawn answer differs each time.** If you evaluate with one draw, the draw adds to the spread; if you need
+#   the same answer twice, pass a generator.
 #
 # | system | head | from |
 # |---|---|---|
@@ -1031,17 +1043,17 @@ print("on trajectories: each head that draws is near a right way at least twice 
 # ## Exercise 1: a better step (15 minutes)
 #
 # An Euler step goes all the way in the direction that held at its *start*. Heun's method asks twice: take the Euler
-# step, ask for the velocity at its end, go back, and go with the mean of both velocities. That is two passes a step.
-# Write `heun(velocity, x, num_steps)`: from time 0 to time 1 in equal steps; `velocity(x, time)` takes the points and a
-# float.
+# step, ask for the velocity at its end, go back, and go with the mean of both velocities. That is two passes a
+# step. Write `heun(velocity, x, num_steps)`: from time 0 to time 1 in equal steps; `velocity(x, time)` takes the
+# points and a float.
 #
 # The check uses a field whose answer is known: if the actions are normal with mean 2 and deviation 0.3, the exact
 # flow carries $\varepsilon$ to $2 + 0.3\,\varepsilon$.
 #
 # <details><summary>Hint</summary>
 #
-# With `step = 1 / num_steps` and time `t = i * step`: `first = velocity(x, t)`, then `second = velocity(x + step * first,
-# t + step)`, and `x` moves by `step` times the mean of the two.
+# With `step = 1 / num_steps` and time `t = i * step`: `first = velocity(x, t)`, then `second = velocity(x + step *
+# first, t + step)`, and `x` moves by `step` times the mean of the two.
 #
 # </details>
 
@@ -1101,20 +1113,21 @@ with checking("Exercise 1"):
 #     return x
 # ```
 #
-# Twice the steps, a quarter of the error: a method of second order. At the same number of passes it beats Euler here. On a
-# *learned* field it helps until the network's own error is the larger one, which for ten steps it soon is.
+# Twice the steps, a quarter of the error: a method of second order. At the same number of passes it beats Euler
+# here. On a *learned* field it helps until the network's own error is the larger one, which for ten steps it soon
+# is.
 #
 # </details>
 
 # %% [markdown]
 # ## Exercise 2: leave the gripper alone (15 minutes)
 #
-# A gripper's command is 0 or 1. Mapping its quantiles to -1 and 1 is harmless until a data set holds almost only closed
-# grippers; then both quantiles are 1. OpenVLA keeps a `mask` beside its statistics that says which dimensions are
-# normalised at all. Write `masked_statistics(actions, mask)`: actions are `(n, dims)`, `mask` is a list of booleans.
-# Return `(offset, scale)`, one number for each dimension, from the 1 % and 99 % quantiles, so that `(actions - offset) /
-# scale` is normalised where the mask is true and **unchanged** where it is false. A masked-in dimension that does not
-# move (its quantiles are less than `1e-6` apart) is shifted and not stretched.
+# A gripper's command is 0 or 1. Mapping its quantiles to -1 and 1 is harmless until a data set holds almost only
+# closed grippers; then both quantiles are 1. OpenVLA keeps a `mask` beside its statistics that says which
+# dimensions are normalised at all. Write `masked_statistics(actions, mask)`: actions are `(n, dims)`, `mask` is a
+# list of booleans. Return `(offset, scale)`, one number for each dimension, from the 1 % and 99 % quantiles, so
+# that `(actions - offset) / scale` is normalised where the mask is true and **unchanged** where it is false. A
+# masked-in dimension that does not move (its quantiles are less than `1e-6` apart) is shifted and not stretched.
 #
 # <details><summary>Hint</summary>
 #
@@ -1166,8 +1179,8 @@ with checking("Exercise 2"):
 # %% [markdown]
 # ## Exercise 3: a head of your own (45 minutes)
 #
-# There is an older way to say "one of several": a **mixture**. The head answers with 4 arrows, a weight for each, and one
-# deviation; the loss is the negative log-likelihood of the demonstrated action,
+# There is an older way to say "one of several": a **mixture**. The head answers with 4 arrows, a weight for each,
+# and one deviation; the loss is the negative log-likelihood of the demonstrated action,
 #
 # $$-\log \sum_{k=1}^{4} w_k\, \mathcal N(a;\ \mu_k, \sigma^2 I).$$
 #
@@ -1176,9 +1189,9 @@ with checking("Exercise 2"):
 #
 # <details><summary>Hint</summary>
 #
-# Work with logarithms. For each `k`: `log w_k` from `log_softmax`, and `log N` is minus the squared distance over $2
-# \sigma^2$, minus `dim * (log_sigma + 0.5 * log(2 pi))`. `torch.logsumexp` over `k` adds the four. To draw, give the weights to
-# `torch.multinomial`, and pick rows with `means[torch.arange(n), index]`.
+# Work with logarithms. For each `k`: `log w_k` from `log_softmax`, and `log N` is minus the squared distance over
+# $2 \sigma^2$, minus `dim * (log_sigma + 0.5 * log(2 pi))`. `torch.logsumexp` over `k` adds the four. To draw, give
+# the weights to `torch.multinomial`, and pick rows with `means[torch.arange(n), index]`.
 #
 # </details>
 
@@ -1206,11 +1219,11 @@ class MixtureHead(Head):
         return means, weights[..., 0].log_softmax(dim=1)
 
     def flat_loss(self, features, actions, generator):
-        _means, _log_weights = self.parts(features)
+        """Mean of the negative log-likelihood; begin with `means, log_weights = self.parts(features)`."""
         # your code here
 
     def sample(self, features, generator):
-        _means, _log_weights = self.parts(features)
+        """One arrow for each feature, drawn."""
         # your code here
 
 
@@ -1273,8 +1286,8 @@ with checking("Exercise 3"):
 #         return means[torch.arange(len(means), device=means.device), index]
 # ```
 #
-# It learns fast and acts in one pass. Its limits: the number of answers is fixed beforehand, and with the right ways of
-# a whole chunk (22 here, more in life) components run out, or several share one answer and others get none.
+# It learns fast and acts in one pass. Its limits: the number of answers is fixed beforehand, and with the right
+# ways of a whole chunk (22 here, more in life) components run out, or several share one answer and others get none.
 #
 # </details>
 
@@ -1298,8 +1311,8 @@ with checking("Exercise 3"):
 # <details><summary>Flow matching is trained with squared error. Why does it not average the answers?</summary>
 #
 # It averages velocities at a point on the way, not answers. Early on, that mean points between the answers, and it
-# should. Later the point itself shows which answer it is heading for, and the mean is over those alone. With a single step there
-# is no later, and it does average.
+# should. Later the point itself shows which answer it is heading for, and the mean is over those alone. With a
+# single step there is no later, and it does average.
 #
 # </details>
 #
@@ -1311,8 +1324,8 @@ with checking("Exercise 3"):
 #
 # <details><summary>Your chunk has 50 steps of 7 numbers. How many passes does an answer take with bins, with flow matching, with FAST?</summary>
 #
-# 350 with bins; as many as you choose with flow matching, 10 for instance; with FAST as many as the chunk has tokens, which
-# depends on how smooth it is.
+# 350 with bins; as many as you choose with flow matching, 10 for instance; with FAST as many as the chunk has
+# tokens, which depends on how smooth it is.
 #
 # </details>
 #
@@ -1321,8 +1334,8 @@ with checking("Exercise 3"):
 # - Squared error answers with the mean. Where several answers are right, the mean may be none of them.
 # - A head that names (directions, bins, FAST tokens) or that moves noise (flow matching, diffusion) learns the
 #   distribution, and draws from it.
-# - Numbers that are named must know each other. Points that are moved decide on the way, so they need a few steps; one
-#   step is regression.
+# - Numbers that are named must know each other. Points that are moved decide on the way, so they need a few steps;
+#   one step is regression.
 # - Normalise each dimension, keep the statistics with the weights, and check them.
 # - An end point says little about a chunk. Measure the distance to the nearest way that was shown.
 # - With one right answer, the simplest head is as good as any, and the fastest.
@@ -1330,12 +1343,14 @@ with checking("Exercise 3"):
 # ## Sources
 #
 # - Lipman et al., [Flow matching for generative modeling](https://arxiv.org/abs/2210.02747); Black et al.,
-#   [pi0](https://arxiv.org/abs/2410.24164) and [openpi's `pi0.py`](https://github.com/Physical-Intelligence/openpi/blob/main/src/openpi/models/pi0.py),
-#   whose comment explains the direction of time.
-# - Chi et al., [Diffusion Policy](https://arxiv.org/abs/2303.04137); Octo, [arXiv 2405.12213](https://arxiv.org/abs/2405.12213);
-#   Salimans and Ho, [Progressive distillation](https://arxiv.org/abs/2202.00512), for the velocity of diffusion.
-# - Brohan et al., [RT-2](https://arxiv.org/abs/2307.15818); Kim et al., [OpenVLA](https://arxiv.org/abs/2406.09246) and
-#   [OpenVLA-OFT](https://arxiv.org/abs/2502.19645).
+#   [pi0](https://arxiv.org/abs/2410.24164) and [openpi's
+#   `pi0.py`](https://github.com/Physical-Intelligence/openpi/blob/main/src/openpi/models/pi0.py), whose comment
+#   explains the direction of time.
+# - Chi et al., [Diffusion Policy](https://arxiv.org/abs/2303.04137); Octo, [arXiv
+#   2405.12213](https://arxiv.org/abs/2405.12213); Salimans and Ho, [Progressive
+#   distillation](https://arxiv.org/abs/2202.00512), for the velocity of diffusion.
+# - Brohan et al., [RT-2](https://arxiv.org/abs/2307.15818); Kim et al., [OpenVLA](https://arxiv.org/abs/2406.09246)
+#   and [OpenVLA-OFT](https://arxiv.org/abs/2502.19645).
 # - Pertsch et al., [FAST](https://arxiv.org/abs/2501.09747).
 # - Shukor et al., [SmolVLA](https://arxiv.org/abs/2506.01844).
 # - [`tinyvla/heads`](https://github.com/tinyvla/tinyvla/tree/main/tinyvla/heads),
@@ -1344,5 +1359,5 @@ with checking("Exercise 3"):
 #
 # ## Next
 #
-# A good chunk is a promise; the world decides whether it holds. [Chapter 8](08_closed_loop.ipynb) puts the policy into a
-# loop in which its own actions choose what it sees next.
+# A good chunk is a promise; the world decides whether it holds. [Chapter 8](08_closed_loop.ipynb) puts the policy
+# into a loop in which its own actions choose what it sees next.
