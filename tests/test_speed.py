@@ -12,7 +12,17 @@ import torch
 from tinyvla.batching import TensorSplit
 from tinyvla.config import HEAD_KINDS, PRESETS, HeadConfig, InputError, TrainConfig
 from tinyvla.dataset import BlockFind
-from tinyvla.speed import PLAIN, StepOptions, choose_step, has_bfloat16_units, one_product, restart, unchanged
+from tinyvla.speed import (
+    PLAIN,
+    StepOptions,
+    choose_step,
+    compiled_towers,
+    has_bfloat16_units,
+    one_product,
+    restart,
+    unchanged,
+    words_beside,
+)
 from tinyvla.train import fit, make_optimizer, make_step, new_policy, set_learning_rate
 
 CPU = torch.device("cpu")
@@ -78,6 +88,30 @@ def test_one_product_gives_the_same_and_passes_adapters_by(tiny_config):
         torch.testing.assert_close(policy(batch.images, batch.input_ids, batch.attention_mask), plain)
     assert sorted(called) == ["fusion.attention.query", "vision.blocks.0.attention.query"]
     assert not adapted.in_one_product
+
+
+def raise_inside(context):
+    with context:
+        raise MemoryError
+
+
+def test_an_error_while_recording_leaves_no_trace(tiny_config):
+    policy = new_policy(tiny_config, 0)
+    state = {name: dict(vars(module)) for name, module in policy.named_modules()}
+    for context in (one_product(policy), compiled_towers(policy)):
+        with pytest.raises(MemoryError):
+            raise_inside(context)
+    assert {name: dict(vars(module)) for name, module in policy.named_modules()} == state
+
+
+@pytest.mark.gpu
+def test_an_error_beside_leaves_no_instructions_behind(tiny_config):
+    policy = new_policy(tiny_config, 0, "cuda")
+    with pytest.raises(MemoryError):
+        raise_inside(words_beside(policy, torch.zeros(1, 2, device="cuda"), torch.cuda.Stream()))
+    assert policy.language.known is None
+    assert "sentence" not in vars(policy.language)
+    assert not policy.vision._forward_pre_hooks
 
 
 def test_labels_are_not_rounded(tiny_config):

@@ -111,8 +111,7 @@ def time_to_target(
         epoch += 1
         for index in order.split(config.batch_size):
             started = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, max_steps, config)
+            set_learning_rate(optimizer, learning_rate_at(step, max_steps, config))
             train_step(policy, optimizer, train.take(index), config.grad_clip).item()
             synchronize(device)
             seconds += time.perf_counter() - started

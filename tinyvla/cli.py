@@ -77,6 +77,8 @@ def train(
     from tinyvla.train import Interrupted, choose_device, fit, new_policy
 
     accelerator = make_accelerator(device)
+    if accelerator is not None and compile:
+        raise InputError("--compile is for one process; leave it out where several train together")
     where = choose_device(device) if accelerator is None else accelerator.device
     is_main = accelerator is None or accelerator.is_main_process
     settings = RunSettings(model_config(preset, fusion, head), config, data, choose_step(where, fast, plain, compile))

@@ -166,9 +166,11 @@ def one_product(policy: TinyVLA) -> Iterator[None]:
     plain = [a for a in layers if all(type(linear) is nn.Linear for linear in (a.query, a.key, a.value))]
     for attention in plain:
         attention.in_one_product = True
-    yield
-    for attention in plain:
-        del attention.in_one_product
+    try:
+        yield
+    finally:
+        for attention in plain:
+            del attention.in_one_product
 
 
 @contextmanager
@@ -176,8 +178,10 @@ def compiled_towers(policy: TinyVLA) -> Iterator[None]:
     """Fuse each tower's kernels. Outside, and for any other batch size, the towers stay as they are."""
     policy.vision.forward = torch.compile(policy.vision.forward)  # type: ignore[method-assign]
     policy.language.mean_state = torch.compile(policy.language.mean_state)  # type: ignore[method-assign]
-    yield
-    del policy.vision.forward, policy.language.mean_state
+    try:
+        yield
+    finally:
+        del policy.vision.forward, policy.language.mean_state
 
 
 @contextmanager
@@ -204,10 +208,12 @@ def words_beside(policy: TinyVLA, known: Tensor, stream: torch.cuda.Stream) -> I
     hook = policy.vision.register_forward_pre_hook(note_start)
     language.known = known
     language.sentence = sentence  # type: ignore[method-assign]
-    yield
-    hook.remove()
-    language.known = None
-    del language.sentence
+    try:
+        yield
+    finally:  # a policy that kept them would answer with nothing to any other instruction
+        hook.remove()
+        language.known = None
+        del language.sentence
 
 
 @torch.no_grad()
