@@ -27,7 +27,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tinyvla.batching import TensorSplit
-from tinyvla.bench import describe_device, spread, synchronize
+from tinyvla.bench import describe_device, spread, synchronize, take_turns
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
 from tinyvla.dataset import BlockFind, trajectories, valid_trajectories
 from tinyvla.evaluate import Metrics, ambiguity, predict_split
@@ -114,9 +114,10 @@ def checkpoint_name(name: str, data: str) -> str:
     return f"{name} {data}".replace(" ", "_")
 
 
-def train_one(job: tuple[str, str, str, int, int, int, float, str, str]) -> dict[str, Any]:
-    preset, name, data, seed, scenes, epochs, learning_rate, device, folder = job
+def train_one(job: tuple[int, str, str, str, int, int, int, float, str, str]) -> dict[str, Any]:
+    number, preset, name, data, seed, scenes, epochs, learning_rate, device, folder = job
     torch.set_num_threads(1)
+    take_turns(number)
     where, sizes = torch.device(device), DataConfig()
     make = BlockFind.ambiguous if data == "two answers" else BlockFind
     train, val, test = make(scenes, sizes.train_seed), make(1_000, sizes.val_seed), make(1_000, sizes.test_seed)
@@ -193,7 +194,7 @@ def main(
     ]
     with mp.get_context("spawn").Pool(workers) as pool:
         rows = []
-        for row in pool.imap_unordered(train_one, jobs):
+        for row in pool.imap_unordered(train_one, [(number, *job) for number, job in enumerate(jobs)]):
             rows.append(row)
             shown = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
             print(row["head"], row["data"], row["seed"], shown, [round(x, 2) for x in row["curve"]], flush=True)

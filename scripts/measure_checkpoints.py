@@ -25,12 +25,13 @@ import torch
 import torch.multiprocessing as mp
 
 from tinyvla.batching import TensorSplit
-from tinyvla.bench import describe_device
+from tinyvla.bench import describe_device, take_turns
 from tinyvla.config import DataConfig, TrainConfig, model_config
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import validation_loss
 from tinyvla.model import TinyVLA
 from tinyvla.rollout import dagger, demonstrations, policy_act, rollout
+from tinyvla.speed import StepOptions
 from tinyvla.train import fit, new_policy
 from tinyvla.world import episode_seeds
 
@@ -72,7 +73,8 @@ def train_stills_or_clone(kind: str, size: int, seed: int, settings: dict[str, A
             rows.append({"step": record["step"], "own_error": record["val_loss"], **judged})
 
     config = replace(TrainConfig(), epochs=epochs, learning_rate=1e-3, seed=seed)
-    fit(policy, train, own, config, on_epoch=note, progress_bar=False)
+    options = StepOptions.for_device(torch.device(device))
+    fit(policy, train, own, config, on_epoch=note, progress_bar=False, options=options)
     return [{**row, "num_states": len(train)} for row in rows]
 
 
@@ -98,6 +100,7 @@ def train_one(job: Job) -> list[dict[str, Any]]:
     """All checkpoints of one run."""
     kind, size, seed, settings = job
     torch.set_num_threads(1)
+    take_turns(seed)
     rows = train_dagger(size, seed, settings) if kind == "dagger" else train_stills_or_clone(kind, size, seed, settings)
     return [{"kind": kind, "size": size, "seed": seed, **row} for row in rows]
 

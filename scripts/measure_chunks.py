@@ -22,9 +22,10 @@ import numpy as np
 import torch
 import torch.multiprocessing as mp
 
-from tinyvla.bench import describe_device, spread
+from tinyvla.bench import describe_device, spread, take_turns
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
 from tinyvla.rollout import Act, demonstrations, policy_act, rollout
+from tinyvla.speed import StepOptions
 from tinyvla.train import fit, new_policy
 from tinyvla.world import WorldConfig, episode_seeds
 
@@ -46,12 +47,14 @@ def train_one(job: tuple[str, int, int, dict[str, Any]]) -> list[dict[str, Any]]
     """One policy, rolled out with every execution horizon in both worlds."""
     kind, horizon, seed, settings = job
     torch.set_num_threads(1)
+    take_turns(seed)
     device, data = settings["device"], DataConfig()
     train = demonstrations(settings["episodes"], 1_000 + seed, device=device, horizon=horizon)
     val = demonstrations(100, data.val_seed, device=device, horizon=horizon)
     policy = new_policy(with_head(settings["preset"], kind, horizon), seed, device)
     config = replace(TrainConfig(), epochs=settings["epochs"], learning_rate=1e-3, seed=seed)
-    records = fit(policy, train, val, config, progress_bar=False)
+    options = StepOptions.for_device(torch.device(device))
+    records = fit(policy, train, val, config, progress_bar=False, options=options)
     test = episode_seeds(settings["num_test"], data.test_seed)
     rows = []
     for execute in [e for e in settings["executes"] if e <= horizon]:

@@ -91,6 +91,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def take_turns(job: int) -> None:
+    """Spread the jobs of a script over all GPUs: from here on, "cuda" means GPU number `job` modulo their count."""
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(job % torch.cuda.device_count())
+
+
 def time_to_target(
     model_config: ModelConfig,
     train: TensorSplit,
