@@ -34,6 +34,16 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 COLORS: tuple[str, ...] = tuple(PALETTE)
 BACKGROUND = (245, 245, 245)
 
+NEW_PALETTE: dict[str, tuple[int, int, int]] = {
+    "cyan": (23, 190, 207),
+    "magenta": (225, 0, 150),
+    "pink": (250, 170, 195),
+    "brown": (120, 75, 45),
+    "black": (25, 25, 25),
+    "gray": (135, 135, 135),
+}
+NEW_WORDINGS = ("go to the {} square", "move toward the {} one", "head for the {} box")
+
 
 def instruction_for(color: str, article: str = "the") -> str:
     """The sentence that names a block, "find the {color} block"."""
@@ -101,6 +111,8 @@ class BlockFind:
 
     article = "the"
     """In the instruction; "any" where the sentence fits more than one block."""
+    palette = PALETTE
+    """Names and values of the colours that blocks can have."""
 
     def __init__(self, num_samples: int, seed: int) -> None:
         if num_samples < 1:
@@ -133,26 +145,40 @@ class BlockFind:
     def _set_blocks(self, cells: Int64[np.ndarray, "n b"], colors: Int64[np.ndarray, "n b"]) -> None:
         self.cells = cells
         self.colors = colors
-        self.images = render(cells, colors)
+        self.images = render(cells, colors, tuple(self.palette.values()))
         self.actions = directions(cells[:, 0])
 
     @property
     def instructions(self) -> list[str]:
         """One sentence per scene."""
-        return [instruction_for(COLORS[c], self.article) for c in self.colors[:, 0]]
+        names = tuple(self.palette)
+        return [self._instruction(index, names[color]) for index, color in enumerate(self.colors[:, 0])]
+
+    def _instruction(self, index: int, color: str) -> str:
+        """The sentence of the scene with that number."""
+        return instruction_for(color, self.article)
 
     def retargeted(self, slot: int = 1) -> BlockFind:
         """The same images with the instruction naming another present block, the one in `slot` (1 or 2)."""
         order = [slot, *(s for s in range(self.cells.shape[1]) if s != slot)]
-        return BlockFind.from_blocks(self.cells[:, order], self.colors[:, order])
+        return type(self).from_blocks(self.cells[:, order], self.colors[:, order])
 
     def __len__(self) -> int:
         return len(self.cells)
 
     def __getitem__(self, index: int) -> Sample:
-        present = self.colors[index][self.colors[index] >= 0]
-        names = tuple(COLORS[c] for c in present)
-        return Sample(self.images[index], instruction_for(names[0], self.article), self.actions[index], names)
+        present, names = self.colors[index][self.colors[index] >= 0], tuple(self.palette)
+        names = tuple(names[c] for c in present)
+        return Sample(self.images[index], self._instruction(index, names[0]), self.actions[index], names)
+
+
+class ChangedFind(BlockFind):
+    """The changed task: the same scenes in six new colours, asked for in three new wordings that take turns."""
+
+    palette = NEW_PALETTE
+
+    def _instruction(self, index: int, color: str) -> str:
+        return NEW_WORDINGS[index % len(NEW_WORDINGS)].format(color)
 
 
 def trajectories(split: BlockFind, horizon: int, seed: int) -> Float32[np.ndarray, "n h 2"]:

@@ -89,7 +89,7 @@ def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = False) -> torch.optim.AdamW:
-    """The optimizer; it decays matrices and leaves embeddings, biases and norms alone.
+    """The optimizer of all that is not frozen; it decays matrices and leaves embeddings, biases and norms alone.
 
     Args:
         policy: on its device already.
@@ -99,8 +99,9 @@ def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = Fa
     embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for parameter in policy.parameters():
-        groups[parameter.ndim == 2 and id(parameter) not in embeddings].append(parameter)
-    device = groups[True][0].device
+        if parameter.requires_grad:
+            groups[parameter.ndim == 2 and id(parameter) not in embeddings].append(parameter)
+    device = next(policy.parameters()).device
     rate = torch.tensor(config.learning_rate, device=device) if capturable else config.learning_rate
     options: dict[str, Any] = {
         "lr": rate,
