@@ -248,9 +248,17 @@ class TrainConfig:
     """Decides the initial weights and the order of the scenes."""
     checkpoint_every: int = 5
     """Epochs between kept checkpoints (`epoch_005`, `epoch_010`, ...)."""
+    accumulate: int = 1
+    """Parts in which a batch is taken, their gradients added up: the same step with less memory."""
+    recompute: bool = False
+    """Keep each block's input alone and run the block again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "epochs", "batch_size", "checkpoint_every")
+        _check_positive(self, "epochs", "batch_size", "checkpoint_every", "accumulate")
+        _check(
+            self.accumulate <= self.batch_size,
+            f"accumulate is {self.accumulate}, but a batch has {self.batch_size} scenes; it cannot have more parts",
+        )
         _check(
             self.optimizer in OPTIMIZERS, f"unknown optimizer {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}"
         )

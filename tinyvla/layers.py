@@ -10,11 +10,14 @@ Notable:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def naive_attention(
@@ -128,6 +131,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then MLP, each added to the residual stream."""
 
+    recompute: Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]] | None = None
+    """Where set, only the input is kept for the backward pass, which runs the block again; see `tinyvla.memory`."""
+
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(embed_dim)
@@ -139,5 +145,15 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b t c"], allowed: Bool[Tensor, "#b 1 #t t"] | None = None
     ) -> Float[Tensor, "b t c"]:
         """Mix the tokens where `allowed` is True, then transform each."""
+        if self.recompute is None or not torch.is_grad_enabled():
+            return self.transform(x, allowed)
+        # Nothing here draws random numbers, so their state need not be kept; that also lets the step be recorded.
+        again = self.recompute
+        return checkpoint(self.transform, x, allowed, use_reentrant=False, preserve_rng_state=False, context_fn=again)
+
+    def transform(
+        self, x: Float[Tensor, "b t c"], allowed: Bool[Tensor, "#b 1 #t t"] | None = None
+    ) -> Float[Tensor, "b t c"]:
+        """What `forward` does, everything kept."""
         x = x + self.attention(self.attention_norm(x), allowed=allowed)
         return x + self.mlp(self.mlp_norm(x))

@@ -27,9 +27,10 @@ from tinyvla.checkpoint import Progress, RunFolder
 from tinyvla.config import InputError, ModelConfig, TrainConfig
 from tinyvla.distributed import share, spread_loss
 from tinyvla.evaluate import validation_loss
+from tinyvla.memory import backward_in_parts, save_memory
 from tinyvla.model import TinyVLA
 from tinyvla.muon import Muon
-from tinyvla.speed import PLAIN, GraphedStep, StepOptions, has_bfloat16_units, precision
+from tinyvla.speed import PLAIN, GraphedStep, StepOptions, has_bfloat16_units
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -135,6 +136,7 @@ def train_step(
     generator: torch.Generator | None = None,
     options: StepOptions = PLAIN,
     loss_of: Callable[..., Tensor] | None = None,
+    accumulate: int = 1,
 ) -> Tensor:
     """One step of gradient descent; returns the loss before it.
 
@@ -142,14 +144,13 @@ def train_step(
         generator: for heads that draw noise.
         options: the precision.
         loss_of: stands in for `policy.loss`, compiled or spread over processes.
+        accumulate: parts in which the batch is taken.
     """
-    with precision(batch.images.device, options):
-        loss = (loss_of or policy.loss)(batch.images, batch.input_ids, batch.attention_mask, batch.actions, generator)
-    optimizer.zero_grad()
-    loss.backward()
+    optimizer.zero_grad()  # before the forward pass: old gradients need not lie in memory beside its activations
+    loss = backward_in_parts(loss_of or policy.loss, batch, accumulate, generator, options)
     nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)
     optimizer.step()
-    return loss.detach()
+    return loss
 
 
 def make_step(
@@ -162,12 +163,14 @@ def make_step(
     accelerator: Accelerator | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """A function that trains on the scenes at an index and returns the loss, which stays on the device."""
+    save_memory(policy, config, options)
     loss_of = policy.loss if accelerator is None else spread_loss(policy, accelerator)
 
     def step(index: Tensor) -> Tensor:
         if accelerator is not None:
             index = share(index, accelerator)
-        loss = train_step(policy, optimizer, train.take(index), config.grad_clip, generator, options, loss_of)
+        settings = (config.grad_clip, generator, options, loss_of, config.accumulate)
+        loss = train_step(policy, optimizer, train.take(index), *settings)
         return loss if accelerator is None else accelerator.reduce(loss, "mean")
 
     if not options.graph or accelerator is not None:

@@ -1,0 +1,301 @@
+"""Larger models, more data, less memory. Writes `results/scaling.json`, again after every part.
+
+    python scripts/measure_scaling.py --device cuda
+
+- peaks: what the device does at best: matrix products in two precisions, and bytes copied in a second;
+- steps: memory and time of one step of each preset, as `tinyvla.scaling` predicts and as measured: in float32 and
+  bfloat16, with the batch in parts, with blocks run twice, kernel by kernel and recorded;
+- runs: accuracy after a number of steps fixed beforehand, AdamW: against size, each size at two learning rates; and
+  against data, the first N scenes of a split. Each seed has its own scenes and initial weights; all runs are judged on
+  the same test split, and on (up to) a thousand of their own training scenes.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyvla.batching import TensorSplit, epoch_order
+from tinyvla.bench import Recipe, Runner, describe_device, spread, synchronize
+from tinyvla.config import PRESETS, DataConfig, ModelConfig, TrainConfig
+from tinyvla.dataset import BlockFind
+from tinyvla.evaluate import Metrics, predict_split
+from tinyvla.memory import SavedTensors, backward_in_parts, save_memory
+from tinyvla.model import count_parameters
+from tinyvla.scaling import budget
+from tinyvla.speed import StepOptions, restart
+from tinyvla.throughput import peak_flops, step_flops
+from tinyvla.train import learning_rate_at, make_optimizer, make_step, new_policy, set_learning_rate
+
+DATA_SEED = 100
+"""Seed s trains on the scenes of BlockFind seed 100 + s, never on those of validation and test."""
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("float32", {}),
+    ("bfloat16", {"bfloat16": True}),
+    ("bfloat16, 4 parts", {"bfloat16": True, "accumulate": 4}),
+    ("bfloat16, recompute", {"bfloat16": True, "recompute": True}),
+    ("bfloat16, 4 parts, recompute", {"bfloat16": True, "accumulate": 4, "recompute": True}),
+]
+
+
+def peaks(device: torch.device) -> dict[str, float]:
+    """Operations per second of one large product, and bytes read and written per second by one large copy."""
+    source = torch.empty(2**28 if device.type == "cuda" else 2**24, device=device)
+    target, times = torch.empty_like(source), []
+    for _ in range(8):
+        synchronize(device)
+        started = time.perf_counter()
+        target.copy_(source)
+        synchronize(device)
+        times.append(time.perf_counter() - started)
+    moved = 2 * source.numel() * source.element_size()
+    return {
+        "bfloat16_flops_per_second": peak_flops(device, torch.bfloat16),
+        "float32_flops_per_second": peak_flops(device, torch.float32),
+        "bytes_per_second": moved / statistics.median(times[2:]),
+    }
+
+
+def measure_step(
+    policy: Any, train: TensorSplit, batch_size: int, variant: dict[str, Any], graph: bool, repeats: int
+) -> dict[str, Any]:
+    """One way to take a step: its peak memory, what autograd keeps, and its time."""
+    device = train.images.device
+    settings = TrainConfig(
+        batch_size=batch_size, accumulate=variant.get("accumulate", 1), recompute=variant.get("recompute", False)
+    )
+    options = StepOptions(bfloat16=variant.get("bfloat16", False), graph=graph)
+    row: dict[str, Any] = {"graph": graph, "batch_size": batch_size, **variant}
+    policy.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        # The weights are there already and belong to the step.
+        before = torch.cuda.memory_allocated(device) - 4 * count_parameters(policy)
+    optimizer = make_optimizer(policy, settings, capturable=graph)
+    step = make_step(policy, optimizer, train, settings, torch.Generator(device), options)
+    indices = torch.arange((repeats + 2) * batch_size, device=device).remainder(len(train)).split(batch_size)
+    times = []
+    for index in indices:
+        synchronize(device)
+        started = time.perf_counter()
+        step(index)
+        synchronize(device)
+        times.append(time.perf_counter() - started)
+    row["seconds"] = statistics.median(times[2:])
+    if device.type == "cuda":
+        row["peak_bytes"] = torch.cuda.max_memory_allocated(device) - before
+    if not graph:
+        row["saved_bytes"] = saved_bytes(policy, train, settings, options)
+    policy.zero_grad()
+    return row
+
+
+def saved_bytes(policy: Any, train: TensorSplit, settings: TrainConfig, options: StepOptions) -> int:
+    """What autograd keeps from the forward pass of one part."""
+    size = settings.batch_size // settings.accumulate
+    batch = train.take(torch.arange(size, device=train.images.device))
+    save_memory(policy, settings, options)
+    with SavedTensors(policy) as saved:
+        backward_in_parts(policy.loss, batch, options=options)
+    return saved.bytes
+
+
+def steps_of(
+    config: ModelConfig, policy: Any, train: TensorSplit, batch_sizes: list[int], repeats: int
+) -> dict[str, Any]:
+    """All ways to take a step of a preset, beside what is predicted."""
+    device, rows = train.images.device, []
+    for batch_size in batch_sizes:
+        for name, variant in VARIANTS:
+            for graph in (False, True) if device.type == "cuda" and name != "float32" else (False,):
+                paper = budget(config, batch_size, **variant)
+                row: dict[str, Any] = {"variant": name, "paper": {**asdict(paper), "memory": paper.memory}}
+                try:
+                    row |= measure_step(policy, train, batch_size, variant, graph, repeats)
+                except Exception as error:  # one way that fails must not lose the others
+                    row |= {"graph": graph, "batch_size": batch_size, **variant, "error": str(error)[:300]}
+                rows.append(row)
+    save_memory(policy, TrainConfig())
+    flops = {str(size): step_flops(config, size) for size in batch_sizes}
+    return {"parameters": count_parameters(policy), "flops": flops, "rows": rows}
+
+
+class Trainer:
+    """Trains one size again and again, each time from new weights, by one prepared step."""
+
+    def __init__(self, config: ModelConfig, scenes: TensorSplit, test: TensorSplit, steps: int) -> None:
+        self.config, self.scenes, self.test, self.steps = config, scenes, test, steps
+        device = scenes.images.device
+        self.runner = Runner(config, scenes, Recipe(steps, TrainConfig()), StepOptions.for_device(device))
+
+    def run(self, fresh: Any, seed: int, num_scenes: int, rate: float, per_seed: int) -> dict[str, Any]:
+        """One run: `num_scenes` of the scenes that belong to the seed."""
+        runner, first = self.runner, seed * per_seed
+        settings = TrainConfig(learning_rate=rate)
+        device = self.scenes.images.device
+        restart(runner.policy, runner.optimizer, fresh)
+        synchronize(device)
+        started = time.perf_counter()
+        for step, index in enumerate(batches(num_scenes, seed, self.steps, settings.batch_size)):
+            set_learning_rate(runner.optimizer, learning_rate_at(step, self.steps, settings))
+            runner.step((first + index).to(device))
+        synchronize(device)
+        seconds = time.perf_counter() - started
+        own = cut(self.scenes, first, min(num_scenes, 1_000))
+        seen = Metrics.of(predict_split(runner.policy, own), own.actions.cpu())
+        unseen = Metrics.of(predict_split(runner.policy, self.test), self.test.actions.cpu())
+        row = {"seed": seed, "num_scenes": num_scenes, "learning_rate": rate, "steps": self.steps, "seconds": seconds}
+        return {**row, "train": asdict(seen), "test": asdict(unseen)}
+
+
+def cut(split: TensorSplit, start: int, count: int) -> TensorSplit:
+    """`count` scenes from `start` on."""
+    rows = slice(start, start + count)
+    return TensorSplit(split.images[rows], split.input_ids[rows], split.attention_mask[rows], split.actions[rows])
+
+
+def batches(num_scenes: int, seed: int, steps: int, size: int) -> Iterator[torch.Tensor]:
+    """As many batches as there are steps, epoch after epoch, each in another order; what does not fill one waits."""
+    done = epoch = 0
+    while done < steps:
+        for index in epoch_order(num_scenes, seed, epoch).split(size):
+            if len(index) == size and done < steps:
+                done += 1
+                yield index
+        epoch += 1
+
+
+def plan(
+    presets: tuple[str, ...],
+    seeds: int,
+    scenes: tuple[int, ...],
+    rates: tuple[float, ...],
+    data_presets: tuple[str, ...],
+) -> list[tuple[str, float, int, int]]:
+    """Runs as (preset, learning rate, scenes, seed), the dearest first; fewer seeds of those that take long."""
+    most, few = max(scenes), {"medium": min(2, seeds), "smolvla_like": 1}
+    jobs = [
+        (name, rate, most, seed) for name in reversed(presets) for seed in range(few.get(name, seeds)) for rate in rates
+    ]
+    varied = [name for name in presets if name in data_presets]
+    return jobs + [(name, rates[-1], num, seed) for seed in range(seeds) for name in varied for num in scenes[:-1]]
+
+
+def drawn_ahead(wanted: list[tuple[str, int]]) -> Iterator[Any]:
+    """New policies, one after the other; the next one's weights are drawn while this one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = None
+        for preset, seed in wanted:
+            ready, coming = coming, pool.submit(new_policy, PRESETS[preset], seed)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Spread over the seeds of each combination."""
+    keys = ("preset", "learning_rate", "num_scenes")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run[key] for key in keys), []).append(run)
+    rows = []
+    for group, members in groups.items():
+        row: dict[str, Any] = {**dict(zip(keys, group, strict=True)), "seeds": len(members)}
+        for split in ("train", "test"):
+            row[split] = {
+                name: spread([m[split][name] for m in members]) for name in ("l2_error", "direction_accuracy")
+            }
+        rows.append({**row, "seconds": spread([m["seconds"] for m in members])})
+    return rows
+
+
+def main(
+    device: str = "cuda",
+    presets: tuple[str, ...] = tuple(PRESETS),
+    seeds: int = 3,
+    steps: int = 500,
+    scenes: tuple[int, ...] = (250, 500, 1_000, 2_000, 4_000, 8_000),
+    rates: tuple[float, ...] = (3e-4, 1e-3),
+    data_presets: tuple[str, ...] = ("nano", "minimal"),
+    batch_sizes: tuple[int, ...] = (64,),
+    large_batch: int = 512,
+    repeats: int = 6,
+    budget_seconds: float = 110.0,
+    out: Path = Path("results/scaling.json"),
+) -> None:
+    """Measure all parts.
+
+    Args:
+        steps: of every run, fixed beforehand.
+        scenes: training scenes, rising; the largest number is also that of the comparison of sizes.
+        rates: learning rates of the comparison of sizes; the data are varied at the last one.
+        large_batch: of smolvla_like's step, once more.
+        repeats: measured steps of each way; the median counts.
+        budget_seconds: runs that have not begun by then are left out, and counted as such.
+    """
+    where, started = torch.device(device), time.perf_counter()
+    per_seed = max(scenes)
+    many = [TensorSplit.from_blockfind(BlockFind(per_seed, DATA_SEED + s), where) for s in range(seeds)]
+    train = many[0]
+    for other in many[1:]:
+        train = train.joined(other)
+    data = DataConfig()
+    test = TensorSplit.from_blockfind(BlockFind(data.num_test, data.test_seed), where)
+    report: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": describe_device(where),
+        "settings": {**asdict(TrainConfig()), "steps": steps, "seeds": seeds, "data_seed": DATA_SEED},
+        "peaks": peaks(where),
+        "steps": {},
+        "left_out": 0,
+        "runs": [],
+    }
+
+    def write() -> None:
+        result = {**report, "summary": summary(report["runs"]), "seconds": time.perf_counter() - started}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    jobs = plan(presets, seeds, scenes, rates, data_presets)
+    policies = drawn_ahead([(name, 0) for name in presets] + [(name, seed) for name, _, _, seed in jobs])
+    for name in presets:
+        sizes = [*batch_sizes, large_batch] if name == "smolvla_like" and large_batch else [*batch_sizes]
+        policy = next(policies).to(where)
+        report["steps"][name] = steps_of(PRESETS[name], policy, train, sizes, repeats)
+        del policy
+        write()
+        print(f"{name}: steps, {time.perf_counter() - started:.0f} s", flush=True)
+    trainers: dict[str, Trainer] = {}
+    for number, (name, rate, num, seed) in enumerate(jobs):
+        if time.perf_counter() - started > budget_seconds:
+            report["left_out"] = len(jobs) - number
+            break
+        fresh = next(policies)
+        if name not in trainers:
+            trainers[name] = Trainer(PRESETS[name], train, test, steps)
+        run = {"preset": name, **trainers[name].run(fresh, seed, num, rate, per_seed)}
+        report["runs"].append(run)
+        write()
+        what = f"{name:13} {num:5} scenes, rate {rate:g}, seed {seed}: L2 {run['test']['l2_error']:.4f}"
+        print(f"{what}, {time.perf_counter() - started:.0f} s", flush=True)
+    write()
+    policies.close()
+    print(f"{report['left_out']} runs left out; wrote {out}")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)
