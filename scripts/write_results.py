@@ -78,7 +78,8 @@ def bench_section() -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     sources = []
-    for preset, device in (("nano", "cpu"), ("minimal", "cpu"), ("nano", "cuda"), ("minimal", "cuda")):
+    on_gpu = [(preset, "cuda") for preset in ("nano", "minimal", "medium", "smolvla_like")]
+    for preset, device in [("nano", "cpu"), ("minimal", "cpu"), *on_gpu]:
         bench = load(f"bench_{preset}_{device}")
         where = f"{bench['machine']['cpu_threads']} CPU cores" if device == "cpu" else bench["machine"]["device"]
         step = {key: 1000 * value for key, value in bench["seconds_per_step"].items()}
@@ -130,6 +131,79 @@ def speed_section() -> list[str]:
             f"| {row['reached']} of {row['runs']} | {row['lowest']:.2f} |"
         )
     return [*lines, "", source(bench), source(rates), source(search)]
+
+
+def latency_section() -> list[str]:
+    lines = [
+        "## How long an answer takes",
+        "",
+        "Milliseconds, median: `predict`, from camera bytes and a sentence to an action, for one scene and for 256;",
+        "and the bare forward pass of one scene. On the CPU also the exported ONNX program in ONNX Runtime.",
+        "",
+        "| preset | on | predict, 1 | predict, 256 | forward, 1 | ONNX, 1 |",
+        "|---|---|---|---|---|---|",
+    ]
+    sources = []
+    for device in ("cpu", "cuda"):
+        latency = load(f"latency_{device}")
+        machine = latency["machine"]
+        where = f"{machine['cpu_threads']} CPU cores" if device == "cpu" else machine["device"]
+        for preset, rows in latency["presets"].items():
+            cells = [(rows[n][what]["median"]) for n, what in (("1", "predict"), ("256", "predict"), ("1", "forward"))]
+            exported = f"{rows['1']['exported']['median']:.1f}" if "exported" in rows["1"] else ""
+            lines.append(f"| `{preset}` | {where} | {' | '.join(f'{ms:.1f}' for ms in cells)} | {exported} |")
+        sources.append(source(latency))
+    return [*lines, "", *sources]
+
+
+def processes_section() -> list[str]:
+    results = load("processes")
+    most = results["runs"][-1]
+    lines = [
+        "## Several GPUs",
+        "",
+        f"{most['processes']} GPUs through `accelerate launch` against one: scenes a second for each GPU, as a share of",
+        "what one alone manages. Every GPU its own batch of 64 (weak), or a whole batch of 256 shared (strong).",
+        "",
+        "| preset | weak scaling | strong scaling |",
+        "|---|---|---|",
+    ]
+    for preset in most["efficiency"]["weak"]:
+        shares = (f"{100 * most['efficiency'][way][preset]:.0f} %" for way in ("weak", "strong"))
+        lines.append(f"| `{preset}` | {' | '.join(shares)} |")
+    training = most["training"]
+    lines += [
+        "",
+        f"`{training['preset']}` trained by them for two epochs takes {training['seconds']:.1f} s and reaches a",
+        f"direction accuracy of {100 * training['direction_accuracy']:.1f} %.",
+    ]
+    return [*lines, "", source(results)]
+
+
+def heads_section() -> list[str]:
+    heads = load("heads")
+    lines = [
+        "## Action heads",
+        "",
+        f"`{heads['preset']}`, {heads['seeds']} seeds. One answer: direction accuracy. Two answers: the share of",
+        "answers within 10 degrees of one of the two blocks, and how often the first one was chosen. Trajectories: the",
+        "share near a demonstrated way. Milliseconds of one answer, for one scene.",
+        "",
+        "| head | one answer | two answers | first chosen | trajectories | ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in heads["heads"].items():
+        one, two, ways = (row.get(data) for data in ("one answer", "two answers", "trajectories"))
+        cells = [
+            share(one.get("class_accuracy", one["direction_accuracy"])) if one else "",
+            share(two["near_one"]) if two else "",
+            share(two["first_chosen"]) if two else "",
+            share(ways["near_a_way"]) if ways else "",
+            f"{(one or ways)['milliseconds']['1']:.1f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    note = "Four and eight directions are judged by whether they name the right one: the nearest of four may lie 45 "
+    return [*lines, "", note + "degrees off.", "", source(heads)]
 
 
 def learning_section() -> list[str]:
@@ -247,6 +321,9 @@ def page() -> str:
     sections = (
         bench_section(),
         speed_section(),
+        latency_section(),
+        processes_section(),
+        heads_section(),
         learning_section(),
         fusion_section(),
         closed_loop_section(),
