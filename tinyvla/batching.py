@@ -8,7 +8,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from tinyvla.dataset import BlockFind
-from tinyvla.tokenizer import encode
+from tinyvla.tokenizer import Encoded, encode
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,14 @@ class TensorSplit:
     actions: Float[Tensor, "n *chunk"]
 
     @classmethod
-    def from_blockfind(cls, split: BlockFind, device: torch.device | str = "cpu") -> TensorSplit:
-        """Tokenize and move a split."""
-        return cls.from_arrays(split.images, split.instructions, split.actions, device)
+    def from_blockfind(
+        cls,
+        split: BlockFind,
+        device: torch.device | str = "cpu",
+        tokenize: Callable[[Sequence[str]], Encoded] = encode,
+    ) -> TensorSplit:
+        """Tokenize and move a split. A pretrained language model brings a tokenizer, `policy.language.encode`."""
+        return cls.from_arrays(split.images, split.instructions, split.actions, device, tokenize)
 
     @classmethod
     def from_arrays(
@@ -51,12 +56,13 @@ class TensorSplit:
         instructions: Sequence[str],
         actions: Float[np.ndarray, "n 2"],
         device: torch.device | str = "cpu",
+        tokenize: Callable[[Sequence[str]], Encoded] = encode,
     ) -> TensorSplit:
         """Tokenize and move images, sentences and labels of your own; each different sentence is tokenized once."""
         sentences = list(dict.fromkeys(instructions))
         number = {sentence: i for i, sentence in enumerate(sentences)}
         rows = torch.tensor([number[sentence] for sentence in instructions])
-        input_ids, attention_mask = (encoded[rows] for encoded in encode(sentences))
+        input_ids, attention_mask = (encoded[rows] for encoded in tokenize(sentences))
         tensors = (torch.from_numpy(images), input_ids, attention_mask, torch.from_numpy(actions).float())
         return cls(*(tensor.to(device) for tensor in tensors))
 

@@ -191,9 +191,9 @@ class RunFolder:
         if not folder.exists():
             os.replace(temporary, folder)
             return
-        for file in temporary.iterdir():
+        for file in filter(Path.is_file, temporary.iterdir()):  # folders hold tokenizers and the like, always the same
             os.replace(file, folder / file.name)
-        temporary.rmdir()
+        shutil.rmtree(temporary)
 
     def save_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write all that training needs to go on as if it had never stopped."""

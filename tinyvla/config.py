@@ -18,6 +18,7 @@ ABLATION_KINDS = ("vision-only", "language-only")
 HEAD_KINDS = ("regression", "l1", "directions", "bins", "fast", "flow", "diffusion")
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
 OPTIMIZERS = ("adamw", "muon")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class InputError(ValueError):
@@ -107,6 +108,35 @@ class LanguageConfig:
 
 
 @dataclass(frozen=True)
+class PretrainedConfig:
+    """A Hugging Face model in one of the two slots, from `source`: its id on the hub, or a folder."""
+
+    source: str
+    embed_dim: int
+    frozen: bool = True
+    """Frozen weights do not learn, and a checkpoint does not hold them: they are fetched from `source` again."""
+    dtype: str = "float32"
+    """One of `DTYPES`; for frozen weights, bfloat16 saves half of the memory."""
+    revision: str = ""
+    """Commit on the hub; the newest unless given."""
+    fingerprint: str = ""
+    """Of the weights that were loaded; others are refused."""
+    image_size: int = 64
+    """Side of the policy's images, which a vision model scales to its own size."""
+    num_channels: int = 3
+    num_tokens: int = 1
+    vocab_size: int = 1
+    max_length: int = 32
+    """Longest instruction, in a language model's own tokens."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "embed_dim")
+        _check(bool(self.source), "a pretrained part's source is empty; give an id on the hub or a folder")
+        _check(self.dtype in DTYPES, f"unknown dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
+        _check(self.frozen or self.dtype == "float32", f"{self.dtype} is for frozen weights; learning needs float32")
+
+
+@dataclass(frozen=True)
 class FusionConfig:
     """How vision tokens and the instruction become one feature (`tinyvla.fusion`)."""
 
@@ -174,8 +204,8 @@ class HeadConfig:
 class ModelConfig:
     """A whole `tinyvla.TinyVLA`."""
 
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    language: LanguageConfig = field(default_factory=LanguageConfig)
+    vision: VisionConfig | PretrainedConfig = field(default_factory=VisionConfig)
+    language: LanguageConfig | PretrainedConfig = field(default_factory=LanguageConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
 
@@ -193,7 +223,7 @@ class ModelConfig:
         unknown = sorted(set(values) - set(_PARTS))
         _check(not unknown, f"config.json holds unknown keys {unknown}; a TinyVLA's keys are {sorted(_PARTS)}")
         try:
-            return cls(**{name: part(**values.get(name, {})) for name, part in _PARTS.items()})
+            return cls(**{name: _part(name, values.get(name, {})) for name in _PARTS})
         except TypeError as error:
             raise InputError(f"config.json does not describe a TinyVLA: {error}") from None
 
@@ -204,6 +234,11 @@ _PARTS: dict[str, Any] = {
     "fusion": FusionConfig,
     "head": HeadConfig,
 }
+
+
+def _part(name: str, values: dict[str, Any]) -> Any:
+    is_pretrained = name in ("vision", "language") and "source" in values
+    return (PretrainedConfig if is_pretrained else _PARTS[name])(**values)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
     if not apart.any():
         return 0.0, 0
     scenes = BlockFind.from_blocks(swapped.cells[apart], swapped.colors[apart])
-    predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.device))
+    predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.device, policy.language.encode))
     return Metrics.of(predicted, torch.from_numpy(scenes.actions)).direction_accuracy, int(apart.sum())
 
 
@@ -136,7 +136,7 @@ def ambiguity(policy: TinyVLA, split: BlockFind, num_draws: int = 20) -> Ambigui
     apart = (answers[:, 0] * answers[:, 1]).sum(dim=1) < np.cos(np.radians(20))
     scenes = BlockFind.from_blocks(split.cells[apart], split.colors[apart])
     scenes.article = split.article
-    tensors = TensorSplit.from_blockfind(scenes, policy.device)
+    tensors = TensorSplit.from_blockfind(scenes, policy.device, policy.language.encode)
     generator = torch.Generator(policy.device).manual_seed(0)
     features = [policy.features(b.images, b.input_ids, b.attention_mask) for b in tensors.in_order()]
     drawn = torch.stack([torch.cat([policy.head.predict(f, generator) for f in features]) for _ in range(num_draws)])
@@ -187,7 +187,7 @@ def floors(policy: TinyVLA, train: BlockFind, split: BlockFind) -> dict[str, Met
         "vision only": vision_only_floor(split),
     }
     metrics = {name: Metrics.of(torch.from_numpy(predicted), actions) for name, predicted in computed.items()}
-    tensors = TensorSplit.from_blockfind(split, policy.device)
+    tensors = TensorSplit.from_blockfind(split, policy.device, policy.language.encode)
     shuffled = TensorSplit(
         tensors.images, tensors.input_ids.roll(1, dims=0), tensors.attention_mask.roll(1, dims=0), tensors.actions
     )
@@ -248,7 +248,7 @@ def evaluate(policy: TinyVLA, split: BlockFind, train: BlockFind) -> Report:
         split: the scenes to judge it on.
         train: the scenes that the constant and language-only floors may learn from.
     """
-    tensors = TensorSplit.from_blockfind(split, policy.device)
+    tensors = TensorSplit.from_blockfind(split, policy.device, policy.language.encode)
     metrics = Metrics.of(predict_split(policy, tensors), tensors.actions.cpu())
     swap, num_swaps = swap_accuracy(policy, split)
     return Report(metrics, swap, num_swaps, floors(policy, train, split))

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tinyvla.config import ModelConfig
-from tinyvla.language import TinyLanguageModel, causal_mask
+from tinyvla.language import LanguageTower, causal_mask
 from tinyvla.layers import Attention, Block
 
 
@@ -26,7 +26,7 @@ class Fusion(nn.Module):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
@@ -45,7 +45,7 @@ class PoolAdd(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
@@ -64,7 +64,7 @@ class Concat(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
@@ -85,7 +85,7 @@ class Gated(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
@@ -115,7 +115,7 @@ class FusionTokens(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
@@ -139,7 +139,7 @@ class CrossAttention(Fusion):
         self.attention = Attention(fusion.embed_dim, fusion.num_heads, context_dim=config.vision.embed_dim)
 
     def query(
-        self, language: TinyLanguageModel, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]
+        self, language: LanguageTower, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]
     ) -> Float[Tensor, "b 1 d"]:
         """What the sentence asks for, one query per scene."""
         return self.text_projection(language.sentence(input_ids, attention_mask))[:, None]
@@ -147,7 +147,7 @@ class CrossAttention(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
@@ -170,17 +170,15 @@ class Prefix(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
         """Mean state of the words after the language model has read image and instruction."""
         prefix = self.vision_projection(vision)
         x = torch.cat([prefix, language.embed(input_ids)], dim=1)
-        allowed = prefix_mask(prefix.shape[1], attention_mask)
-        for block in language.blocks:
-            x = block(x, allowed)
-        words = language.norm(x[:, prefix.shape[1] :]) * attention_mask[..., None]
+        states = language.read(x, prefix_mask(prefix.shape[1], attention_mask), skip=prefix.shape[1])
+        words = states * attention_mask[..., None]
         return self.output_projection(words.sum(dim=1) / attention_mask.sum(dim=1, keepdim=True))
 
 
@@ -204,7 +202,7 @@ class VisionOnly(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
@@ -222,7 +220,7 @@ class LanguageOnly(Fusion):
     def forward(
         self,
         vision: Float[Tensor, "b n v"],
-        language: TinyLanguageModel,
+        language: LanguageTower,
         input_ids: Int[Tensor, "b t"],
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:

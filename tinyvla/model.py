@@ -26,9 +26,10 @@ from torch import Generator, Tensor, nn
 from tinyvla.config import InputError, ModelConfig
 from tinyvla.fusion import make_fusion
 from tinyvla.heads import make_head
-from tinyvla.language import TinyLanguageModel
-from tinyvla.tokenizer import encode
-from tinyvla.vision import ImageLike, TinyViT, to_image_batch
+from tinyvla.language import LanguageTower, TinyLanguageModel
+from tinyvla.layers import Block
+from tinyvla.pretrained import fixed_weights, make_language, make_vision, save_files
+from tinyvla.vision import ImageLike, TinyViT, VisionTower, to_image_batch
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -64,21 +65,30 @@ class TinyVLA(
     """A vision-language-action policy.
 
     Args:
-        config: its dimensions; see `tinyvla.PRESETS`.
+        config: its dimensions; see `tinyvla.PRESETS`. Towers with a `source` are loaded from there.
+        vision, language: towers that are loaded already.
     """
 
-    def __init__(self, config: ModelConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        vision: VisionTower | None = None,
+        language: LanguageTower | None = None,
+    ) -> None:
         super().__init__()
-        self.config = config = config or ModelConfig()
-        self.vision = TinyViT(config.vision)
-        self.language = TinyLanguageModel(config.language)
+        config = config or ModelConfig()
+        self.vision = vision or make_vision(config.vision)
+        self.language = language or make_language(config.language)
+        # A loaded tower knows its fingerprint. The second name is what save_pretrained writes.
+        config = replace(config, vision=self.vision.config, language=self.language.config)
+        self.config = self._hub_mixin_config = config
         self.fusion = make_fusion(config)
         self.head = make_head(config)
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draw all initial weights. These scales decide whether the policy learns at all.
+        """Draw all initial weights but those of pretrained towers. These scales decide whether it learns at all.
 
         ===================  ==========================  ============================================================
         weights              initial value               why
@@ -91,20 +101,23 @@ class TinyVLA(
         LayerNorm            1 and 0
         ===================  ==========================  ============================================================
         """
-        for module in self.modules():
+        towers = [tower for tower in (self.vision, self.language) if isinstance(tower, TinyViT | TinyLanguageModel)]
+        for module in (module for part in (*towers, self.fusion, self.head) for module in part.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-        for block in (*self.vision.blocks, *self.language.blocks):
+        for block in (module for tower in towers for module in tower.modules() if isinstance(module, Block)):
             nn.init.zeros_(block.attention.output.weight)
             nn.init.zeros_(block.mlp.output.weight)
-        nn.init.normal_(self.language.token_embedding.weight)
-        nn.init.normal_(self.vision.cls_token)
+        if isinstance(self.language, TinyLanguageModel):
+            nn.init.normal_(self.language.token_embedding.weight)
+        if isinstance(self.vision, TinyViT):
+            nn.init.normal_(self.vision.cls_token)
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.vision.cls_token.device
+        return next(self.parameters()).device
 
     def features(
         self,
@@ -174,7 +187,7 @@ class TinyVLA(
         texts = [instructions] * len(batch) if isinstance(instructions, str) else list(instructions)
         if len(texts) != len(batch):
             raise InputError(f"{len(batch)} images but {len(texts)} instructions; give one sentence, or one per image")
-        input_ids, attention_mask = encode(texts, self.config.language.max_length)
+        input_ids, attention_mask = self.language.encode(texts)
         was_training = self.training
         self.eval()
         actions = self(batch.to(self.device), input_ids.to(self.device), attention_mask.to(self.device), generator)
@@ -195,7 +208,9 @@ class TinyVLA(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by `save_pretrained`, which also writes `config.json` and `README.md`."""
-        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        fetched = fixed_weights(self)
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items() if name not in fetched}
+        save_files(self, save_directory)
         save_file(weights, save_directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
     @classmethod
@@ -210,13 +225,15 @@ class TinyVLA(
             hub_options: passed to `huggingface_hub.snapshot_download` (`revision`, `token`, `cache_dir`, ...).
 
         Raises:
-            InputError: there is no checkpoint, it is truncated, or it is not a TinyVLA's.
+            InputError: there is no checkpoint, it is truncated, or it is not a TinyVLA's; or a frozen pretrained tower,
+                which is fetched from its own source, is not there.
         """
         folder = _checkpoint_folder(folder_or_hub_id, hub_options)
-        policy = cls(_read_config(folder))
+        config = _read_config(folder)
+        policy = cls(config, make_vision(config.vision, folder), make_language(config.language, folder))
         path = folder / WEIGHTS_FILE
         try:
-            policy.load_state_dict(load_file(path))
+            policy.load_state_dict({**fixed_weights(policy), **load_file(path)})
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is missing, truncated or not a safetensors file ({error})") from None
         except RuntimeError as error:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tinyvla.batching import TensorSplit
-from tinyvla.config import ModelConfig, TrainConfig
+from tinyvla.config import ModelConfig, TrainConfig, VisionConfig
 from tinyvla.dataset import BlockFind, Sample
 from tinyvla.evaluate import Metrics
 from tinyvla.layers import sincos_positions
@@ -38,6 +38,7 @@ class ReferencePolicy(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         vision, language, width = config.vision, config.language, config.fusion.embed_dim
+        assert isinstance(vision, VisionConfig), "the plain recipe has no pretrained towers"
         self.patches = nn.Conv2d(vision.num_channels, vision.embed_dim, vision.patch_size, vision.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, vision.embed_dim))
         self.register_buffer("patch_positions", grid_positions(vision.grid_size, vision.embed_dim))

@@ -53,7 +53,9 @@ def policy_act(policy: TinyVLA) -> Act:
 
     def act(images: np.ndarray, instructions: list[str]) -> np.ndarray:
         no_labels = np.zeros((len(images), 2), np.float32)
-        return predict_split(policy, TensorSplit.from_arrays(images, instructions, no_labels, policy.device)).numpy()
+        tokenize = policy.language.encode
+        states = TensorSplit.from_arrays(images, instructions, no_labels, policy.device, tokenize)
+        return predict_split(policy, states).numpy()
 
     return act
 

@@ -11,6 +11,7 @@ Notable:
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -49,8 +50,9 @@ class StepOptions:
         return 25 if self.graph else 1
 
     def that_work_with(self, policy: TinyVLA) -> StepOptions:
-        """These, less the recording where a head's work cannot be recorded."""
-        return self if policy.head.static_shapes else replace(self, graph=False, compile=False)
+        """These, less the recording where the work of a head or of a pretrained tower cannot be recorded."""
+        is_recordable = all(part.static_shapes for part in (policy.vision, policy.language, policy.head))
+        return self if is_recordable else replace(self, graph=False, compile=False)
 
     @classmethod
     def named(cls, step: str, device: torch.device) -> StepOptions:
@@ -149,6 +151,7 @@ class GraphedStep:
                     step(self.index)
             torch.cuda.current_stream().wait_stream(warmup)
             optimizer.zero_grad()
+            gc.collect()  # freeing an earlier recording's memory in the midst of this one would spoil it
             with torch.cuda.graph(self.graph):
                 self.loss = step(self.index)
 

@@ -78,7 +78,15 @@ def encode(instructions: Sequence[str], max_length: int = 32) -> Encoded:
     """
     for text in instructions:
         _check_instruction(text)
-    rows = [load_tokenizer()(text)["input_ids"] for text in instructions]
+    return pad(instructions, [load_tokenizer()(text)["input_ids"] for text in instructions], max_length)
+
+
+def pad(instructions: Sequence[str], rows: Sequence[list[int]], max_length: int) -> Encoded:
+    """Rows of ids, one per instruction, as ids and mask, padded on the right to the longest.
+
+    Raises:
+        InputError: an instruction is too long.
+    """
     for text, row in zip(instructions, rows, strict=True):
         if len(row) > max_length:
             raise InputError(f"the instruction has {len(row)} tokens, at most {max_length} fit: {text[:60]!r}...")

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyvla.config import InputError, VisionConfig
+from tinyvla.config import InputError, PretrainedConfig, VisionConfig
 from tinyvla.layers import Block, sincos_positions
 
 if TYPE_CHECKING:
@@ -34,9 +34,22 @@ def grid_positions(grid_size: int, dim: int, max_period: float = 100.0) -> Float
     return torch.cat([sincos_positions(c.flatten(), dim // 2, max_period) for c in (x, y)], dim=1)
 
 
-class TinyViT(nn.Module):
+class VisionTower(nn.Module):
+    """What fusions expect of a vision model: images become tokens. `tinyvla.pretrained` has others than TinyViT."""
+
+    config: VisionConfig | PretrainedConfig
+    static_shapes = True
+    """Whether its work can be recorded (`tinyvla.speed`)."""
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+        """Encode float images in [0, 1]."""
+        raise NotImplementedError
+
+
+class TinyViT(VisionTower):
     """Vision transformer; `forward` returns the CLS token first, then the patches row by row."""
 
+    config: VisionConfig
     positions: Tensor
 
     def __init__(self, config: VisionConfig) -> None:
@@ -70,7 +83,7 @@ class TinyViT(nn.Module):
 
 
 def to_image_batch(
-    images: ImageLike | Sequence[ImageLike], config: VisionConfig
+    images: ImageLike | Sequence[ImageLike], config: VisionConfig | PretrainedConfig
 ) -> tuple[Float[Tensor, "b c h w"], bool]:
     """Check images of any accepted form and bring them to float `(b, c, h, w)` in [0, 1].
 
@@ -91,7 +104,7 @@ def to_image_batch(
     return _to_chw(images, config)[None], True
 
 
-def _to_chw(image: ImageLike, config: VisionConfig) -> Float[Tensor, "c h w"]:
+def _to_chw(image: ImageLike, config: VisionConfig | PretrainedConfig) -> Float[Tensor, "c h w"]:
     channels, size = config.num_channels, config.image_size
     if not isinstance(image, Tensor):
         bands = image.getbands() if hasattr(image, "getbands") else None  # only PIL images have bands
