@@ -162,7 +162,7 @@ def processes_section() -> list[str]:
     lines = [
         "## Several GPUs",
         "",
-        f"{most['processes']} GPUs through `accelerate launch` against one: scenes a second for each GPU, as a share of",
+        f"{most['processes']} GPUs through `accelerate launch` against one: scenes a second for each, as a share of",
         "what one alone manages. Every GPU its own batch of 64 (weak), or a whole batch of 256 shared (strong).",
         "",
         "| preset | weak scaling | strong scaling |",
