@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
 import shlex
 import statistics
@@ -26,12 +28,12 @@ from typing import Any
 import torch
 
 from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.bench import Recipe, Runner, describe_device, spread, synchronize
+from tinyvla.bench import describe_device, spread, synchronize
 from tinyvla.config import PRESETS, DataConfig, ModelConfig, TrainConfig
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import Metrics, predict_split
 from tinyvla.memory import SavedTensors, backward_in_parts, save_memory
-from tinyvla.model import count_parameters
+from tinyvla.model import TinyVLA, count_parameters
 from tinyvla.scaling import budget
 from tinyvla.speed import StepOptions, restart
 from tinyvla.throughput import peak_flops, step_flops
@@ -67,7 +69,7 @@ def peaks(device: torch.device) -> dict[str, float]:
 
 
 def measure_step(
-    policy: Any, train: TensorSplit, batch_size: int, variant: dict[str, Any], graph: bool, repeats: int
+    policy: TinyVLA, train: TensorSplit, batch_size: int, variant: dict[str, Any], graph: bool, repeats: int
 ) -> dict[str, Any]:
     """One way to take a step: its peak memory, what autograd keeps, and its time."""
     device = train.images.device
@@ -77,6 +79,7 @@ def measure_step(
     options = StepOptions(bfloat16=variant.get("bfloat16", False), graph=graph)
     row: dict[str, Any] = {"graph": graph, "batch_size": batch_size, **variant}
     policy.zero_grad()
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -101,7 +104,7 @@ def measure_step(
     return row
 
 
-def saved_bytes(policy: Any, train: TensorSplit, settings: TrainConfig, options: StepOptions) -> int:
+def saved_bytes(policy: TinyVLA, train: TensorSplit, settings: TrainConfig, options: StepOptions) -> int:
     """What autograd keeps from the forward pass of one part."""
     size = settings.batch_size // settings.accumulate
     batch = train.take(torch.arange(size, device=train.images.device))
@@ -111,50 +114,56 @@ def saved_bytes(policy: Any, train: TensorSplit, settings: TrainConfig, options:
     return saved.bytes
 
 
+def ways(batch_sizes: list[int], recorded: bool) -> list[tuple[int, str, dict[str, Any], bool]]:
+    """Ways to take a step as (batch size, name, variant, graph)."""
+    if recorded:  # the plain one is measured with the others, kernel by kernel
+        return [(batch_sizes[0], *VARIANTS[-1], True)]
+    plain = [(batch_sizes[0], *VARIANTS[1], True)] if torch.cuda.is_available() else []
+    return [(size, *variant, False) for size in batch_sizes for variant in VARIANTS] + plain
+
+
 def steps_of(
-    config: ModelConfig, policy: Any, train: TensorSplit, batch_sizes: list[int], repeats: int
-) -> dict[str, Any]:
-    """All ways to take a step of a preset, beside what is predicted."""
-    device, rows = train.images.device, []
-    for batch_size in batch_sizes:
-        for name, variant in VARIANTS:
-            for graph in (False, True) if device.type == "cuda" and name != "float32" else (False,):
-                paper = budget(config, batch_size, **variant)
-                row: dict[str, Any] = {"variant": name, "paper": {**asdict(paper), "memory": paper.memory}}
-                try:
-                    row |= measure_step(policy, train, batch_size, variant, graph, repeats)
-                except Exception as error:  # one way that fails must not lose the others
-                    row |= {"graph": graph, "batch_size": batch_size, **variant, "error": str(error)[:300]}
-                rows.append(row)
+    config: ModelConfig, policy: TinyVLA, train: TensorSplit, batch_sizes: list[int], repeats: int, recorded: bool
+) -> list[dict[str, Any]]:
+    """Several ways to take a step, each beside what is predicted."""
+    rows = []
+    for size, name, variant, graph in ways(batch_sizes, recorded):
+        paper = budget(config, size, **variant)
+        row: dict[str, Any] = {"variant": name, "paper": {**asdict(paper), "memory": paper.memory}}
+        try:
+            row |= measure_step(policy, train, size, variant, graph, repeats)
+        except Exception as error:  # one way that fails must not lose the others
+            row |= {"graph": graph, "batch_size": size, **variant, "error": str(error)[:300]}
+        rows.append(row)
     save_memory(policy, TrainConfig())
-    flops = {str(size): step_flops(config, size) for size in batch_sizes}
-    return {"parameters": count_parameters(policy), "flops": flops, "rows": rows}
+    return rows
 
 
 class Trainer:
     """Trains one size again and again, each time from new weights, by one prepared step."""
 
-    def __init__(self, config: ModelConfig, scenes: TensorSplit, test: TensorSplit, steps: int) -> None:
-        self.config, self.scenes, self.test, self.steps = config, scenes, test, steps
-        device = scenes.images.device
-        self.runner = Runner(config, scenes, Recipe(steps, TrainConfig()), StepOptions.for_device(device))
+    def __init__(self, policy: TinyVLA, scenes: TensorSplit, test: TensorSplit, steps: int) -> None:
+        self.policy, self.scenes, self.test, self.steps = policy, scenes, test, steps
+        device, settings = scenes.images.device, TrainConfig()
+        options = StepOptions.for_device(device)
+        self.optimizer = make_optimizer(policy, settings, capturable=options.graph)
+        self.step = make_step(policy, self.optimizer, scenes, settings, torch.Generator(device), options)
 
-    def run(self, fresh: Any, seed: int, num_scenes: int, rate: float, per_seed: int) -> dict[str, Any]:
+    def run(self, fresh: TinyVLA, seed: int, num_scenes: int, rate: float, per_seed: int) -> dict[str, Any]:
         """One run: `num_scenes` of the scenes that belong to the seed."""
-        runner, first = self.runner, seed * per_seed
-        settings = TrainConfig(learning_rate=rate)
+        first, settings = seed * per_seed, TrainConfig(learning_rate=rate)
         device = self.scenes.images.device
-        restart(runner.policy, runner.optimizer, fresh)
+        restart(self.policy, self.optimizer, fresh)
         synchronize(device)
         started = time.perf_counter()
         for step, index in enumerate(batches(num_scenes, seed, self.steps, settings.batch_size)):
-            set_learning_rate(runner.optimizer, learning_rate_at(step, self.steps, settings))
-            runner.step((first + index).to(device))
+            set_learning_rate(self.optimizer, learning_rate_at(step, self.steps, settings))
+            self.step((first + index).to(device))
         synchronize(device)
         seconds = time.perf_counter() - started
         own = cut(self.scenes, first, min(num_scenes, 1_000))
-        seen = Metrics.of(predict_split(runner.policy, own), own.actions.cpu())
-        unseen = Metrics.of(predict_split(runner.policy, self.test), self.test.actions.cpu())
+        seen = Metrics.of(predict_split(self.policy, own), own.actions.cpu())
+        unseen = Metrics.of(predict_split(self.policy, self.test), self.test.actions.cpu())
         row = {"seed": seed, "num_scenes": num_scenes, "learning_rate": rate, "steps": self.steps, "seconds": seconds}
         return {**row, "train": asdict(seen), "test": asdict(unseen)}
 
@@ -192,16 +201,9 @@ def plan(
     return jobs + [(name, rates[-1], num, seed) for seed in range(seeds) for name in varied for num in scenes[:-1]]
 
 
-def drawn_ahead(wanted: list[tuple[str, int]]) -> Iterator[Any]:
-    """New policies, one after the other; the next one's weights are drawn while this one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = None
-        for preset, seed in wanted:
-            ready, coming = coming, pool.submit(new_policy, PRESETS[preset], seed)
-            if ready is not None:
-                yield ready.result()
-        if coming is not None:
-            yield coming.result()
+def draw(presets_and_seeds: set[tuple[str, int]]) -> dict[tuple[str, int], TinyVLA]:
+    """New policies on the CPU, the same as `new_policy` makes; once each, since the largest takes seconds."""
+    return {(name, seed): new_policy(PRESETS[name], seed) for name, seed in sorted(presets_and_seeds)}
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -225,14 +227,14 @@ def main(
     device: str = "cuda",
     presets: tuple[str, ...] = tuple(PRESETS),
     seeds: int = 3,
-    steps: int = 500,
+    steps: int = 400,
     scenes: tuple[int, ...] = (250, 500, 1_000, 2_000, 4_000, 8_000),
     rates: tuple[float, ...] = (3e-4, 1e-3),
     data_presets: tuple[str, ...] = ("nano", "minimal"),
     batch_sizes: tuple[int, ...] = (64,),
     large_batch: int = 512,
-    repeats: int = 6,
-    budget_seconds: float = 110.0,
+    repeats: int = 5,
+    budget_seconds: float = 105.0,
     out: Path = Path("results/scaling.json"),
 ) -> None:
     """Measure all parts.
@@ -243,9 +245,12 @@ def main(
         rates: learning rates of the comparison of sizes; the data are varied at the last one.
         large_batch: of smolvla_like's step, once more.
         repeats: measured steps of each way; the median counts.
-        budget_seconds: runs that have not begun by then are left out, and counted as such.
+        budget_seconds: runs that have not begun by then are left out, and counted as such; the recorded steps follow.
     """
     where, started = torch.device(device), time.perf_counter()
+    jobs = plan(presets, seeds, scenes, rates, data_presets)
+    pool = ThreadPoolExecutor(1)  # weights are drawn while scenes are; nothing is measured meanwhile
+    drawing = pool.submit(draw, {(name, 0) for name in presets} | {(name, seed) for name, _, _, seed in jobs})
     per_seed = max(scenes)
     many = [TensorSplit.from_blockfind(BlockFind(per_seed, DATA_SEED + s), where) for s in range(seeds)]
     train = many[0]
@@ -253,6 +258,9 @@ def main(
         train = train.joined(other)
     data = DataConfig()
     test = TensorSplit.from_blockfind(BlockFind(data.num_test, data.test_seed), where)
+    fresh = drawing.result()
+    pool.shutdown()
+    print(f"scenes and weights, {time.perf_counter() - started:.0f} s", flush=True)
     report: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
         "machine": describe_device(where),
@@ -268,12 +276,12 @@ def main(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
-    jobs = plan(presets, seeds, scenes, rates, data_presets)
-    policies = drawn_ahead([(name, 0) for name in presets] + [(name, seed) for name, _, _, seed in jobs])
     for name in presets:
         sizes = [*batch_sizes, large_batch] if name == "smolvla_like" and large_batch else [*batch_sizes]
-        policy = next(policies).to(where)
-        report["steps"][name] = steps_of(PRESETS[name], policy, train, sizes, repeats)
+        policy = copy.deepcopy(fresh[name, 0]).to(where)
+        rows = steps_of(PRESETS[name], policy, train, sizes, repeats, recorded=False)
+        flops = {str(size): step_flops(PRESETS[name], size) for size in sizes}
+        report["steps"][name] = {"parameters": count_parameters(policy), "flops": flops, "rows": rows}
         del policy
         write()
         print(f"{name}: steps, {time.perf_counter() - started:.0f} s", flush=True)
@@ -282,16 +290,23 @@ def main(
         if time.perf_counter() - started > budget_seconds:
             report["left_out"] = len(jobs) - number
             break
-        fresh = next(policies)
         if name not in trainers:
-            trainers[name] = Trainer(PRESETS[name], train, test, steps)
-        run = {"preset": name, **trainers[name].run(fresh, seed, num, rate, per_seed)}
+            trainers[name] = Trainer(copy.deepcopy(fresh[name, 0]).to(where), train, test, steps)
+        run = {"preset": name, **trainers[name].run(fresh[name, seed], seed, num, rate, per_seed)}
         report["runs"].append(run)
         write()
         what = f"{name:13} {num:5} scenes, rate {rate:g}, seed {seed}: L2 {run['test']['l2_error']:.4f}"
         print(f"{what}, {time.perf_counter() - started:.0f} s", flush=True)
+    if where.type == "cuda":  # last, as a recording that fails can spoil what comes after it
+        trainers.clear()
+        for name in presets:
+            policy = copy.deepcopy(fresh[name, 0]).to(where)
+            rows = steps_of(PRESETS[name], policy, train, [*batch_sizes], repeats, recorded=True)
+            report["steps"][name]["rows"] += rows
+            del policy
+            write()
+            print(f"{name}: recorded steps, {time.perf_counter() - started:.0f} s", flush=True)
     write()
-    policies.close()
     print(f"{report['left_out']} runs left out; wrote {out}")
 
 
