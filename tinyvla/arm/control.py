@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -50,15 +51,17 @@ def load_mujoco() -> Any:
     return mujoco
 
 
-def make_renderer(model: Any, height: int, width: int) -> Any:
-    """A `mujoco.Renderer` of that many pixels.
+@cache
+def load_renderer(height: int, width: int) -> Any:
+    """A `mujoco.Renderer` for the scene with that many pixels, made once in a process.
 
     Raises:
         InputError: there is no way to draw on this machine.
     """
+    mujoco = load_mujoco()
     try:
-        return load_mujoco().Renderer(model, height, width)
-    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        return mujoco.Renderer(load_model(), height, width)
+    except (AttributeError, ImportError, OSError, RuntimeError, mujoco.FatalError) as error:
         raise InputError(_no_egl(error)) from None
 
 
@@ -70,8 +73,9 @@ def _no_egl(error: Exception) -> str:
     )
 
 
+@cache
 def load_model() -> Any:
-    """The scene, `tinyvla/arm/scene.xml`, as a `mujoco.MjModel`."""
+    """The scene, `tinyvla/arm/scene.xml`, as a `mujoco.MjModel`, read once in a process."""
     text = resources.files("tinyvla.arm").joinpath("scene.xml").read_text(encoding="utf-8")
     return load_mujoco().MjModel.from_xml_string(text)
 

@@ -66,7 +66,8 @@ class ArmStates:
 
     def tensors(self, device: torch.device | str = "cpu") -> TensorSplit:
         """The states with the expert's chunks as labels, to train on."""
-        return TensorSplit.from_arrays(self.images, self.instructions, self.chunks, device)
+        split = TensorSplit.from_arrays(self.images, self.instructions, self.actions[:, :2], device)
+        return replace(split, actions=torch.from_numpy(self.chunks).float().to(device))
 
     @staticmethod
     def joined(parts: Sequence[ArmStates]) -> ArmStates:
@@ -157,7 +158,7 @@ def rollout(
         raise InputError(f"execute is {execute}; at least one action must be done before the policy looks again")
     world = ArmWorld(seeds, task, config, named)
     rng = np.random.RandomState(world.seeds[0])
-    visited: list[tuple[np.ndarray, ...]] = []
+    visited: list[tuple[Any, ...]] = []
     plans = np.zeros((len(world), execute, 7))
     while len(index := world.running):
         planned = int(world.steps[index[0]]) % execute  # all episodes began together, so all look together
@@ -204,6 +205,6 @@ def disturbed(actions: Float[np.ndarray, "n 7"], noise: float, rng: np.random.Ra
     return np.concatenate([moved, (slip * actions[:, 6])[:, None]], axis=1)
 
 
-def _states(visited: list[tuple[np.ndarray, ...]], instructions: list[str]) -> ArmStates:
+def _states(visited: list[tuple[Any, ...]], instructions: list[str]) -> ArmStates:
     images, chunks, actions, episodes = (np.concatenate(part) for part in zip(*visited, strict=True))
     return ArmStates(images, [instructions[i] for i in episodes], chunks, actions, episodes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -22,7 +23,7 @@ from tinyvla.arm.control import (
     inverse_kinematics,
     load_model,
     load_mujoco,
-    make_renderer,
+    load_renderer,
     rotation_matrix,
     rotation_vector,
     tip_pose,
@@ -76,7 +77,7 @@ class ArmConfig:
 def _draw_places(rng: np.random.RandomState) -> Float[np.ndarray, "b 2"]:
     """Places of the blocks, drawn again until they are far enough apart."""
     while True:
-        places = rng.uniform(*TABLE, size=(NUM_BLOCKS, 2))
+        places = rng.uniform(TABLE[0], TABLE[1], size=(NUM_BLOCKS, 2))
         distances = np.linalg.norm(places[:, None] - places, axis=-1)[np.triu_indices(NUM_BLOCKS, 1)]
         if distances.min() >= APART:
             return places
@@ -118,7 +119,6 @@ class ArmWorld:
         self.seeds = [int(seed) for seed in seeds]
         self._mujoco, self._model = load_mujoco(), load_model()
         self._scratch = self._mujoco.MjData(self._model)
-        self._renderers: dict[int, object] = {}
         self._block_bodies = [self._model.body(f"block{i}").id for i in range(NUM_BLOCKS)]
         self._block_geoms = [self._model.geom(f"block{i}").id for i in range(NUM_BLOCKS)]
         self.colors: Int64[np.ndarray, "n 3"] = np.zeros((len(seeds), NUM_BLOCKS), np.int64)
@@ -129,13 +129,13 @@ class ArmWorld:
         self.steps = np.zeros(n, np.int64)
         self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
 
-    def _begin(self, index: int, seed: int) -> object:
+    def _begin(self, index: int, seed: int) -> Any:
         """The scene of a seed: blocks on the table, the hand in the air, a little turned and tilted, and open."""
         rng = np.random.RandomState(seed)
         places = _draw_places(rng)
         turns = rng.uniform(-0.3, 0.3, NUM_BLOCKS)
         self.colors[index] = draw_distinct(rng, 1, len(COLORS), NUM_BLOCKS)[0]
-        place = rng.uniform(*AIR)
+        place = rng.uniform(AIR[0], AIR[1])
         rotation = rotation_matrix(rng.uniform(-1, 1, 3) * [0.15, 0.15, 0.5])
         data = self._mujoco.MjData(self._model)
         angles = inverse_kinematics(self._model, self._scratch, HOME, place, rotation, iterations=100)
@@ -197,17 +197,16 @@ class ArmWorld:
         """
         index = self.running if episodes is None else episodes
         size = size or self.config.image_size
-        if size not in self._renderers:
-            self._renderers[size] = make_renderer(self._model, size // 2, size)
-        return np.stack([self._view(i, self._renderers[size]) for i in index])
+        renderer = load_renderer(size // 2, size)
+        return np.stack([self._view(int(i), renderer) for i in index])
 
-    def _view(self, episode: int, renderer: object) -> UInt8[np.ndarray, "3 h w"]:
+    def _view(self, episode: int, renderer: Any) -> UInt8[np.ndarray, "3 h w"]:
         paint = np.array(list(PALETTE.values()))[self.colors[episode]] / 255
         self._model.geom_rgba[self._block_geoms, :3] = paint
         pictures = []
         for camera in CAMERAS:
-            renderer.update_scene(self._data[episode], camera)  # type: ignore[attr-defined]
-            pictures.append(renderer.render())  # type: ignore[attr-defined]
+            renderer.update_scene(self._data[episode], camera)
+            pictures.append(renderer.render())
         return np.concatenate(pictures).transpose(2, 0, 1)
 
     def step(self, actions: Float[np.ndarray, "r 7"]) -> None:
@@ -232,12 +231,12 @@ class ArmWorld:
         self.terminated[index] = self._succeeded(moved)[index]
         self.truncated[index] = ~self.terminated[index] & (self.steps[index] >= self.config.max_steps)
 
-    def _move(self, data: object, action: Float[np.ndarray, "7"]) -> None:
+    def _move(self, data: Any, action: Float[np.ndarray, "7"]) -> None:
         """Send the tip to a place relative to where it is and simulate one control step."""
         place, rotation = tip_pose(self._model, data)
         place = np.clip(place + STEP_METRES * action[:3], *LIMITS)
         rotation = rotation_matrix(STEP_RADIANS * action[3:6]) @ rotation
-        qpos, ctrl = data.qpos, data.ctrl  # type: ignore[attr-defined]
+        qpos, ctrl = data.qpos, data.ctrl
         ctrl[:NUM_JOINTS] = inverse_kinematics(self._model, self._scratch, qpos[:NUM_JOINTS], place, rotation)
         ctrl[NUM_JOINTS:] = MAX_OPENING / 2 if action[6] > 0 else 0.0
         self._mujoco.mj_step(self._model, data, self.config.substeps)
