@@ -44,8 +44,8 @@ Settings = dict[str, Any]
 
 
 def config_of(kind: str, settings: Settings) -> ModelConfig:
-    """Of a kind such as "nano/cross-attention/8": preset, fusion, patch size."""
-    preset, fusion, patch = kind.split("/")
+    """Of a kind such as "nano/cross-attention/8/muon": preset, fusion, patch size, optimizer."""
+    preset, fusion, patch, _ = kind.split("/")
     config = arm_config(preset, settings["horizon"], settings["image_size"])
     vision = replace(config.vision, patch_size=int(patch))
     return replace(config, fusion=replace(config.fusion, kind=fusion), vision=vision)
@@ -85,9 +85,11 @@ def train_one(job: tuple[str, int, Settings, str, str]) -> dict[str, Any]:
         policy = TinyVLA.from_pretrained(folder, device=str(device))
     per_epoch = max(1, len(train) // settings["batch_size"])
     steps = settings["steps"] if number == 0 else settings["later_steps"]
+    optimizer = kind.split("/")[-1]
     config = TrainConfig(
         epochs=max(1, round(steps / per_epoch)),
-        learning_rate=settings["learning_rate"],
+        optimizer=optimizer,
+        learning_rate=settings["learning_rates"][optimizer],
         batch_size=settings["batch_size"],
         seed=number,
     )
@@ -143,14 +145,15 @@ def collect(pool: Any, who: str, seeds: list[int], settings: Settings, **options
 def main(
     device: str = "cpu",
     workers: int = 2,
-    kinds: tuple[str, ...] = ("nano/fusion-tokens/8",),
+    kinds: tuple[str, ...] = ("nano/cross-attention/8/muon",),
     episodes: int = 3_000,
     rounds: int = 1,
     later_episodes: int = 1_500,
     steps: int = 8_000,
     later_steps: int = 6_000,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    adamw_rate: float = 1e-3,
+    muon_rate: float = 6e-3,
     noise: float = 0.4,
     horizon: int = 8,
     executes: tuple[int, ...] = (4, 1, 2, 8),
@@ -164,12 +167,13 @@ def main(
     """Demonstrate, train, judge.
 
     Args:
-        kinds: policies to train, as preset/fusion/patch size; the first is kept and filmed.
+        kinds: policies to train, as preset/fusion/patch size/optimizer; the first is kept and filmed.
         episodes: of the disturbed expert, half of each task.
         rounds: of DAgger after the cloning.
         later_episodes: that the policy drives in each of those rounds.
         executes: actions done before the policy looks again; the first is the main one.
         noise: of the disturbed expert.
+        adamw_rate: learning rate of that optimizer; `muon_rate` of the other.
         recorded_steps: at most, of one recorded episode.
     """
     settings: Settings = {
@@ -180,7 +184,7 @@ def main(
         "steps": steps,
         "later_steps": later_steps,
         "batch_size": batch_size,
-        "learning_rate": learning_rate,
+        "learning_rates": {"adamw": adamw_rate, "muon": muon_rate},
         "noise": noise,
         "horizon": horizon,
         "image_size": image_size,

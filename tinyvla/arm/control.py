@@ -26,7 +26,7 @@ SITE = "tip"
 """The point between the fingertips, which an action moves."""
 HOME = np.array([0.0, 0.3, 0.5, 0.0, -0.8, 0.0])
 """Joint angles, in radians, from which a pose is sought."""
-DAMPING = 0.02
+DAMPING = 0.05
 
 
 def load_mujoco() -> Any:
