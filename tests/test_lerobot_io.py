@@ -179,6 +179,39 @@ def test_without_pyarrow_the_message_says_what_to_install():
     assert "pip install 'tinyvla[lerobot]'" in done.stderr.splitlines()[-1]
 
 
-def test_lerobot_reads_the_same(recorded, folder):
-    pytest.importorskip("lerobot.datasets", reason="lerobot is not installed; it needs Python 3.12")
+@pytest.fixture
+def their_dataset():
+    """lerobot's own class."""
+    reason = "lerobot is not installed; it needs Python 3.12"
+    return pytest.importorskip("lerobot.datasets", reason=reason, exc_type=ImportError).LeRobotDataset
+
+
+def test_lerobot_reads_the_same(recorded, folder, their_dataset):
     same(read_through_lerobot(folder), recorded)
+
+
+def test_lerobot_makes_the_same_chunks(recorded, folder, their_dataset):
+    ahead = {"action": [step / recorded.fps for step in range(4)]}
+    theirs = their_dataset("local/set", root=folder, delta_timestamps=ahead)
+    np.testing.assert_array_equal(np.stack([item["action"] for item in theirs]), recorded.chunks(4))
+
+
+@pytest.mark.parametrize("dtype", ["image", "video"])
+def test_what_lerobot_recorded_is_read(recorded, tmp_path, their_dataset, dtype):
+    camera = {"dtype": dtype, "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
+    action = {"dtype": "float32", "shape": (2,), "names": ["dx", "dy"]}
+    features = {"observation.images.camera": camera, "action": action}
+    folder = tmp_path / "theirs"
+    theirs = their_dataset.create("local/theirs", 5, features, root=folder, use_videos=dtype == "video")
+    for i, image in enumerate(recorded.images["camera"]):
+        frame = {"observation.images.camera": image.transpose(1, 2, 0), "action": recorded.actions[i]}
+        theirs.add_frame({**frame, "task": recorded.instructions[i]})
+        if i + 1 == len(recorded) or recorded.episodes[i + 1] != recorded.episodes[i]:
+            theirs.save_episode()
+    theirs.finalize()
+    read = read_dataset(folder)
+    loss = np.abs(read.images["camera"].astype(float) - recorded.images["camera"]).mean()
+    assert loss == 0 if dtype == "image" else loss < 10  # video is compressed with loss
+    plain = dataclasses.replace(recorded, images=read.images, states=None)
+    for name in ("actions", "episodes", "instructions", "fps", "action_names"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(plain, name))
