@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import awakened
+from test_pretrained import build
 from torch import nn
 
 from tinyvla.batching import TensorSplit
@@ -15,7 +16,7 @@ from tinyvla.lora import (
     TARGETS,
     adapter_off,
     add_lora,
-    fingerprint,
+    base_fingerprint,
     has_adapter,
     load_adapter,
     merge,
@@ -24,6 +25,7 @@ from tinyvla.lora import (
     trainable_parameters,
 )
 from tinyvla.model import TinyVLA
+from tinyvla.pretrained import pretrained_config
 from tinyvla.speed import StepOptions, one_product
 from tinyvla.train import fit, make_optimizer, make_step, new_policy, train_step
 
@@ -80,10 +82,10 @@ def test_only_the_adapter_is_trained(tiny_policy, data):
     assert total == sum(p.numel() for p in policy.parameters())
     optimized = [p for group in make_optimizer(policy, SETTINGS).param_groups for p in group["params"]]
     assert sum(p.numel() for p in optimized) == trained
-    before, base = copy.deepcopy(policy.state_dict()), fingerprint(policy)
+    before, base = copy.deepcopy(policy.state_dict()), base_fingerprint(policy)
     records = fit(policy, data, data, SETTINGS, progress_bar=False)
     assert records[-1]["train_loss"] < records[0]["train_loss"]
-    assert fingerprint(policy) == base
+    assert base_fingerprint(policy) == base
     changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == names
 
@@ -170,6 +172,42 @@ def test_where_one_projection_is_adapted_all_three_take_the_ordinary_path(tiny_p
         assert not policy.vision.blocks[0].attention.in_one_product
         assert policy.language.blocks[0].attention.in_one_product
         torch.testing.assert_close(answers(policy, data), before, rtol=0, atol=1e-5)
+
+
+TOWERS = [("siglip", "phi"), ("siglip-both", "llama"), ("dinov2", "distilbert")]
+
+
+@pytest.mark.parametrize(("vision", "language"), TOWERS)
+def test_transformers_towers_can_be_adapted_saved_loaded_and_merged(vision, language, tmp_path):
+    """The frozen ones too, which is what adapters are for."""
+    folders = {}
+    for kind in (vision, language):
+        folders[kind] = tmp_path / kind
+        folders[kind].mkdir()
+        torch.manual_seed(0)
+        build(kind, folders[kind])
+
+    def base() -> TinyVLA:
+        return new_policy(pretrained_config(str(folders[vision]), str(folders[language]), "nano"), seed=0)
+
+    policy = add_lora(base(), rank=2, targets=("attention", "mlp", "embedding"))
+    towers = {name.split(".")[0] for name, p in policy.named_parameters() if p.requires_grad}
+    assert towers == {"vision", "language", "fusion"}
+    layers = {name.rsplit(".lora_A", 1)[0] for name, p in policy.named_parameters() if ".lora_A." in name}
+    assert len(layers) == {"phi": 28, "llama": 30, "distilbert": 28}[language]
+    train = TensorSplit.from_blockfind(BlockFind(32, 1), "cpu", policy.language.encode)
+    plain, hashed = answers(base(), train), base_fingerprint(policy)
+    assert torch.equal(answers(policy, train), plain)
+    fit(policy, train, train, SETTINGS, progress_bar=False)
+    changed = answers(policy, train)
+    assert (changed - plain).abs().max() > 1e-3
+    assert base_fingerprint(policy) == hashed
+    save_adapter(policy, tmp_path / "adapter")
+    assert torch.equal(answers(load_adapter(base(), tmp_path / "adapter"), train), changed)
+    merge(policy).save_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(answers(policy, train), changed, rtol=0, atol=1e-5)
+    again = TinyVLA.from_pretrained(tmp_path / "merged")
+    assert torch.equal(answers(again, train), answers(policy, train))
 
 
 def losses(device: str, options: StepOptions) -> torch.Tensor:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,12 +28,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tinyvla.checkpoint import write_atomically
-from tinyvla.config import InputError
+from tinyvla.config import InputError, PretrainedConfig
+from tinyvla.model import TinyVLA
 
 if TYPE_CHECKING:  # peft takes seconds to import; only those who use an adapter pay for it
     from peft import LoraConfig
-
-Policy = TypeVar("Policy", bound=nn.Module)
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "attention": (
@@ -56,12 +56,12 @@ PREFIX = "base_model.model."
 
 
 def add_lora(
-    policy: Policy,
+    policy: TinyVLA,
     rank: int = 8,
     alpha: float | None = None,
     targets: Sequence[str] = ("attention", "inputs"),
     seed: int = 0,
-) -> Policy:
+) -> TinyVLA:
     """Freeze a policy and put a trainable adapter beside each target layer, in place.
 
     Args:
@@ -90,7 +90,7 @@ def add_lora(
         return _inject(policy, config)
 
 
-def target_layers(policy: nn.Module, targets: Sequence[str]) -> list[str]:
+def target_layers(policy: TinyVLA, targets: Sequence[str]) -> list[str]:
     """Names of the linear and embedding layers that the targets mean.
 
     Raises:
@@ -110,19 +110,19 @@ def target_layers(policy: nn.Module, targets: Sequence[str]) -> list[str]:
     return sorted(chosen)
 
 
-def has_adapter(policy: nn.Module) -> bool:
+def has_adapter(policy: TinyVLA) -> bool:
     """Whether `peft` has put an adapter into the policy."""
     return bool(getattr(policy, "peft_config", None))
 
 
-def trainable_parameters(policy: nn.Module) -> tuple[int, int]:
+def trainable_parameters(policy: TinyVLA) -> tuple[int, int]:
     """How many parameters are trained, and how many there are, the adapter's included."""
     parameters = list(policy.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
 @contextmanager
-def adapter_off(policy: nn.Module) -> Iterator[None]:
+def adapter_off(policy: TinyVLA) -> Iterator[None]:
     """Let the base answer, as if it had no adapter.
 
     Raises:
@@ -138,7 +138,7 @@ def adapter_off(policy: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def save_adapter(policy: nn.Module, folder: str | Path) -> None:
+def save_adapter(policy: TinyVLA, folder: str | Path) -> None:
     """Write the adapter alone, in the format of `peft`: `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
@@ -148,15 +148,15 @@ def save_adapter(policy: nn.Module, folder: str | Path) -> None:
     _adapter_layers(policy)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config: LoraConfig = policy.peft_config["default"]  # type: ignore[index, union-attr, assignment]
+    config: LoraConfig = policy.peft_config["default"]  # type: ignore[index, assignment]
     weights = _peft().get_peft_model_state_dict(policy, save_embedding_layers=False)
     tensors = {f"{PREFIX}{name}": value.detach().cpu().contiguous() for name, value in weights.items()}
-    metadata = {"format": "pt", "base": fingerprint(policy)}
+    metadata = {"format": "pt", "base": base_fingerprint(policy)}
     write_atomically(folder / ADAPTER_FILE, lambda path: save_file(tensors, path, metadata))
     config.save_pretrained(str(folder))
 
 
-def load_adapter(base: Policy, folder: str | Path) -> Policy:
+def load_adapter(base: TinyVLA, folder: str | Path) -> TinyVLA:
     """Put a saved adapter into the base that it was trained on, in place, ready to act (`eval()`).
 
     Args:
@@ -168,7 +168,7 @@ def load_adapter(base: Policy, folder: str | Path) -> Policy:
     """
     config, weights, trained_on = _read_adapter(Path(folder))
     _refuse_second(base)
-    if (own := fingerprint(base)) != trained_on:
+    if (own := base_fingerprint(base)) != trained_on:
         raise InputError(
             f"the adapter in {folder} was trained on a base with fingerprint {trained_on[:12]}, and this policy's is "
             f"{own[:12]}: on other weights it means nothing. Load the checkpoint that add_lora was called on"
@@ -181,23 +181,31 @@ def load_adapter(base: Policy, folder: str | Path) -> Policy:
     return base.eval()
 
 
-def merge(policy: Policy) -> Policy:
+def merge(policy: TinyVLA) -> TinyVLA:
     """Add the adapter to the weights, in place, and leave a plain policy: same answers, nothing extra to compute.
 
-    The answers agree but for rounding, below 1e-4 for float32 weights.
+    The answers agree but for rounding, below 1e-4 for float32 weights. A pretrained tower that had a part of the
+    adapter is no longer the one on the hub, so from now on checkpoints hold its weights.
 
     Raises:
         InputError: there is no adapter.
     """
-    for name, layer in _adapter_layers(policy):
+    layers = _adapter_layers(policy)
+    for name, layer in layers:
         layer.merge(safe_merge=True)
         policy.set_submodule(name, layer.get_base_layer())
     del policy.peft_config
     policy.__dict__.pop("_save_pretrained", None)
-    return policy.requires_grad_(True)
+    for slot in ("vision", "language"):
+        if any(name.startswith(f"{slot}.") for name, _ in layers):
+            _own(policy, slot)
+        getattr(policy, slot).requires_grad_(not getattr(getattr(policy, slot).config, "frozen", False))
+    policy.fusion.requires_grad_(True)
+    policy.head.requires_grad_(True)
+    return policy
 
 
-def fingerprint(policy: nn.Module) -> str:
+def base_fingerprint(policy: TinyVLA) -> str:
     """SHA-256 of the base's weights, under their own names; an adapter does not count."""
     digest = hashlib.sha256()
     for name, tensor in sorted(policy.state_dict().items()):
@@ -208,23 +216,31 @@ def fingerprint(policy: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _inject(policy: Policy, config: LoraConfig) -> Policy:
+def _own(policy: TinyVLA, slot: str) -> None:
+    """Note that a tower's weights are the policy's own, not those of its source."""
+    tower: Any = getattr(policy, slot)
+    if isinstance(tower.config, PretrainedConfig):
+        tower.config = replace(tower.config, frozen=False)
+        policy.config = policy._hub_mixin_config = replace(policy.config, **{slot: tower.config})
+
+
+def _inject(policy: TinyVLA, config: LoraConfig) -> TinyVLA:
     """Let `peft` replace the target layers; all else is frozen."""
     _peft().inject_adapter_in_model(config, policy)
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise InputError("this policy has an adapter: write it with save_adapter, or merge it first")
 
-    policy._save_pretrained = refuse  # type: ignore[assignment]
+    policy._save_pretrained = refuse  # type: ignore[method-assign]
     return policy
 
 
-def _refuse_second(policy: nn.Module) -> None:
+def _refuse_second(policy: TinyVLA) -> None:
     if has_adapter(policy):
         raise InputError("this policy has an adapter already; merge it, or load the base again")
 
 
-def _adapter_layers(policy: nn.Module) -> list[tuple[str, Any]]:
+def _adapter_layers(policy: TinyVLA) -> list[tuple[str, Any]]:
     """Names and layers that carry a part of the adapter."""
     if not has_adapter(policy):
         raise InputError("this policy has no adapter; add one with add_lora, or load one with load_adapter")
