@@ -8,8 +8,8 @@ preset and seed a base is trained with the benchmark's recipe, then changed, eac
 - frozen: both towers stay as they are, fusion and head are trained;
 - lora-R: adapters of rank R beside the attention layers and the input projections, all else is frozen;
 - lora-R-words: also beside the token embedding; lora-R-mlp: also beside the MLPs.
-The preset `towers` is of `transformers`' own classes, SigLIP and Llama, at the sizes of `minimal`. The hub's weights are
-not needed: these towers are trained here like the others.
+The preset `towers` is of `transformers`' own classes, SigLIP and Llama, at the sizes of `minimal`. The hub's weights
+are not needed: these towers are trained here like the others.
 
 Learning rates are chosen for each way on the changed task's validation split, with the first seed. Measured on its test
 split, and on the old task's to see what is forgotten; then memory, time, files, and the answers of saved and of merged
@@ -226,8 +226,8 @@ def measure(
     steps: int,
     rates: int,
     splits: dict[str, TensorSplit],
-) -> dict[str, Any]:
-    """All ways of one policy; ranks other than the largest, and extra targets, with one number of scenes alone."""
+) -> Iterator[dict[str, Any]]:
+    """What is known after each way; ranks other than the largest, and extra targets, with one number of scenes alone."""
     device = splits["train"].images.device
     base = new_policy(config, 0)
     options = StepOptions.for_device(device).that_work_with(base)
@@ -262,7 +262,7 @@ def measure(
         shown = {k: round(v["direction_accuracy"]["median"], 3) for k, v in entry["scenes"].items()}
         print(way, f"{entry['share']:.2%}", f"rate {rate:g}", shown, flush=True)
         del changer
-    return report
+        yield report
 
 
 def main(
@@ -295,9 +295,7 @@ def main(
     splits["old_train"] = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), where)
     splits["old_test"] = TensorSplit.from_blockfind(BlockFind(num_test, data.test_seed), where)
     for preset in presets:
-        with config_of(preset) as config:
-            measured = measure(config, RECIPES.get(preset, TOWERS), ways, sizes, middle, seeds, steps, rates, splits)
-        part = {
+        about = {
             "command": shlex.join(["python", "scripts/measure_lora.py", *sys.argv[1:]]),
             "machine": describe_device(where),
             "steps": steps,
@@ -305,14 +303,16 @@ def main(
             "num_test": num_test,
             "middle": middle,
             "train_config": asdict(TrainConfig()),
-            **measured,
-            "seconds": time.perf_counter() - started,
         }
-        report = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"presets": {}}
-        report["presets"][preset] = part
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"{preset}: {part['seconds']:.0f} s since the start; wrote {out}", flush=True)
+        with config_of(preset) as config:
+            recipe = RECIPES.get(preset, TOWERS)
+            for measured in measure(config, recipe, ways, sizes, middle, seeds, steps, rates, splits):
+                about["seconds"] = time.perf_counter() - started
+                report = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"presets": {}}
+                report["presets"][preset] = {**about, **measured}
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"{preset}: {about['seconds']:.0f} s since the start; wrote {out}", flush=True)
 
 
 if __name__ == "__main__":
