@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -177,6 +179,14 @@ def test_without_pyarrow_the_message_says_what_to_install():
     code = "import sys; sys.modules['pyarrow'] = None; import tinyvla.lerobot_io"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'tinyvla[lerobot]'" in done.stderr.splitlines()[-1]
+
+
+def test_the_page_on_own_data_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parent.parent / "book" / "own_data.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    exec(compile("\n\n".join(blocks), str(page), "exec"), {})
+    assert (tmp_path / "blockfind_expert" / "meta" / "info.json").exists()
 
 
 @pytest.fixture
