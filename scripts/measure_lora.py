@@ -227,7 +227,7 @@ def measure(
     rates: int,
     splits: dict[str, TensorSplit],
 ) -> Iterator[dict[str, Any]]:
-    """What is known after each way; ranks other than the largest, and extra targets, with one number of scenes alone."""
+    """What is known after each way; ranks below the largest, and extra targets, with one number of scenes alone."""
     device = splits["train"].images.device
     base = new_policy(config, 0)
     options = StepOptions.for_device(device).that_work_with(base)
@@ -294,9 +294,10 @@ def main(
     }
     splits["old_train"] = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), where)
     splits["old_test"] = TensorSplit.from_blockfind(BlockFind(num_test, data.test_seed), where)
+    told = sys.argv[1 : sys.argv.index("--out")] if "--out" in sys.argv else sys.argv[1:]
     for preset in presets:
         about = {
-            "command": shlex.join(["python", "scripts/measure_lora.py", *sys.argv[1:]]),
+            "command": shlex.join(["python", "scripts/measure_lora.py", *told]),
             "machine": describe_device(where),
             "steps": steps,
             "seeds": seeds,
