@@ -40,14 +40,21 @@ from tinyvla.train import fit, new_policy
 from tinyvla.world import episode_seeds
 
 DATA = DataConfig()
+NOISE = 0.4
+"""Standard deviation of what disturbs the expert, unless a kind names another."""
 Settings = dict[str, Any]
 
 
+def parts_of(kind: str) -> tuple[str, str, int, str, float]:
+    """Preset, fusion, patch size, optimizer and the demonstrations' noise of a kind."""
+    preset, fusion, patch, optimizer, *rest = kind.split("/")
+    return preset, fusion, int(patch), optimizer, float(rest[0]) if rest else NOISE
+
+
 def config_of(kind: str, settings: Settings) -> ModelConfig:
-    """Of a kind such as "nano/cross-attention/8/muon": preset, fusion, patch size, optimizer."""
-    preset, fusion, patch, _ = kind.split("/")
+    preset, fusion, patch, *_ = parts_of(kind)
     config = arm_config(preset, settings["horizon"], settings["image_size"])
-    vision = replace(config.vision, patch_size=int(patch))
+    vision = replace(config.vision, patch_size=patch)
     return replace(config, fusion=replace(config.fusion, kind=fusion), vision=vision)
 
 
@@ -85,7 +92,7 @@ def train_one(job: tuple[str, int, Settings, str, str]) -> dict[str, Any]:
         policy = TinyVLA.from_pretrained(folder, device=str(device))
     per_epoch = max(1, len(train) // settings["batch_size"])
     steps = settings["steps"] if number == 0 else settings["later_steps"]
-    optimizer = kind.split("/")[-1]
+    optimizer = parts_of(kind)[3]
     config = TrainConfig(
         epochs=max(1, round(steps / per_epoch)),
         optimizer=optimizer,
@@ -154,7 +161,6 @@ def main(
     batch_size: int = 128,
     adamw_rate: float = 1e-3,
     muon_rate: float = 6e-3,
-    noise: float = 0.4,
     horizon: int = 8,
     executes: tuple[int, ...] = (4, 1, 2, 8),
     image_size: int = 64,
@@ -167,12 +173,11 @@ def main(
     """Demonstrate, train, judge.
 
     Args:
-        kinds: policies to train, as preset/fusion/patch size/optimizer; the first is kept and filmed.
+        kinds: policies to train, as preset/fusion/patch size/optimizer/noise; the first has later rounds and is filmed.
         episodes: of the disturbed expert, half of each task.
         rounds: of DAgger after the cloning.
         later_episodes: that the policy drives in each of those rounds.
         executes: actions done before the policy looks again; the first is the main one.
-        noise: of the disturbed expert.
         adamw_rate: learning rate of that optimizer; `muon_rate` of the other.
         recorded_steps: at most, of one recorded episode.
     """
@@ -185,7 +190,6 @@ def main(
         "later_steps": later_steps,
         "batch_size": batch_size,
         "learning_rates": {"adamw": adamw_rate, "muon": muon_rate},
-        "noise": noise,
         "horizon": horizon,
         "image_size": image_size,
         "recorded_steps": recorded_steps,
@@ -209,38 +213,41 @@ def main(
     folder = Path(tempfile.mkdtemp())
     train_seeds = episode_seeds(episodes + rounds * later_episodes, DATA.train_seed)
     with mp.get_context("spawn").Pool(workers) as pool:
-        shown = collect(pool, "expert", train_seeds[:episodes], run, noise=noise)
-        val = collect(pool, "expert", episode_seeds(60, DATA.val_seed), run, noise=noise)
-        assert shown.states is not None
-        assert val.states is not None
-        report["demonstrations"] = {**shown.to_dict(), "num_states": len(shown.states), "seconds": 0.0}
-        report["demonstrations"]["seconds"] = time.perf_counter() - started
-        note(f"{len(shown.states)} states of {episodes} demonstrations")
+        shown: dict[float, ArmStates] = {}
+        report["demonstrations"] = {}
+        for noise in dict.fromkeys(parts_of(kind)[-1] for kind in kinds):
+            made = collect(pool, "expert", train_seeds[:episodes], run, noise=noise)
+            assert made.states is not None
+            shown[noise] = made.states
+            report["demonstrations"][str(noise)] = {**made.to_dict(), "num_states": len(made.states)}
+            note(f"{len(made.states)} states of {episodes} demonstrations, noise {noise}")
+        val = collect(pool, "expert", episode_seeds(60, DATA.val_seed), run, noise=NOISE).states
+        assert val is not None
         report["expert"] = judged(pool, "expert", run, (1,))
         report["random"] = judged(pool, "random", run, (1,))
         note(f"expert {report['expert']['reach']['success']:.3f} {report['expert']['pick']['success']:.3f}")
         report["policies"] = {kind: {"rounds": []} for kind in kinds}
-        states = dict.fromkeys(kinds, shown.states)
+        states = {kind: shown[parts_of(kind)[-1]] for kind in kinds}
         for number in range(rounds + 1):
-            jobs = []
-            for i, kind in enumerate(kinds):
+            jobs, trained = [], kinds if number == 0 else kinds[:1]
+            for i, kind in enumerate(trained):
                 path = folder / f"states{i}.pt"
-                save_states(path, states[kind], val.states)
+                save_states(path, states[kind], val)
                 jobs.append((kind, number, run, str(path), str(folder / f"policy{i}")))
-            for kind, record in zip(kinds, pool.map(train_one, jobs, chunksize=1), strict=True):
+            for kind, record in zip(trained, pool.map(train_one, jobs, chunksize=1), strict=True):
                 report["policies"][kind]["rounds"].append({**record, "num_states": len(states[kind])})
             note(f"round {number} trained")
-            for i, kind in enumerate(kinds):
-                last = number == rounds
-                said = judged(pool, str(folder / f"policy{i}"), run, executes if last else executes[:1])
+            for i, kind in enumerate(trained):
+                is_final = number == rounds or i > 0
+                said = judged(pool, str(folder / f"policy{i}"), run, executes if number == rounds else executes[:1])
                 report["policies"][kind]["rounds"][-1].update(said)
                 note(f"{kind} round {number}: " + ", ".join(told(said, task) for task in TASKS))
-                if not last:
+                if not is_final:
                     begin = episodes + number * later_episodes
                     driven = train_seeds[begin : begin + later_episodes]
-                    new = collect(pool, str(folder / f"policy{i}"), driven, run, execute=executes[0])
-                    assert new.states is not None
-                    states[kind] = ArmStates.joined([states[kind], new.states])
+                    new = collect(pool, str(folder / "policy0"), driven, run, execute=executes[0]).states
+                    assert new is not None
+                    states[kind] = ArmStates.joined([states[kind], new])
         report["judged"] = report["policies"][kinds[0]]["rounds"][-1]
     policy = TinyVLA.from_pretrained(folder / "policy0")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

@@ -101,6 +101,7 @@ def test_the_other_block_can_be_named():
     assert one.success.all()
     assert other.success.all()
     assert (one.went_to == 0).all()
+    assert rollout(arm_expert, range(10), "reach").final_distances.max() <= 0.03
     assert (other.went_to == 1).all()
     assert one.to_dict()["went_to_named"] == other.to_dict()["went_to_named"] == 1
 

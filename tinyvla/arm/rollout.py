@@ -94,6 +94,8 @@ class ArmResult:
     """Which block the instructions named."""
     went_to: Int64[np.ndarray, "n"]
     """The block that the tip was nearest to in the end, seen from above."""
+    final_distances: Float[np.ndarray, "n"]
+    """Metres, in the end, from the tip to the point over the named block that "reach" asks for."""
     states: ArmStates | None = None
     """The visited states, where they were asked for."""
 
@@ -126,6 +128,7 @@ class ArmResult:
             np.concatenate([part.steps for part in parts]),
             parts[0].named,
             np.concatenate([part.went_to for part in parts]),
+            np.concatenate([part.final_distances for part in parts]),
             ArmStates.joined(states) if states else None,
         )
 
@@ -182,6 +185,7 @@ def rollout(
         steps=world.steps,
         named=named,
         went_to=world.nearest,
+        final_distances=world.distances[:, named],
         states=_states(visited, world.instructions) if horizon else None,
     )
 

@@ -1,0 +1,441 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 8. Closed loop: the loss is low, but does it work when it acts?
+# # 13. A robot arm: the same policy, seven dimensions
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/13_robot_arm.ipynb)
+#
+# The policy of this course has moved a camera, in two dimensions. Real VLAs move arms: they answer with a place, a
+# turning and a gripper, seven numbers at a time, and ten or more times a second. How much has to change?
+#
+# You will build the parts that stand between a policy and an arm: a simulated scene, inverse kinematics, an expert that
+# picks up blocks, and demonstrations. The policy itself stays as it is. Only its head gets seven numbers to make.
+#
+# **You will be able to**
+#
+# - read a scene file of MuJoCo and say what a simulator does in a control step;
+# - write inverse kinematics with damped least squares, and show what the damping is for;
+# - write an expert that a policy can imitate: one that acts by what can be seen;
+# - record demonstrations from which a policy learns to recover;
+# - train a policy with a flow head on chunks of seven-dimensional actions, and judge whether it listens.
+#
+# **Time:** about 75 minutes to read, TIME_TO_RUN to run.
+#
+# **Before you start:** [Chapter 8](08_closed_loop.ipynb) explains closed loops, experts and chunks. Action heads
+# and flow matching are imported here.
+
+# %% tags=["nbval-ignore-output"]
+# Setup: the same cell in every notebook. Installs tinyvla where it is missing, for example in Colab; leaves torch alone.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("tinyvla") is None:
+    source = os.environ.get("TINYVLA_SOURCE", "git+https://github.com/tinyvla/tinyvla@v0.1.0")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+
+import torch
+
+import tinyvla
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"tinyvla {tinyvla.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}, device {device}")
+
+# %% [markdown]
+# The arm is simulated by [MuJoCo](https://mujoco.org), which draws its pictures without a screen through EGL. EGL has
+# to be chosen before MuJoCo is imported. (Where your Linux has no EGL, `apt-get install -y libegl1` brings it; Colab
+# has it.)
+
+# %%
+for package in ("mujoco", "gymnasium"):
+    if importlib.util.find_spec(package) is None:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import time
+from dataclasses import replace
+
+import gymnasium
+import matplotlib.pyplot as plt
+import mujoco
+import numpy as np
+
+from tinyvla.arm.control import HOME, inverse_kinematics, load_model, rotation_matrix, rotation_vector, tip_pose
+from tinyvla.arm.expert import (
+    ACTION_NAMES,
+    BLOCK_SIZE,
+    HOVER,
+    STEP_METRES,
+    STEP_RADIANS,
+    ArmState,
+    expert_action,
+    expert_chunk,
+)
+from tinyvla.arm.film import film_strip
+from tinyvla.arm.rollout import arm_config, arm_expert, random_arm, rollout
+from tinyvla.arm.world import ArmConfig, ArmWorld
+from tinyvla.config import TrainConfig
+from tinyvla.dataset import COLORS
+from tinyvla.evaluate import share_with_interval, wilson_interval
+from tinyvla.exercises import checking
+from tinyvla.plots import PART_COLORS
+from tinyvla.rollout import policy_act
+from tinyvla.train import fit, new_policy
+from tinyvla.world import episode_seeds
+from tinyvla.zoo import load_results
+
+plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
+
+# %% [markdown]
+# This is what will be imitated. In each picture the upper half is the view from above, the lower half the view from the
+# front. The number counts control steps of a tenth of a second.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two film strips. Above, the open gripper flies over the named block and stops there. Below, it goes down around the named block, closes and lifts it."}}
+figure = film_strip(arm_expert, episode_seeds(10, seed=44))
+plt.show()
+
+# %% [markdown]
+# ## 1. The scene
+#
+# A simulator needs to know what there is. MuJoCo reads it from an XML file, in a language called MJCF. Ours has about
+# a hundred lines: bodies inside bodies, each hung up on a joint, with shapes to draw and to touch. Here are the joints
+# and the motors that it defines.
+
+# %%
+model = load_model()
+for joint in range(8):
+    parts = model.joint(joint)
+    kind = "slides, metres" if parts.type[0] == mujoco.mjtJoint.mjJNT_SLIDE else "turns, radians"
+    low, high = parts.range
+    print(f"joint {joint}  {parts.name:13}{kind:16}axis {parts.axis.astype(int).tolist()!s:12}{low:5.2f} to {high:.2f}")
+print(f"\n{model.nu} motors, {model.nbody - 1} bodies, {model.ngeom} shapes, {model.nv} degrees of freedom in all")
+
+# %% [markdown]
+# Six hinges carry the hand, and two slides are its fingers. (The arm is said to have seven degrees of freedom because
+# the fingers move as one.) The other 18 degrees of freedom are the three blocks, which may lie and turn anywhere.
+#
+# A control step asks MuJoCo for 20 small steps of 5 ms. In each of them it computes forces (motors, gravity, contacts),
+# from these accelerations, from these new speeds and places. Nothing is scripted: a block is lifted because two fingers
+# press on it and friction holds it.
+#
+# Two cameras look at the table. Their pictures are put on top of each other, so the policy still gets one square image
+# and one instruction, and nothing else: no joint angles, no coordinates.
+
+# %% mystnb={"image": {"alt": "Three scenes as the policy sees them, 64 by 64 pixels: three coloured blocks and the dark hand, from above in the upper half and from the front in the lower half."}}
+world = ArmWorld([3, 4, 5], ["reach", "pick", "pick"])
+print("image", world.views()[0].shape, world.views().dtype)
+fig, axes = plt.subplots(1, 3, figsize=(8.4, 3.1), layout="constrained")
+for ax, view, text in zip(axes, world.views(), world.instructions, strict=True):
+    ax.imshow(view.transpose(1, 2, 0), interpolation="nearest")
+    ax.axhline(31.5, color="white", lw=1)
+    ax.set(xticks=[], yticks=[], title=text)
+plt.show()
+
+# %% [markdown]
+# Why two views? From above, a hand that is high looks almost like one that is low, and the hand hides what is under
+# it. From the front you see how high it is and how far open, but hardly how far away. **What the policy must decide by
+# has to be visible**; no training makes up for a number that is not in the image.
+#
+# ## 2. Seven numbers
+#
+# An action is three numbers for the place, three for the turning and one for the gripper:
+#
+# | | x | y | z | roll | pitch | yaw | gripper |
+# |---|---|---|---|---|---|---|---|
+# | 1 means | 3 cm away from the base | 3 cm to the right of the picture | 3 cm up | 0.15 rad about x | 0.15 rad about y | 0.15 rad about z | open |
+#
+# The first six are *relative to where the hand is now*. That has a reason: the policy sees where the hand is, so it can
+# tell what is missing. The gripper is absolute, open or closed, as in OpenVLA: a policy that asks twice for "a little
+# more closed" would have to remember the first time.
+
+# %% mystnb={"image": {"alt": "Eight pictures of the same scene: at the start, and after four steps of an action in one dimension each. The hand has moved to the side, up, tilted, turned or closed."}}
+fig, axes = plt.subplots(1, 8, figsize=(9.6, 1.7), layout="constrained")
+for dim, ax in enumerate(axes):
+    world = ArmWorld([3])
+    action = np.array([[0.0] * 6 + [1.0]])
+    if dim:
+        action[0, dim - 1] = -1.0 if dim == 7 else 1.0
+        for _ in range(4):
+            world.step(action)
+    ax.imshow(world.views(np.arange(1), 160)[0].transpose(1, 2, 0))
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(f"+ {ACTION_NAMES[dim - 1]}".replace("+ gripper", "close") if dim else "start", fontsize=9)
+plt.show()
+
+# %% [markdown]
+# ## 3. From a wish to six angles
+#
+# The policy asks for the tip to be 3 cm to the right. The motors need angles. How do six angles have to change so that
+# the tip moves in this way? This question is **inverse kinematics**.
+#
+# The other direction is easy. Given angles, the places of all bodies follow, one after the other: forward kinematics.
+# It also gives the *Jacobian* $J$, a matrix of 6 rows and 6 columns that says how the tip's pose (three numbers of
+# place, three of turning) changes with each angle, for small changes:
+#
+# $$\text{change of pose} \approx J \cdot \text{change of angles}$$
+
+# %%
+data = mujoco.MjData(model)
+
+
+def jacobian_at(angles):
+    """How the tip's pose changes with each angle, (6, 6)."""
+    data.qpos[:6] = angles
+    mujoco.mj_kinematics(model, data)  # where everything is
+    mujoco.mj_comPos(model, data)  # what the Jacobian needs
+    jacobian = np.zeros((6, model.nv))
+    mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], model.site("tip").id)
+    return jacobian[:, :6]
+
+
+print("tip at", tip_pose(model, data)[0].round(2), "for all angles zero")
+print("J", jacobian_at(HOME).shape)
+print("turning the waist by 0.1 rad moves the tip by", (0.1 * jacobian_at(HOME)[:3, 0]).round(3) + 0.0, "m")
+
+# %% [markdown]
+# So we need the inverse. Solve $J\,\Delta q = e$ for the wanted change of pose $e$, change the angles by it, look where
+# the tip is now, and repeat: Newton's method. But $J$ has no inverse everywhere. When the arm is stretched out, no angle
+# moves the tip farther out, and near that point a *tiny* wish asks for *huge* turns.
+#
+# The usual remedy is **damped least squares**. Instead of $e$ at any price, minimise
+# $\lVert J\,\Delta q - e\rVert^2 + \lambda^2\lVert\Delta q\rVert^2$, which gives
+#
+# $$\Delta q = J^\top\,(J J^\top + \lambda^2 I)^{-1}\,e.$$
+
+
+# %%
+def damped_step(jacobian, error, damping):
+    """The change of angles that comes near the wanted change of pose without turning wildly."""
+    return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping**2 * np.eye(6), error)
+
+
+def my_inverse_kinematics(angles, position, rotation, iterations=8, damping=0.05):
+    """Angles that bring the tip to a pose."""
+    low, high = model.jnt_range[:6].T
+    for _ in range(iterations):
+        jacobian = jacobian_at(angles)
+        here, turned = tip_pose(model, data)
+        error = np.concatenate([position - here, rotation_vector(rotation @ turned.T)])
+        if np.abs(error).max() < 1e-4:
+            break
+        angles = (angles + damped_step(jacobian, error, damping)).clip(low, high)
+    return angles
+
+
+angles = my_inverse_kinematics(HOME, np.array([0.4, 0.1, 0.1]), np.eye(3))
+jacobian_at(angles)
+print("asked for [0.4 0.1 0.1], came to", tip_pose(model, data)[0].round(3))
+
+# %% [markdown]
+# ### Predict, run, explain: a stretched arm
+#
+# The tip is asked to go 3 cm farther out, from several distances. Near the base, the joints turn by 6 degrees for it.
+# The arm reaches to about 67 cm. **Guess** by how much the fastest joint turns when the tip is at 66 cm, without
+# damping ($\lambda = 0$):
+#
+# 1. about 6 degrees, as anywhere;
+# 2. about 10 degrees;
+# 3. 30 degrees or more.
+
+# %%
+outwards = np.array([STEP_METRES, 0, 0, 0, 0, 0])
+print(f"{'tip at':>8}{'without damping':>18}{'damping 0.05':>15}")
+turns = {}
+for distance in (0.4, 0.5, 0.6, 0.64, 0.66):
+    there = my_inverse_kinematics(HOME, np.array([distance, 0, 0.2]), np.eye(3), iterations=300)
+    jacobian = jacobian_at(there)
+    turns[distance] = [np.degrees(np.abs(damped_step(jacobian, outwards, d)).max()) for d in (0.0, 0.05)]
+    plain, damped = turns[distance]
+    print(f"{100 * distance:6.0f} cm{plain:14.0f} deg{damped:11.0f} deg")
+assert turns[0.66][0] > 25
+assert turns[0.66][1] < turns[0.66][0] / 2
+
+# %% [markdown]
+# The third. Without damping the joints turn faster and faster towards the edge, and *at* the edge the answer is
+# infinite. Damping asks for less than was wanted where the wish is expensive: the tip lags behind, and the arm stays
+# calm. In the middle of the table the two hardly differ. A policy makes wishes that cannot be fulfilled all the time,
+# so what happens then has to be harmless.
+#
+# ### Same as the package
+
+# %%
+rng = np.random.RandomState(0)
+scratch = mujoco.MjData(model)
+for _ in range(50):
+    position = rng.uniform([0.3, -0.2, 0.02], [0.5, 0.2, 0.25])
+    rotation = rotation_matrix(rng.uniform(-0.4, 0.4, 3))
+    mine = my_inverse_kinematics(HOME, position, rotation)
+    theirs = inverse_kinematics(model, scratch, HOME, position, rotation)
+    np.testing.assert_allclose(mine, theirs, atol=1e-9)
+print("my_inverse_kinematics equals tinyvla.arm.control.inverse_kinematics for 50 poses")
+
+# %% [markdown]
+# ## 4. An expert that can be imitated
+#
+# To pick up a block: go over it, go down, close, lift. It is tempting to write this as a script, "first ... then ...",
+# that remembers how far it has come. **Do not.** The policy sees one image and has no memory. If the expert's next
+# action depends on a counter, two equal images have two different labels, and no policy can tell them apart.
+#
+# So our expert decides by three things only, all of which can be seen: where the block is relative to the tip
+# (`offsets`), how the hand is turned (`tilts`) and how far it is open (`openings`).
+#
+# The way down is a *funnel*. The farther the tip is from the block's axis, the higher it has to be:
+#
+# $$\text{height over the block} = 4 \cdot (\text{distance from its axis} - 8\,\text{mm}), \quad\text{at least 0, at most 7 cm}.$$
+
+
+# %%
+def my_expert(state):
+    """What to do in each of some states: (n, 7)."""
+    beside = np.linalg.norm(state.offsets[:, :2], axis=1)
+    is_around = (beside < 0.02) & (np.abs(state.offsets[:, 2]) < 0.018)  # the block lies between the fingers
+    is_held = is_around & (state.openings < BLOCK_SIZE + 0.006)  # and they touch it
+    actions = np.zeros((len(beside), 7))
+    for i in range(len(beside)):
+        way = state.offsets[i].copy()
+        way[2] += np.clip(4 * (beside[i] - 0.008), 0, HOVER) if state.picking[i] else HOVER
+        close = state.picking[i] and is_around[i]
+        if close:  # wait until the fingers have closed, then go up
+            way = np.array([0.0, 0.0, STEP_METRES if is_held[i] else 0.0])
+        actions[i, :3] = way / max(np.linalg.norm(way), STEP_METRES)
+        actions[i, 3:6] = np.clip(state.tilts[i] / STEP_RADIANS, -1, 1)
+        actions[i, 6] = -1 if close else 1
+    return actions
+
+
+world = ArmWorld(range(20), ["reach", "pick"] * 10)
+num_compared = 0
+while len(world.running):
+    actions = my_expert(world.state())
+    np.testing.assert_allclose(actions, expert_action(world.state()), atol=1e-12)
+    num_compared += len(actions)
+    world.step(actions)
+assert world.terminated.all()
+print("my_expert equals tinyvla.arm.expert.expert_action on the way to 20 successes")
+
+# %% [markdown]
+# How good is it? And how good is one that acts at random? We need both ends of the scale.
+#
+# - **Reach** is a success when the tip is within 3 cm of the point 7 cm over the named block's centre *and* has
+#   stopped: it moved less than 1 cm in the last step.
+# - **Pick** is a success when the named block is 5 cm above the table.
+
+# %%
+test_seeds = episode_seeds(50, seed=44)
+for name, act in (("expert", arm_expert), ("random", random_arm(0))):
+    for task in ("reach", "pick"):
+        result = rollout(act, test_seeds, task, ArmConfig(max_steps=20), execute=1)
+        print(f"{name}, {task:5}: {share_with_interval(result.success_rate, len(result))}")
+
+# %% [markdown]
+# ### The same as Gymnasium environments
+#
+# There is one environment per task. The expert's action stands in `info`, where a policy must not look.
+
+# %%
+env = gymnasium.make("tinyvla.arm:tinyvla/ArmPick-v0")
+observation, info = env.reset(seed=3)
+print({name: getattr(value, "shape", value) for name, value in observation.items()}, "action", env.action_space.shape)
+terminated = truncated = False
+while not (terminated or truncated):
+    observation, reward, terminated, truncated, info = env.step(info["expert_action"].astype(np.float32))
+print(f"terminated {terminated}, truncated {truncated}, reward {reward:.0f}")
+
+# %% [markdown]
+# ## 5. Demonstrations
+#
+# A perfect expert is a poor teacher. It never errs, so it never shows how to come back. [Chapter 8](08_closed_loop.ipynb)
+# has shown what happens to a policy that errs once. The remedy here is to disturb the expert: in half of the steps, noise
+# is added to what is *done*, and the gripper slips now and then; the *label* stays what the expert meant to do. This is
+# [DART](https://arxiv.org/abs/1703.09327).
+#
+# The labels are chunks: the expert's next 8 actions, planned without looking again, in a simple model in which the tip
+# goes exactly where it is sent.
+
+# %%
+shown = rollout(arm_expert, episode_seeds(60, seed=42), ["reach", "pick"] * 30, noise=0.4, horizon=8)
+states = shown.states
+print("images", states.images.shape[1:], states.images.dtype, "| chunks", states.chunks.shape[1:])
+print("sentences:", len(set(states.instructions)), "| first:", states.instructions[0])
+assert np.abs(states.chunks[:, 0, :6] - states.actions[:, :6]).max() > 0.5, "the expert was not disturbed"
+assert len(states) > 600
+
+# %% mystnb={"image": {"alt": "Six curves over the steps of one episode: what the expert meant and what was done, for x, y and z. What was done jumps around what was meant."}}
+episode = np.flatnonzero(states.episodes == 1)
+fig, axes = plt.subplots(1, 3, figsize=(9, 2.3), layout="constrained", sharey=True)
+for dim, ax in enumerate(axes):
+    ax.plot(states.actions[episode, dim], "o", ms=4, color="#999999", label="done")
+    ax.plot(states.chunks[episode, 0, dim], color=PART_COLORS["action"], label="meant: the label")
+    ax.set(title=ACTION_NAMES[dim], xlabel="step")
+axes[0].legend(frameon=False, fontsize=8)
+plt.show()
+
+# %% [markdown]
+# ### Different units, different sizes
+#
+# The seven numbers are not alike. Look at how much each of them varies.
+
+# %%
+spread = states.chunks.reshape(-1, 7).std(axis=0)
+for name, value in zip(ACTION_NAMES, spread, strict=True):
+    print(f"{name:8}{'#' * round(40 * value)}")
+assert spread[6] > 2 * spread[4], "the gripper should vary most"
+
+# %% [markdown]
+# The gripper jumps between -1 and 1; the small turns are mostly zero. A flow head starts from noise with standard
+# deviation 1 in every number. So the head learns *normalised* actions, less their mean and divided by their standard
+# deviation, and turns its answer back. `fit_statistics` measures both, once, on the training actions, and they travel
+# in the checkpoint.
+#
+# ## 6. The policy
+#
+# Nothing is new: `nano`'s two towers, cross-attention, and the flow head. Only `action_dim` is 7 now, and `horizon` is 8.
+
+# %%
+config = arm_config("nano", horizon=8)
+policy = new_policy(config, seed=0, device=device)
+split = states.tensors(device)
+policy.fit_statistics(split.actions)
+print(f"head: {config.head.kind}, {config.head.horizon} actions of {config.head.action_dim} numbers")
+print("one image and one sentence in, out:", tuple(policy.predict(states.images[0], states.instructions[0]).shape))
+counts = policy.num_parameters()
+print(f"parameters: {counts['total']:,}, of which in the head {counts['head']:,}")
+
+# %% [markdown]
+# ### Live, and small
+#
+# On a CPU we have about a minute. So this part is smaller than the real thing: reach alone, 120 demonstrations, some
+# hundred steps. It shows the way, and no more: do not expect it to work well. The full size follows in the next section.
+
+# %% tags=["nbval-ignore-output", "slow"]
+seconds = time.perf_counter()
+lessons = rollout(arm_expert, episode_seeds(120, seed=42), "reach", noise=0.4, horizon=8).states
+train, val = (
+    part.tensors(device)
+    for part in (lessons, rollout(arm_expert, episode_seeds(15, seed=43), "reach", noise=0.4, horizon=8).states)
+)
+print(f"{len(lessons)} states of 120 episodes in {time.perf_counter() - seconds:.0f} s")
+policy = new_policy(config, seed=0, device=device)
+policy.fit_statistics(train.actions)
+settings = TrainConfig(epochs=max(1, 350 * 64 // len(train)), optimizer="muon", learning_rate=6e-3)
+records = fit(policy, train, val, settings, progress_bar=False)
+print(f"validation loss {records[0]['val_loss']:.2f} -> {records[-1]['val_loss']:.2f}")
+assert records[-1]["val_loss"] < 0.8 * records[0]["val_loss"], "it should learn something"
+
+# %% tags=["nbval-ignore-output", "slow"]
+acted = rollout(policy_act(policy), test_seeds[:30], "reach", execute=4)
+chance = rollout(random_arm(0), test_seeds[:30], "reach", execute=1)
+for name, result in (("small policy", acted), ("random", chance)):
+    distance = 100 * np.median(result.final_distances)
+    print(f"{name:13}success {share_with_interval(result.success_rate, 30):24} ends {distance:.0f} cm from the goal")
+assert np.median(acted.final_distances) < np.median(chance.final_distances), "it should come nearer than chance does"
