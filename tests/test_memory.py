@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
 import torch
 from conftest import awakened
+from safetensors.torch import load_file
 
 from tinyvla.batching import TensorSplit
 from tinyvla.config import FUSION_KINDS, HEAD_KINDS, PRESETS, InputError, TrainConfig
@@ -184,3 +188,19 @@ def test_recorded_steps_do_the_same(tiny_config, settings):
             losses.append(step(torch.arange(number, number + 32, device="cuda")).item())
         seen.append(torch.tensor(losses))
     torch.testing.assert_close(*seen, rtol=1e-3, atol=1e-3)
+
+
+def test_two_processes_in_parts_train_like_one(tmp_path):
+    pytest.importorskip("accelerate")
+    options = "--preset nano --plain --epochs 1 --num-train 192 --num-val 32 --num-test 32 --device cpu"
+    # `accelerate launch` starts several processes on GPUs; on a CPU torch's own launcher does.
+    two = "-m torch.distributed.run --nproc_per_node 2 --master_port 29523"
+    for launcher, more, name in (("", "", "one"), (two, "--accumulate 3 --recompute", "two")):
+        folders = f"--out {tmp_path / name} --log-dir {tmp_path / 'logs'}"
+        command = [sys.executable, *f"{launcher} -m tinyvla train {options} {more} {folders}".split()]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    one, other = (load_file(tmp_path / name / "best" / "model.safetensors") for name in ("one", "two"))
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=1e-4, atol=1e-5)

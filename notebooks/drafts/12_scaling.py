@@ -1,0 +1,902 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 12. Scaling: predict first, then measure
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/12_scaling.ipynb)
+#
+# Will it fit? How long will it take? Is a larger one worth it? The first two questions can be answered before anything
+# runs, with four formulas that fit on an envelope. This chapter writes them down, holds each against a measurement, and
+# explains where they are off. Then it makes large policies fit: the same gradient with less memory, in two ways, each
+# built by hand. The third question cannot be answered on paper, so it was measured: accuracy against size and against
+# data, from `nano` to a policy of 450 million parameters.
+#
+# **You will be able to**
+#
+# - predict parameters, arithmetic, memory and the least time of a training step, and say how far to trust each;
+# - count what autograd keeps for the backward pass;
+# - take a batch in parts and run blocks twice, and prove that the gradient stays the same;
+# - choose between accumulation, recomputing and bfloat16 by what each costs;
+# - read curves of accuracy against size and data, and see what they do not say; train on several GPUs.
+#
+# **Time:** about 60 minutes to read, TIME_TO_RUN to run.
+#
+# **Before you start:** [Chapter 5](05_training.ipynb) builds the training loop and [chapter 9](09_speed.ipynb) measures its
+# speed. No cell needs a GPU; the large presets' figures are measured ones from the `results` folder.
+
+# %% tags=["nbval-ignore-output"]
+# Setup: the same cell in every notebook. Installs tinyvla where it is missing, for example in Colab; leaves torch alone.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("tinyvla") is None:
+    source = os.environ.get("TINYVLA_SOURCE", "git+https://github.com/tinyvla/tinyvla@v0.1.0")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+
+import torch
+
+import tinyvla
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"tinyvla {tinyvla.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}, device {device}")
+
+# %%
+import dataclasses
+import math
+import statistics
+import time
+
+import matplotlib.pyplot as plt
+import torch.utils.checkpoint
+from torch import nn
+
+from tinyvla import PRESETS, BlockFind, TinyVLA, TrainConfig
+from tinyvla.batching import TensorSplit
+from tinyvla.bench import synchronize
+from tinyvla.exercises import checking
+from tinyvla.layers import Block
+from tinyvla.memory import SavedTensors, backward_in_parts, recompute_blocks, save_memory
+from tinyvla.plots import PART_COLORS
+from tinyvla.scaling import budget
+from tinyvla.throughput import peak_flops, step_flops
+from tinyvla.train import make_optimizer, make_step, new_policy, train_step
+from tinyvla.zoo import load_results
+
+BLUE, ORANGE, PURPLE, PINK = PART_COLORS.values()
+where = torch.device(device)
+torch.set_num_threads(1)  # of the CPU: several wait for each other whenever another program takes one of the cores
+train = TensorSplit.from_blockfind(BlockFind(2_000, seed=42), device)
+scaling = load_results("scaling")
+NAMES = list(PRESETS)
+print("presets:", ", ".join(NAMES))
+
+# %% [markdown]
+# Here is where the chapter goes. Lines are what a pencil says before anything runs. Dots were measured on a GPU:
+# parameters counted, operations counted by PyTorch, memory and time of a real training step with 64 scenes.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels over the four presets, logarithmic: parameters, operations of a step, memory of a step, time of a step. Lines predicted on paper, dots measured. Dots lie on the line for parameters, operations and memory of the larger presets; measured times lie far above the line."}}
+
+
+def measured(preset, variant="bfloat16", graph=False, batch_size=64):
+    """The row of one way to take a step, from the results file."""
+    rows = scaling["steps"][preset]["rows"]
+    return next(r for r in rows if (r["variant"], r["graph"], r["batch_size"]) == (variant, graph, batch_size))
+
+
+peaks = scaling["peaks"]
+FLOPS, BYTES = peaks["bfloat16_flops_per_second"], peaks["bytes_per_second"]
+papers = {name: budget(PRESETS[name], bfloat16=True) for name in NAMES}
+panels = {
+    "parameters": (
+        [papers[n].parameters for n in NAMES],
+        [scaling["steps"][n]["parameters"] for n in NAMES],
+    ),
+    "operations a step": ([papers[n].flops for n in NAMES], [scaling["steps"][n]["flops"]["64"] for n in NAMES]),
+    "memory, GB": ([papers[n].memory / 1e9 for n in NAMES], [measured(n)["peak_bytes"] / 1e9 for n in NAMES]),
+    "time a step, ms": (
+        [1e3 * papers[n].seconds(FLOPS, BYTES) for n in NAMES],
+        [1e3 * measured(n, graph=True)["seconds"] for n in NAMES],
+    ),
+}
+fig, axes = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained", facecolor="white")
+for ax, (title, (paper, real)) in zip(axes, panels.items(), strict=True):
+    ax.plot(range(4), paper, color=ORANGE, lw=1.8, label="on paper")
+    ax.scatter(range(4), real, color=BLUE, zorder=3, label="measured")
+    ax.set(yscale="log", title=title, xticks=range(4), xticklabels=NAMES)
+    ax.tick_params(axis="x", rotation=35)
+axes[0].legend(frameon=False, fontsize=9)
+plt.show()
+
+# %% [markdown]
+# ## 1. Parameters
+#
+# Nearly all weights of a transformer lie in its blocks. Attention has four square matrices (query, key, value, output),
+# the MLP two matrices with a hidden width of four times $C$: together $4C^2 + 8C^2 = 12C^2$ for a block of width $C$.
+# The token table adds a row of width $C$ for each of $V$ words:
+#
+# $$N \approx 12\,L_{\text{vision}}C_{\text{vision}}^2 + 12\,L_{\text{language}}C_{\text{language}}^2 + V C_{\text{language}}.$$
+#
+# **Predict first.** The formula leaves out biases, norms, the patch projection, the fusion and the head. For which
+# preset will it be off most, and by how much: 1 %, 5 %, 20 %?
+
+
+# %%
+def parameters_on_paper(config):
+    """Blocks and the token table, nothing else."""
+    vision, language = config.vision, config.language
+    blocks = 12 * vision.num_layers * vision.embed_dim**2 + 12 * language.num_layers * language.embed_dim**2
+    return blocks + language.vocab_size * language.embed_dim
+
+
+counts = {}
+for name, config in PRESETS.items():
+    with torch.device("meta"):  # shapes without memory
+        counts[name] = TinyVLA(config).num_parameters()
+    paper = parameters_on_paper(config)
+    assert paper == budget(config).parameters  # the same as the package
+    print(f"{name:14} on paper {paper / 1e6:6.1f} M, counted {counts[name]['total'] / 1e6:6.1f} M", end="")
+    print(f", off by {1 - paper / counts[name]['total']:.1%}")
+
+# %% [markdown]
+# A few per cent, least for the largest. What is left out grows with $C$ or with $C^2$ times one layer, what is counted
+# with $C^2$ times many layers. Two more things to read off:
+#
+# - **Doubling the width costs four times the weights, doubling the depth twice.**
+# - In `nano` most weights are rows of the token table, which do no arithmetic at all. A "4.6 M model" and a "0.6 M
+#   model with a large table" are the same thing. When two papers compare sizes, ask what was counted.
+#
+# | preset | vision | language | why |
+# |---|---|---|---|
+# | `medium` | 512 x 10 | 640 x 10 | about 100 M, the token table included |
+# | `smolvla_like` | 768 x 12 | 960 x 30 | SmolVLA's widths and size; its action expert's share became language layers |
+#
+# `smolvla_like` is SmolVLA's *size*, not SmolVLA: nothing is pretrained, and
+# [SmolVLA](https://arxiv.org/abs/2506.01844) uses 16 language layers and an action expert of about 100 M parameters.
+#
+# ## 2. Arithmetic
+#
+# A weight takes part in one multiplication and one addition for each token that passes, and the backward pass costs
+# twice the forward pass: $6$ operations per weight and token. That is the famous $6ND$
+# ([Kaplan et al.](https://arxiv.org/abs/2001.08361), section 2.1): $N$ parameters, $D$ tokens.
+#
+# **Predict first.** Put `minimal`'s total into $N$, and 64 scenes of 65 image tokens into $D$. The result is too large.
+# By 10 %? By a factor of 2? Of 5?
+
+# %%
+print(f"{'':14}{'naive 6ND':>12}{'each its own':>14}{'counted':>10}   GFLOP for 64 scenes")
+for name, config in PRESETS.items():
+    image_tokens, word_tokens = 64 * config.vision.num_tokens, 6 * 6  # six distinct sentences of six tokens
+    naive = 6 * counts[name]["total"] * image_tokens
+    vision = 12 * config.vision.num_layers * config.vision.embed_dim**2
+    language = 12 * config.language.num_layers * config.language.embed_dim**2
+    own = 6 * (vision * image_tokens + language * word_tokens)
+    counted = step_flops(config, batch_size=64)
+    print(f"{name:14}{naive / 1e9:12.0f}{own / 1e9:14.0f}{counted / 1e9:10.0f}")
+    assert own == budget(config).flops  # the same as the package
+    assert 0.8 < own / counted < 1
+
+# %% [markdown]
+# The formula is right and the question was wrong. **Which** parameters meet **which** tokens?
+#
+# - The token table is looked up, not multiplied.
+# - The vision tower meets 65 tokens for each scene. The language model meets the *words*, and each distinct sentence of a
+#   batch only once: 36 tokens, whatever the batch. So three quarters of `smolvla_like`'s weights hardly work.
+#
+# Be careful with what follows from that. In SmolVLA, OpenVLA and pi0, image tokens go *through* the language model, and
+# then its weights meet all of them. The same number of parameters costs several times the arithmetic. Exercise 1 of
+# [chapter 2](02_vision.ipynb) counts a tower by hand; what is missing here, up to a fifth in `nano`, is attention's own
+# products and the patch projection.
+#
+# ## 3. Memory
+#
+# Two parts, and they follow different rules.
+#
+# **With the parameters.** AdamW keeps four numbers for each weight: the weight, its gradient, two moments. In float32:
+# 16 bytes a parameter. A model of 450 M parameters takes 7.2 GB before it has seen a picture.
+#
+# **With the batch.** To compute gradients, the backward pass needs the inputs of the layers, so the forward pass keeps
+# them: the *activations*. How many? Go through one block, and count in units of $B\,T\,C$ (scenes, tokens, width):
+#
+# | kept because | numbers |
+# |---|---|
+# | the first norm needs its input | 1 |
+# | query, key and value layers need theirs (the same one) | 1 |
+# | QK-norm needs queries and keys | 2 |
+# | attention needs normed queries, normed keys, values | 3 |
+# | the output layer needs what attention gave | 1 |
+# | the second norm needs its input | 1 |
+# | the MLP's first layer needs its input | 1 |
+# | GELU needs its input, the MLP's last layer needs its own: both four times as wide | 8 |
+# | **together** | **18** |
+#
+# Attention's weights, $T \times T$ for each head, are not in the list: the fused kernel does not store them. That is
+# [Korthikanti et al.](https://arxiv.org/abs/2205.05198)'s count (their section 4), without dropout and with QK-norm.
+#
+# PyTorch can be asked what it keeps. `saved_tensors_hooks` calls a function with every tensor that autograd puts aside.
+
+
+# %%
+class Kept:
+    """Notes what autograd puts aside, each piece of memory once, weights left out."""
+
+    def __init__(self, module):
+        self.weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self.storages = {}
+
+    def note(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.weights:
+            self.storages[storage.data_ptr()] = storage  # held, so that no address is used twice
+        return tensor
+
+    def hooks(self):
+        return torch.autograd.graph.saved_tensors_hooks(self.note, lambda tensor: tensor)
+
+    @property
+    def bytes(self):
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+
+SCENES, TOKENS, WIDTH = 16, 65, 96
+block = Block(WIDTH, num_heads=3, mlp_ratio=4).to(device)
+x = torch.randn(SCENES, TOKENS, WIDTH, device=device, requires_grad=True)
+kept = Kept(block)
+with kept.hooks():
+    block(x).sum()
+unit = 4 * SCENES * TOKENS * WIDTH
+with SavedTensors(block) as package:
+    block(x).sum()
+assert kept.bytes == package.bytes  # the same as the package
+assert abs(kept.bytes / unit - 18) < 0.5
+print(f"a block keeps {kept.bytes / unit:.0f} numbers for each token and unit of width")
+
+# %% [markdown]
+# So on paper, in float32,
+#
+# $$\text{memory} \approx 16\,N + 4 \cdot 18 \sum_{\text{towers}} L\,B\,T\,C \quad \text{bytes.}$$
+#
+# **Predict first.** For 64 scenes, which preset's activations are more than half of its memory?
+
+# %% mystnb={"image": {"alt": "Stacked bars of memory on paper for the four presets: weights, gradients, moments, activations, each as a share of the preset's own total; a dark mark shows the measured peak. In nano and minimal activations are a large share, in smolvla_like the parameters' part is far larger."}}
+fig, ax = plt.subplots(figsize=(8, 2.9), layout="constrained", facecolor="white")
+kinds = {"weights": BLUE, "gradients": PURPLE, "moments": PINK, "activations": ORANGE}
+for row, name in enumerate(NAMES):
+    paper, left = budget(PRESETS[name]), 0.0
+    for kind, color in kinds.items():
+        share = getattr(paper, kind) / paper.memory
+        ax.barh(row, share, left=left, color=color, label=kind if row == 0 else None)
+        left += share
+    real = measured(name, "float32")["peak_bytes"]
+    ax.plot([real / paper.memory] * 2, [row - 0.4, row + 0.4], color="black", lw=2.5, label="measured" if row == 0 else None)
+    ax.text(1.32, row, f"{paper.memory / 1e9:.2f} GB", va="center", ha="right", fontsize=10)
+ax.set(yticks=range(4), yticklabels=NAMES, xlabel="share of the memory on paper", xlim=(0, 1.33))
+ax.invert_yaxis()
+ax.legend(frameon=False, ncols=5, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1))
+plt.show()
+shares = {n: budget(PRESETS[n]).activations / budget(PRESETS[n]).memory for n in NAMES}
+print("activations' share on paper:", ", ".join(f"{n} {share:.0%}" for n, share in shares.items()))
+
+# %% [markdown]
+# Where the black mark is not at 1, the paper is off. Two reasons, in opposite directions:
+#
+# - **What is left out** makes the mark go to the right: fusion, norms, the patch projection, buffers of the libraries. It
+#   is a fixed amount or proportional to the batch, so it shows most where everything else is small.
+# - **Not all of it is there at once**, which moves the mark to the left. Before the backward pass there are no gradients, and
+#   while gradients come, activations go. That holds only if the old gradients were dropped *before* the forward pass.
+#   Call `zero_grad` after it, as many loops do, and a step needs the whole sum.
+#
+# ## 4. Time
+#
+# Two lower bounds: the arithmetic at the speed of the device's best matrix product, and the optimizer's traffic at
+# the speed of its memory. Clipping and AdamW read and write ten numbers for each weight (clipping reads the gradient, then
+# reads and writes it; AdamW reads four and writes three): 40 bytes a parameter, however small the batch.
+#
+# $$\text{time} \ge \frac{6ND}{\text{operations per second}} + \frac{40\,N}{\text{bytes per second}}.$$
+#
+# **Predict first.** By which factor is a real step on your device slower than this bound: 1.5, 5, 50? And for which of
+# the two presets is it worse, `nano` or `minimal`?
+
+
+# %%
+def seconds_per_call(call, warmup=1, repeats=3):
+    """Median time of a call, the device's work inside the measured span."""
+    times = []
+    for _ in range(warmup + repeats):
+        synchronize(where)
+        started = time.perf_counter()
+        call()
+        synchronize(where)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[warmup:])
+
+
+batch = train.take(torch.arange(64, device=device))
+product = peak_flops(where, torch.float32, size=None if device == "cuda" else 1024)
+source, target = (torch.zeros(2**24, device=device) for _ in range(2))
+bandwidth = 2 * 4 * len(source) / seconds_per_call(lambda: target.copy_(source))  # read once, written once
+slower = {}
+for name in ("nano", "minimal"):
+    policy = new_policy(PRESETS[name], seed=0, device=device)
+    optimizer = make_optimizer(policy, TrainConfig())
+    step = seconds_per_call(lambda policy=policy, optimizer=optimizer: train_step(policy, optimizer, batch, 1.0))
+    slower[name] = (step, budget(PRESETS[name]).seconds(product, bandwidth))
+assert all(step > 0.5 * bound for step, bound in slower.values())  # half: another program may have slowed the bound
+print("no step is far below the bound")
+
+# %% tags=["nbval-ignore-output"]
+print(f"here ({device}): {product / 1e9:,.0f} GFLOP/s in float32, {bandwidth / 1e9:.0f} GB/s")
+for name, (step, bound) in slower.items():
+    print(f"{name:8} at least {1e3 * bound:7.2f} ms, measured {1e3 * step:7.1f} ms: {step / bound:5.1f} times as long")
+assert bandwidth > 0
+
+# %% [markdown]
+# On a CPU the factor is moderate: arithmetic really is most of the work. On a GPU it is not. The recorded steps of the
+# results file:
+
+# %%
+print(f"{scaling['machine']['device']}: {FLOPS / 1e12:.0f} TFLOP/s in bfloat16, {BYTES / 1e12:.1f} TB/s\n")
+print(f"{'':14}{'arithmetic':>11}{'optimizer':>11}{'measured':>10}   ms; of the measured time the bound is")
+for name in NAMES:
+    paper, real = papers[name], measured(name, graph=True)["seconds"]
+    bound = paper.seconds(FLOPS, BYTES)
+    print(f"{name:14}{1e3 * paper.flops / FLOPS:11.2f}{1e3 * paper.traffic / BYTES:11.2f}{1e3 * real:10.2f}{bound / real:9.0%}")
+assert papers["nano"].seconds(FLOPS, BYTES) < 0.2 * measured("nano", graph=True)["seconds"]
+
+# %% [markdown]
+# The bound is a poor prediction for small models and a fair one for large ones; the share rises with size.
+# What fills the rest is what [chapter 9](09_speed.ipynb) is about: kernels that start and end, norms, casts and copies.
+# Activations travel, too: each of those 18 numbers is written once and read at least twice. Watch the middle
+# column: for `smolvla_like` the optimizer's traffic is about as long as the arithmetic. Many weights, few tokens.
+#
+# A prediction that is off by a known factor is still useful. If the bound says three weeks, the machine will not do it
+# in one.
+#
+# ## 5. The same gradient with less memory
+#
+# ### Take the batch in parts
+#
+# `backward` *adds* to `.grad`. So a batch can be taken in parts, one after the other, with one optimizer step at the end:
+# gradient accumulation. [Chapter 5](05_training.ipynb), exercise 2, builds it. The parts must be *weighed*.
+#
+# **Predict first.** 20 scenes in parts of 8, 8 and 4. Somebody averages the three losses. What is wrong with the
+# gradient: nothing, its length, or its direction?
+
+
+# %%
+def loss_of(policy, part):
+    return policy.loss(part.images, part.input_ids, part.attention_mask, part.actions)
+
+
+def gradient(policy, parts, weights):
+    """The gradient of a weighted sum of the parts' mean losses."""
+    policy.zero_grad()
+    for part, weight in zip(parts, weights, strict=True):
+        (weight * loss_of(policy, part)).backward()  # the part's activations are gone after this
+    return torch.cat([p.grad.flatten() for p in policy.parameters()])
+
+
+def waked(policy):
+    """Blocks start as the identity; give their output layers something to do, so that every gradient counts."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in policy.modules():
+            if isinstance(module, Block):
+                for layer in (module.attention.output, module.mlp.output):
+                    layer.weight.copy_(0.05 * torch.randn(layer.weight.shape, generator=generator))
+    return policy
+
+
+policy = waked(new_policy(PRESETS["nano"], seed=0, device=device))
+index = torch.arange(20, device=device)
+parts = [train.take(piece) for piece in index.split(8)]
+whole = gradient(policy, [train.take(index)], [1])
+ways = {"averaged": [1 / 3] * 3, "by their share of the scenes": [len(part.images) / 20 for part in parts]}
+for name, weights in ways.items():
+    got = gradient(policy, parts, weights)
+    angle = math.degrees(math.acos(min(1.0, torch.cosine_similarity(got, whole, dim=0).item())))
+    same = torch.allclose(got, whole, rtol=1e-3, atol=1e-5)
+    print(f"{name}: {'the same gradient' if same else 'another gradient'}, {'turned' if angle > 1 else 'not turned'}")
+
+policy.zero_grad()
+backward_in_parts(policy.loss, train.take(index), parts=3)
+package = torch.cat([p.grad.flatten() for p in policy.parameters()])
+torch.testing.assert_close(package, whole, rtol=1e-3, atol=1e-5)
+print("tinyvla.memory.backward_in_parts gives the gradient of the whole")
+
+# %% [markdown]
+# Averaged, the four scenes of the last part count twice as much as the others. The gradient is not just longer or
+# shorter; it points elsewhere. In training nobody would notice, since the loss falls all the same.
+# It has happened in earnest: when sequences differ in length, a mean over *tokens* has this fault, and a widely used
+# training library [had it for years](https://huggingface.co/blog/gradient_accumulation).
+#
+# How much memory does it save? Everything that grows with the batch, and nothing else.
+
+# %%
+def kept_by(policy, num_scenes):
+    """Bytes that autograd keeps for one forward pass."""
+    with SavedTensors(policy) as saved:
+        loss_of(policy, train.take(torch.arange(num_scenes, device=device)))
+    return saved.bytes
+
+
+for num_parts in (1, 2, 4, 8):
+    share = kept_by(policy, 64 // num_parts) / kept_by(policy, 64)
+    assert abs(share - 1 / num_parts) < 0.05
+    print(f"64 scenes in {num_parts} parts: about {1 / num_parts:.0%} of the activations")
+
+# %% [markdown]
+# What does it cost? No arithmetic, but small parts use a device badly, and the host asks for everything several times.
+# On a GPU that is not full anyway, four parts take almost four times as long.
+#
+# ### Run each block twice
+#
+# The other way spares memory *within* one part: keep only each block's input, and in the backward pass run the block
+# again to get the rest back ([Chen et al.](https://arxiv.org/abs/1604.06174)). It is called activation checkpointing;
+# since a checkpoint is also a folder with weights, this package says `recompute`.
+#
+# Written out, it is one autograd function.
+
+
+# %%
+class RunTwice(torch.autograd.Function):
+    """A block's output; of the forward pass, only the input is kept."""
+
+    @staticmethod
+    def forward(ctx, block, x, *weights):
+        ctx.block = block
+        ctx.save_for_backward(x)
+        return block(x)  # inside a Function, autograd is off: nothing else is kept
+
+    @staticmethod
+    def backward(ctx, output_gradient):
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            output = ctx.block(x)  # once more, and this time everything is kept, for this one block
+        inputs = (x, *ctx.block.parameters())
+        return None, *torch.autograd.grad(output, inputs, output_gradient)
+
+
+def run(blocks, x, twice):
+    for block in blocks:
+        x = RunTwice.apply(block, x, *block.parameters()) if twice else block(x)
+    return x
+
+
+blocks = nn.ModuleList(Block(WIDTH, num_heads=3, mlp_ratio=4) for _ in range(4)).to(device)
+x = torch.randn(SCENES, TOKENS, WIDTH, device=device, requires_grad=True)
+results, numbers = [], []
+for twice in (False, True):
+    blocks.zero_grad()
+    with SavedTensors(blocks) as saved:
+        output = run(blocks, x, twice)
+    output.square().mean().backward()
+    results.append([output.detach(), *(p.grad for p in blocks.parameters())])
+    numbers.append(saved.bytes / unit / len(blocks))
+for plain, again in zip(*results, strict=True):
+    torch.testing.assert_close(again, plain)
+print(f"numbers kept by a block: {numbers[0]:.0f} and {numbers[1]:.0f}; the output and all gradients are the same")
+
+# %% [markdown]
+# The weights must be arguments of the function, though it does not use them there: otherwise autograd would not know
+# that the output depends on them. And a block that drew random numbers (dropout) would have to draw the same ones again.
+# PyTorch's `torch.utils.checkpoint` takes care of both, and the package's blocks call it when `recompute` is set.
+#
+# **Predict first.** The forward pass runs twice, and the backward pass costs two forward passes. How much longer is a
+# step that is all arithmetic?
+
+# %%
+policy = waked(new_policy(PRESETS["minimal"], seed=0, device=device))
+calls = []
+hooks = [block.mlp.hidden.register_forward_hook(lambda *_: calls.append(1)) for block in policy.vision.blocks]
+rows = {}
+for recompute in (False, True):
+    recompute_blocks(policy, recompute)
+    calls.clear()
+    kept_bytes = kept_by(policy, 64)
+    policy.zero_grad()
+    backward_in_parts(policy.loss, batch)
+    gradients = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    rows[recompute] = (kept_bytes, gradients, len(calls) - len(hooks))  # the first pass was for counting bytes
+for hook in hooks:
+    hook.remove()
+torch.testing.assert_close(rows[True][1], rows[False][1], rtol=1e-4, atol=1e-6)
+print(f"runs of each block in a step: {rows[False][2] // len(hooks)} and {rows[True][2] // len(hooks)}")
+assert rows[True][0] < rows[False][0] / 5
+print("activations kept: less than a fifth")
+
+# %% tags=["nbval-ignore-output"]
+seconds = {}
+for recompute in (False, True):
+    recompute_blocks(policy, recompute)
+    seconds[recompute] = seconds_per_call(lambda: backward_in_parts(policy.loss, batch))
+recompute_blocks(policy, False)
+print(f"forward and backward: {1e3 * seconds[False]:.0f} ms, with blocks run twice {1e3 * seconds[True]:.0f} ms", end="")
+print(f": {seconds[True] / seconds[False]:.2f} times as long; 4/3 on paper")
+assert seconds[True] > 0
+
+# %% [markdown]
+# ### bfloat16
+#
+# Numbers of two bytes for the inputs of matrix products, four for weights, moments and the residual stream. **Predict
+# first:** does it halve the memory of `smolvla_like`?
+#
+# 16 of a block's 18 numbers shrink to two bytes, so activations take 40 bytes instead of 72. But weights, gradients and
+# moments stay as they are, and the products need the *weights* in bfloat16 as well: a copy, two bytes for each weight
+# that multiplies, is made in each step and kept for the backward pass. With many weights and few tokens the copy
+# outweighs what is saved.
+#
+# Here are all ways together, on the GPU, each beside what the formulas say.
+
+# %%
+def table(preset, batch_size):
+    """Memory and time of every way to take a step."""
+    print(f"{preset}, {batch_size} scenes{'':14}{'memory, GB':>22}{'time, ms':>12}")
+    print(f"{'':32}{'paper':>11}{'measured':>11}{'measured':>12}")
+    for row in scaling["steps"][preset]["rows"]:
+        if row["batch_size"] == batch_size and not row["graph"]:
+            paper, peak = row["paper"]["memory"], row["peak_bytes"]
+            print(f"{row['variant']:32}{paper / 1e9:11.2f}{peak / 1e9:11.2f}{1e3 * row['seconds']:12.1f}")
+    print()
+
+
+table("medium", 64)
+table("smolvla_like", 64)
+table("smolvla_like", 512)
+
+# %% [markdown]
+# COMMENT_ON_TABLE
+#
+# On the command line:
+#
+# ```bash
+# tinyvla train --preset smolvla_like --accumulate 4 --recompute
+# ```
+#
+# ## 6. Does size pay?
+#
+# All four presets, the same scenes, the same number of steps, fixed beforehand; AdamW at two learning rates, since a rate
+# that suits one size may not suit another. Direction accuracy is at its ceiling, so look at the L2 error.
+#
+# **Predict first.** From `nano` to `smolvla_like` the parameters grow a hundredfold. By what factor does the error fall
+# on unseen scenes: 100, 10, 2, or does it rise?
+
+# %% mystnb={"image": {"alt": "ALT_SIZE"}}
+summary, settings = scaling["summary"], scaling["settings"]
+most = max(row["num_scenes"] for row in summary)
+
+
+def line(ax, rows, across, color, label, split="test", style="-"):
+    """Medians with a bar from the least to the largest of the seeds."""
+    rows = sorted(rows, key=lambda row: across(row))
+    at = [across(row) for row in rows]
+    middle = [row[split]["l2_error"]["median"] for row in rows]
+    low, high = ([row[split]["l2_error"][end] for row in rows] for end in ("min", "max"))
+    ends = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]
+    ax.errorbar(at, middle, ends, color=color, marker="o", ls=style, lw=1.8, capsize=3, label=label)
+
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", facecolor="white", sharey=True)
+for rate, color in zip(sorted({row["learning_rate"] for row in summary}), (BLUE, ORANGE), strict=True):
+    rows = [row for row in summary if row["learning_rate"] == rate and row["num_scenes"] == most]
+    line(left, rows, lambda row: scaling["steps"][row["preset"]]["parameters"], color, f"learning rate {rate:g}")
+    line(right, rows, lambda row: row["seconds"]["median"], color, f"learning rate {rate:g}")
+left.set(xscale="log", yscale="log", xlabel="parameters", ylabel="L2 error on unseen scenes")
+right.set(xscale="log", xlabel="seconds of training")
+left.legend(frameon=False, fontsize=9)
+fig.suptitle(f"{settings['steps']} steps of 64 scenes, {most:,} scenes, {scaling['machine']['device']}", fontsize=10)
+plt.show()
+
+# %%
+print(f"{'':14}{'rate':>8}{'seeds':>7}{'L2 error, median':>18}{'lowest direction accuracy':>27}{'seconds':>9}")
+for name in NAMES:
+    for row in summary:
+        if row["preset"] == name and row["num_scenes"] == most:
+            test = row["test"]
+            print(f"{name:14}{row['learning_rate']:8g}{row['seeds']:7}{test['l2_error']['median']:18.4f}", end="")
+            print(f"{test['direction_accuracy']['min']:27.1%}{row['seconds']['median']:9.2f}")
+
+# %% [markdown]
+# COMMENT_ON_SIZE
+#
+# And the fastest way to the course's target, 95 % direction accuracy, for the two large presets: Muon, the number of
+# steps fixed beforehand ([chapter 9](09_speed.ipynb) explains the recipe).
+
+# %%
+for name in ("medium", "smolvla_like"):
+    bench = load_results(f"bench_{name}_cuda")
+    print(f"{name} on {bench['machine']['device']}: {bench['reached']} of {len(bench['runs'])} seeds reach 95 %", end="")
+    print(f" in {bench['steps']['max']:.0f} steps; median {bench['seconds']['median']:.2f} s,", end="")
+    print(f" lowest accuracy {bench['direction_accuracy']['min']:.1%}, {bench['peak_gpu_memory_gb']:.1f} GB of GPU memory")
+    assert bench["reached"] == len(bench["runs"])
+
+# %% [markdown]
+# ## 7. Does more data pay?
+#
+# Now the size is fixed, and so is the number of steps; only the number of *different* scenes changes. With few scenes
+# each one is seen often.
+#
+# **Predict first.** How many scenes does `nano` need until the error on unseen scenes is within a factor of two of
+# what all scenes give: 500, 2,000, all?
+
+# %% mystnb={"image": {"alt": "ALT_DATA"}}
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", facecolor="white", sharey=True)
+rate = max(row["learning_rate"] for row in summary)
+for ax, name in zip(axes, ("nano", "minimal"), strict=True):
+    rows = [row for row in summary if row["preset"] == name and row["learning_rate"] == rate]
+    line(ax, rows, lambda row: row["num_scenes"], BLUE, "unseen scenes")
+    line(ax, rows, lambda row: row["num_scenes"], ORANGE, "training scenes", "train", "--")
+    ax.set(xscale="log", yscale="log", xlabel="different scenes", title=name)
+axes[0].set(ylabel="L2 error")
+axes[0].legend(frameon=False)
+fig.suptitle(f"{settings['steps']} steps, learning rate {rate:g}, {settings['seeds']} seeds", fontsize=10)
+plt.show()
+for name in ("nano", "minimal"):
+    rows = sorted((r["num_scenes"], r) for r in summary if r["preset"] == name and r["learning_rate"] == rate)
+    print(f"{name:8}", ", ".join(f"{num}: {row['test']['direction_accuracy']['median']:.0%}" for num, row in rows))
+
+# %% [markdown]
+# COMMENT_ON_DATA
+#
+# ## 8. More than one GPU
+#
+# When one device is too slow, several can share a batch. Each holds the *whole* policy, takes its part of every batch,
+# and the gradients are averaged while the backward pass runs: data parallelism. No code changes;
+# [Accelerate](https://huggingface.co/docs/accelerate) starts the processes:
+#
+# ```bash
+# accelerate launch --num_processes 2 -m tinyvla train --preset smolvla_like --batch-size 128
+# accelerate launch --num_processes 8 -m tinyvla train --preset smolvla_like --batch-size 512 --accumulate 2 --recompute
+# ```
+#
+# `--batch-size` is that of all processes together, so a step means the same however many take part. Two things do not
+# change: memory for weights, gradients and moments is needed on *every* device, and with `--accumulate` gradients are
+# averaged once, with the last part.
+#
+# **Predict first.** Gradients of `smolvla_like` are 1.8 GB. In each step all processes must agree on them. With 64
+# scenes a step, do two GPUs take half the time of one?
+
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: what fits? (10 minutes)
+#
+# Write `largest_batch(config, gigabytes, **ways)`: the largest batch, a power of two, whose step fits on paper into so
+# many GB (of $10^9$ bytes) with a tenth to spare. `ways` are handed to `budget`: `bfloat16`, `accumulate`, `recompute`.
+# Return 0 if not even one scene fits.
+#
+# <details><summary>Hint</summary>
+#
+# `budget(config, batch_size, **ways).memory` is the sum in bytes. Double the batch as long as it fits.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def largest_batch(config, gigabytes, **ways):
+    """The largest power of two that fits on paper, or 0."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    large = PRESETS["smolvla_like"]
+    assert largest_batch(large, 24) is not None, "write the body of largest_batch first"
+    assert largest_batch(large, 4) == 0, "the weights alone take more than 4 GB: nothing fits, return 0"
+    for gigabytes in (12, 24, 80):
+        for ways in ({}, {"bfloat16": True}, {"recompute": True}, {"bfloat16": True, "accumulate": 4}):
+            size = largest_batch(large, gigabytes, **ways)
+            assert size == 0 or math.log2(size).is_integer(), f"{size} is no power of two"
+            room = 0.9e9 * gigabytes
+            assert size == 0 or budget(large, size, **ways).memory <= room, f"{size} does not fit into {gigabytes} GB, {ways}"
+            assert budget(large, max(1, 2 * size), **ways).memory > room, f"more than {size} fits into {gigabytes} GB, {ways}"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def largest_batch(config, gigabytes, **ways):
+#     size = 1
+#     while budget(config, size, **ways).memory <= 0.9e9 * gigabytes:
+#         size *= 2
+#     return size // 2
+# ```
+#
+# The tenth to spare is for what the formulas leave out: fusion and head, buffers of the libraries, and memory that is
+# free but in pieces.
+#
+# </details>
+#
+# ### Exercise 2: neither every block nor none (25 minutes)
+#
+# Keeping each block's input costs one number a block; running a block again costs the 18 of *one* block at a time.
+# There is something in between: cut the blocks into segments, and keep only each *segment's* input. Fewer inputs are kept,
+# and more is there while a segment runs again.
+#
+# Write `run_in_segments(blocks, x, size)`: the blocks one after the other, in segments of `size` (the last may be
+# shorter), each of which keeps its input alone. Use `torch.utils.checkpoint.checkpoint(function, x, use_reentrant=False)`.
+#
+# And `numbers_at_once(num_blocks, size)`: how many numbers, per token and width, are there at most: those inputs, and
+# 18 for each block of one segment.
+#
+# <details><summary>Hint</summary>
+#
+# `blocks[start : start + size]` of an `nn.ModuleList` is a `ModuleList`. A function that is defined in a loop sees the
+# loop variable's *last* value when it is called later, in the backward pass: hand the segment over as a default
+# argument, or make an `nn.Sequential` of it.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def run_in_segments(blocks, x, size):
+    """The blocks' output; of the forward pass, only each segment's input is kept."""
+    # your code here
+
+
+def numbers_at_once(num_blocks, size):
+    """Inputs of the segments, and all of one segment."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 2"):
+    answer = run_in_segments(blocks, x, 2)
+    assert answer is not None, "write the body of run_in_segments first"
+    expected = run(blocks, x, twice=False)
+    wanted = torch.autograd.grad(expected.square().mean(), [x, *blocks.parameters()])
+    for size in (1, 2, 3, 4):
+        with SavedTensors(blocks) as saved:
+            answer = run_in_segments(blocks, x, size)
+        assert torch.allclose(answer, expected, atol=1e-5), f"segments of {size} give another output"
+        got = torch.autograd.grad(answer.square().mean(), [x, *blocks.parameters()])
+        same = all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, wanted, strict=True))
+        assert same, f"segments of {size} give other gradients: which blocks run again in the backward pass?"
+        inputs, segments = saved.bytes / unit, math.ceil(4 / size)
+        assert abs(inputs - segments) < 0.1, f"segments of {size} should keep {segments} inputs, yours keep {inputs:.1f}"
+    assert numbers_at_once(30, 1) is not None, "write the body of numbers_at_once, too"
+    assert numbers_at_once(30, 1) == 30 + 18, f"30 blocks one by one: 30 inputs and 18; yours {numbers_at_once(30, 1)}"
+    assert numbers_at_once(30, 30) == 1 + 18 * 30, "all in one segment: one input, and all of every block"
+    assert numbers_at_once(7, 3) == 3 + 18 * 3, "7 blocks in threes are 3 segments; the largest has 3 blocks"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def run_in_segments(blocks, x, size):
+#     for start in range(0, len(blocks), size):
+#         segment = nn.Sequential(*blocks[start : start + size])
+#         x = torch.utils.checkpoint.checkpoint(segment, x, use_reentrant=False)
+#     return x
+#
+#
+# def numbers_at_once(num_blocks, size):
+#     return math.ceil(num_blocks / size) + 18 * size
+# ```
+#
+# Try `min(range(1, 31), key=lambda size: numbers_at_once(30, size))`. One block at a time is best unless there are very
+# many blocks: the minimum lies at $\sqrt{L/18}$. Chen et al.'s $\sqrt{L}$ counts one number for each layer.
+#
+# </details>
+#
+# ### Exercise 3: a law from five points? (20 minutes)
+#
+# Scaling laws have the form $\text{error} = a\,n^{-b}$: a straight line in a plot with two logarithmic axes. Write
+# `fit_power_law(sizes, errors)`, which returns $a$ and $b$ by least squares on the logarithms. Then look at
+# what it says of the data curve, and at what it would promise for a million scenes.
+#
+# <details><summary>Hint</summary>
+#
+# $\log \text{error} = \log a - b \log n$. `numpy.polyfit(x, y, 1)` returns slope and intercept of a line; so does
+# `statistics.linear_regression(x, y)`.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def fit_power_law(sizes, errors):
+    """Returns a and b of error = a * n ** -b."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 3"):
+    answer = fit_power_law([1, 10, 100], [2.0, 1.0, 0.5])
+    assert answer is not None, "write the body of fit_power_law first"
+    assert len(answer) == 2, "return two numbers, a and b"
+    for a, b in ((3.0, 0.5), (0.1, 0.07), (50.0, 1.0)):
+        sizes = [250, 500, 1_000, 2_000, 4_000, 8_000]
+        got = fit_power_law(sizes, [a * n**-b for n in sizes])
+        assert abs(got[1] - b) < 1e-6, f"b should be {b}, yours {got[1]:.3f}: mind the sign, and take logarithms of both"
+        assert abs(got[0] / a - 1) < 1e-6, f"a should be {a}, yours {got[0]:.3f}: the intercept is log a"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def fit_power_law(sizes, errors):
+#     slope, intercept = statistics.linear_regression([math.log(n) for n in sizes], [math.log(e) for e in errors])
+#     return math.exp(intercept), -slope
+# ```
+#
+# COMMENT_ON_LAW
+#
+# </details>
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details><summary>A paper says "6ND = 10^21 operations". Which two questions do you ask before you believe it of your own model?</summary>
+#
+# Which parameters are in $N$ (a token table does no arithmetic), and which tokens in $D$: does every part of the model see
+# all of them?
+#
+# </details>
+#
+# <details><summary>Training runs out of memory. A batch of half the size runs out, too, and so does one of a quarter. What now?</summary>
+#
+# It is not the activations. Weights, gradients and moments do not shrink with the batch: take a smaller model, an optimizer
+# with fewer moments, freeze a part, or spread them over devices. Accumulation and recomputing would not help either.
+#
+# </details>
+#
+# <details><summary>Accumulation and recomputing both save activations. When is which one the better choice?</summary>
+#
+# Accumulation costs no arithmetic, so take it first, as long as its parts still keep the device busy. Recomputing costs about a
+# third more and works within a part: take it when even one scene's activations are too many, or when small parts leave the
+# device idle.
+#
+# </details>
+#
+# <details><summary>bfloat16 made a large model's step need more memory, not less. How can that be?</summary>
+#
+# Weights, gradients and moments stay in float32, and a bfloat16 copy of the weights is kept for the backward pass. With few
+# tokens, that copy is larger than what the activations save.
+#
+# </details>
+#
+# <details><summary>A larger model has a smaller error than a small one after the same number of steps. Is size what helped?</summary>
+#
+# Perhaps. Did both have a learning rate that suits them? Were there several seeds? And would the small one have done as
+# well in the same *time*, with more steps?
+#
+# </details>
+#
+# ## Summary
+#
+# - $12LC^2 + VC$ parameters, $6ND$ operations with each part's own $N$ and $D$, 16 bytes a parameter and 18 numbers a token,
+#   unit of width and block: four lines that say most of what a step will cost.
+# - The paper is good for parameters, operations and memory, and a lower bound for time.
+# - Parts of a batch, weighed by their share, give the same gradient with a part's activations. Blocks that run twice give it
+#   with their inputs alone, for a third more arithmetic.
+# - bfloat16 shrinks activations, not weights, gradients and moments.
+# SUMMARY_RESULTS
+#
+# ## Sources
+#
+# - Kaplan et al., [Scaling laws for neural language models](https://arxiv.org/abs/2001.08361): $6ND$, section 2.1.
+# - Hoffmann et al., [Training compute-optimal large language models](https://arxiv.org/abs/2203.15556): size against data at
+#   a fixed amount of arithmetic.
+# - Korthikanti et al., [Reducing activation recomputation](https://arxiv.org/abs/2205.05198): what a block keeps.
+# - Chen et al., [Training deep nets with sublinear memory cost](https://arxiv.org/abs/1604.06174): checkpointing.
+# - Micikevicius et al., [Mixed precision training](https://arxiv.org/abs/1710.03740): which numbers stay in float32.
+# - Li et al., [PyTorch Distributed](https://arxiv.org/abs/2006.15704): averaging gradients during the backward pass.
+# - Hugging Face, [Fixing gradient accumulation](https://huggingface.co/blog/gradient_accumulation).
+# - [`tinyvla/scaling.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/scaling.py),
+#   [`memory.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/memory.py) and
+#   [`scripts/measure_scaling.py`](https://github.com/tinyvla/tinyvla/blob/main/scripts/measure_scaling.py).
+#
+# ## Next
+#
+# Size was never what this toy was short of. The next chapter makes the task harder instead: an arm with seven degrees of
+# freedom.
