@@ -183,6 +183,7 @@ def main(
     """
     settings: Settings = {
         "device": device,
+        "kinds": kinds,
         "episodes": episodes,
         "rounds": rounds,
         "later_episodes": later_episodes,
@@ -253,7 +254,9 @@ def main(
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder / "policy0", checkpoint, dirs_exist_ok=True)
     film.parent.mkdir(parents=True, exist_ok=True)
-    figure = film_strip(policy_act(policy), episode_seeds(200, DATA.test_seed), execute=executes[0], size=image_size)
+    rows = (("reach", 0), ("pick", 0), ("pick", 1))
+    scenes = episode_seeds(10, DATA.test_seed)
+    figure = film_strip(policy_act(policy), scenes, executes[0], image_size, rows=rows)
     figure.savefig(film, dpi=100)
     shutil.rmtree(folder)
     note(f"wrote {out}, {checkpoint} and {film}")

@@ -11,7 +11,6 @@ import pytest
 if find_spec("mujoco") is None:
     pytest.skip("MuJoCo is not installed", allow_module_level=True)
 
-from tinyvla.arm.expert import TASKS
 from tinyvla.arm.film import film_strip, filmed
 from tinyvla.arm.rollout import ArmResult, ArmStates, arm_config, arm_expert, disturbed, random_arm, rollout
 from tinyvla.arm.world import ArmConfig, ArmWorld
@@ -151,9 +150,19 @@ def test_an_episode_is_filmed_as_it_is_rolled_out(policy):
     assert 1 < len(frames) <= 41
 
 
-def test_a_film_strip_has_a_row_per_task():
+def test_a_film_strip_has_a_row_per_instruction():
     import matplotlib.pyplot as plt
 
-    fig = film_strip(arm_expert, [0, 1], columns=5)
-    assert len(fig.axes) == 5 * len(TASKS)
+    fig = film_strip(arm_expert, [0, 1], columns=5, rows=(("reach", 0), ("pick", 0), ("pick", 2)))
+    assert len(fig.axes) == 15
+    titles = [ax.get_title(loc="left") for ax in fig.axes[::5]]
+    assert len(set(titles)) == 3
+    plt.close(fig)
+
+
+def test_a_film_strip_looks_for_a_success(policy):
+    import matplotlib.pyplot as plt
+
+    fig = film_strip(policy_act(policy), [0, 1], columns=2, rows=(("reach", 0),))
+    assert fig.axes[0].get_title(loc="left") == ArmWorld([0]).instructions[0]  # it fails in both
     plt.close(fig)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from tinyvla.arm.expert import TASKS, expert_action
+from tinyvla.arm.expert import expert_action
 from tinyvla.arm.rollout import arm_expert
 from tinyvla.arm.world import ArmConfig, ArmWorld
 from tinyvla.rollout import Act
@@ -47,27 +47,36 @@ def filmed(
 
 
 def film_strip(
-    act: Act, seeds: Sequence[int], execute: int = 4, size: int = 64, columns: int = 7, tasks: Sequence[str] = TASKS
+    act: Act,
+    seeds: Sequence[int],
+    execute: int = 4,
+    size: int = 64,
+    columns: int = 7,
+    rows: Sequence[tuple[str, int]] = (("reach", 0), ("pick", 0)),
 ) -> Figure:
-    """A row of pictures per task, of the first episode that is a success (of the first one where none is).
+    """Episodes in one scene, a row of pictures each.
+
+    The scene is the first one in which all rows are successes (the first of all where there is none).
 
     Args:
         act: a policy, or `arm_expert`.
-        seeds: episodes to try, at most ten.
+        seeds: scenes to try, at most ten.
         execute: actions done before the policy looks again.
         size: side of the image that the policy sees.
         columns: pictures in a row, evenly spread over the episode.
-        tasks: "reach", "pick".
+        rows: task and named block of each row; another block is another instruction for the same scene.
     """
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(
-        len(tasks), columns, figsize=(1.6 * columns, 1.9 * len(tasks)), squeeze=False, layout="constrained"
-    )
-    for row, task in zip(axes, tasks, strict=True):
-        takes = (filmed(act, seed, task, execute, size) for seed in seeds[:10])
-        first = next(takes)
-        frames, text, _ = first if first[2] else next((take for take in takes if take[2]), first)
+    takes = [filmed(act, seeds[0], task, execute, size, named=named) for task, named in rows]
+    for seed in seeds[1:10]:
+        if all(success for _, _, success in takes):
+            break
+        others = [filmed(act, seed, task, execute, size, named=named) for task, named in rows]
+        takes = others if all(success for _, _, success in others) else takes
+    figsize = (1.6 * columns, 1.9 * len(rows))
+    fig, axes = plt.subplots(len(rows), columns, figsize=figsize, squeeze=False, layout="constrained")
+    for row, (frames, text, _) in zip(axes, takes, strict=True):
         for ax, step in zip(row, np.linspace(0, len(frames) - 1, columns).round().astype(int), strict=True):
             ax.imshow(frames[step].transpose(1, 2, 0))
             ax.axhline(frames[step].shape[1] / 2 - 0.5, color="white", lw=1)
