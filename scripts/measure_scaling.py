@@ -223,6 +223,14 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _options(arguments: list[str]) -> list[str]:
+    """The command line without the place of the result, which is this machine's own affair."""
+    if "--out" not in arguments:
+        return arguments
+    at = arguments.index("--out")
+    return arguments[:at] + arguments[at + 2 :]
+
+
 def main(
     device: str = "cuda",
     presets: tuple[str, ...] = tuple(PRESETS),
@@ -262,7 +270,7 @@ def main(
     pool.shutdown()
     print(f"scenes and weights, {time.perf_counter() - started:.0f} s", flush=True)
     report: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "scripts/measure_scaling.py", *_options(sys.argv[1:])]),
         "machine": describe_device(where),
         "settings": {**asdict(TrainConfig()), "steps": steps, "seeds": seeds, "data_seed": DATA_SEED},
         "peaks": peaks(where),
