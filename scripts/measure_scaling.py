@@ -1,6 +1,7 @@
 """Larger models, more data, less memory. Writes `results/scaling.json`, again after every part.
 
     python scripts/measure_scaling.py --device cuda
+    python scripts/measure_scaling.py --device cuda --parts runs --out results/scaling_runs.json
 
 - peaks: what the device does at best: matrix products in two precisions, and bytes copied in a second;
 - steps: memory and time of one step of each preset, as `tinyvla.scaling` predicts and as measured: in float32 and
@@ -243,6 +244,7 @@ def main(
     large_batch: int = 512,
     repeats: int = 5,
     budget_seconds: float = 105.0,
+    parts: tuple[str, ...] = ("steps", "runs", "recorded"),
     out: Path = Path("results/scaling.json"),
 ) -> None:
     """Measure all parts.
@@ -254,6 +256,7 @@ def main(
         large_batch: of smolvla_like's step, once more.
         repeats: measured steps of each way; the median counts.
         budget_seconds: runs that have not begun by then are left out, and counted as such; the recorded steps follow.
+        parts: which to measure, of steps, runs and recorded.
     """
     where, started = torch.device(device), time.perf_counter()
     jobs = plan(presets, seeds, scenes, rates, data_presets)
@@ -284,7 +287,7 @@ def main(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
-    for name in presets:
+    for name in presets if "steps" in parts else ():
         sizes = [*batch_sizes, large_batch] if name == "smolvla_like" and large_batch else [*batch_sizes]
         policy = copy.deepcopy(fresh[name, 0]).to(where)
         rows = steps_of(PRESETS[name], policy, train, sizes, repeats, recorded=False)
@@ -294,7 +297,7 @@ def main(
         write()
         print(f"{name}: steps, {time.perf_counter() - started:.0f} s", flush=True)
     trainers: dict[str, Trainer] = {}
-    for number, (name, rate, num, seed) in enumerate(jobs):
+    for number, (name, rate, num, seed) in enumerate(jobs if "runs" in parts else ()):
         if time.perf_counter() - started > budget_seconds:
             report["left_out"] = len(jobs) - number
             break
@@ -305,12 +308,12 @@ def main(
         write()
         what = f"{name:13} {num:5} scenes, rate {rate:g}, seed {seed}: L2 {run['test']['l2_error']:.4f}"
         print(f"{what}, {time.perf_counter() - started:.0f} s", flush=True)
-    if where.type == "cuda":  # last, as a recording that fails can spoil what comes after it
+    if where.type == "cuda" and "recorded" in parts:  # last, as a recording that fails can spoil what comes after it
         trainers.clear()
         for name in presets:
             policy = copy.deepcopy(fresh[name, 0]).to(where)
             rows = steps_of(PRESETS[name], policy, train, [*batch_sizes], repeats, recorded=True)
-            report["steps"][name]["rows"] += rows
+            report["steps"].setdefault(name, {"rows": []})["rows"] += rows
             del policy
             write()
             print(f"{name}: recorded steps, {time.perf_counter() - started:.0f} s", flush=True)
