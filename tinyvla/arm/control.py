@@ -58,9 +58,11 @@ def load_renderer(height: int, width: int) -> Any:
     Raises:
         InputError: there is no way to draw on this machine.
     """
-    mujoco = load_mujoco()
+    mujoco, model = load_mujoco(), load_model()
+    # The buffer is cleared and read as a whole, so one that is just large enough makes small pictures cheap.
+    model.vis.global_.offheight, model.vis.global_.offwidth = height, width
     try:
-        return mujoco.Renderer(load_model(), height, width)
+        return mujoco.Renderer(model, height, width)
     except (AttributeError, ImportError, OSError, RuntimeError, mujoco.FatalError) as error:
         raise InputError(_no_egl(error)) from None
 
