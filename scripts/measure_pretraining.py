@@ -164,6 +164,14 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def _options(arguments: list[str]) -> list[str]:
+    """The command line without the place of the result, which is this machine's own affair."""
+    if "--out" not in arguments:
+        return arguments
+    at = arguments.index("--out")
+    return arguments[:at] + arguments[at + 2 :]
+
+
 def main(
     device: str = "cpu",
     workers: int = 1,
@@ -193,7 +201,7 @@ def main(
         "num_steps": num_steps, "num_test": num_test, "camera": asdict(camera), "pretraining": asdict(pretraining),
     }  # fmt: skip
     report: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "scripts/measure_pretraining.py", *_options(sys.argv[1:])]),
         "machine": describe_device(choose_device(device)),
         "seeds": seeds,
         "learning_rate": TrainConfig(learning_rate=1e-3).learning_rate,
