@@ -8,8 +8,8 @@ preset and seed a base is trained with the benchmark's recipe, then changed, eac
 - frozen: both towers stay as they are, fusion and head are trained;
 - lora-R: adapters of rank R beside the attention layers and the input projections, all else is frozen;
 - lora-R-words: also beside the token embedding; lora-R-mlp: also beside the MLPs.
-The preset `towers` is of `transformers`' own classes, SigLIP and Llama, at the sizes of `minimal`. The hub's weights
-are not needed: these towers are trained here like the others.
+The presets `towers` and `towers-nano` are of `transformers`' own classes, SigLIP and Llama, at the sizes of `minimal`
+and `nano`. The hub's weights are not needed: these towers are trained here like the others.
 
 Learning rates are chosen for each way on the changed task's validation split, with the first seed. Measured on its test
 split, and on the old task's to see what is forgotten; then memory, time, files, and the answers of saved and of merged
@@ -55,35 +55,29 @@ State = dict[str, torch.Tensor]
 
 @contextmanager
 def config_of(preset: str) -> Iterator[ModelConfig]:
-    """A preset's configuration; that of `towers` names two folders, which exist inside."""
-    if preset != "towers":
+    """A preset's configuration; that of towers names two folders, which exist inside."""
+    if not preset.startswith("towers"):
         yield PRESETS[preset]
         return
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
-        save_towers(Path(folder))
-        yield pretrained_config(f"{folder}/vision", f"{folder}/language", "minimal", frozen=False)
+        size = "nano" if preset == "towers-nano" else "minimal"
+        save_towers(Path(folder), PRESETS[size])
+        yield pretrained_config(f"{folder}/vision", f"{folder}/language", size, frozen=False)
 
 
-def save_towers(folder: Path) -> None:
+def save_towers(folder: Path, sizes: ModelConfig) -> None:
     """New towers of `transformers`; positions and words at std 1, or nothing would be learned in so few steps."""
     import transformers
 
-    vision = transformers.SiglipVisionModel(
-        transformers.SiglipVisionConfig(
-            hidden_size=192,
-            num_hidden_layers=4,
-            num_attention_heads=3,
-            intermediate_size=768,
-            image_size=64,
-            patch_size=8,
-        )
-    )
-    language = transformers.LlamaModel(
-        transformers.LlamaConfig(
-            hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, vocab_size=30_522
-        )
-    )
+    def shape(tower: Any) -> dict[str, int]:
+        heads = {"num_hidden_layers": tower.num_layers, "num_attention_heads": tower.num_heads}
+        return {"hidden_size": tower.embed_dim, "intermediate_size": tower.mlp_ratio * tower.embed_dim, **heads}
+
+    pixels = {"image_size": sizes.vision.image_size, "patch_size": sizes.vision.patch_size}
+    vision = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**shape(sizes.vision), **pixels))
+    words = {"vocab_size": sizes.language.vocab_size}
+    language = transformers.LlamaModel(transformers.LlamaConfig(**shape(sizes.language), **words))
     with torch.no_grad():
         for module in (*vision.modules(), *language.modules()):
             if isinstance(module, torch.nn.Embedding):
