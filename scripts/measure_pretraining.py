@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.bench import describe_device, spread
+from tinyvla.bench import describe_device, spread, take_turns
 from tinyvla.config import DataConfig, TrainConfig, model_config
 from tinyvla.contrastive import (
     Camera,
@@ -74,6 +74,7 @@ def pretrain_one(job: tuple[int, str, dict[str, Any]]) -> dict[str, Any]:
     """One pretraining; its weights go to a file."""
     seed, folder, settings = job
     torch.set_num_threads(1)
+    take_turns(seed)
     device, camera = torch.device(settings["device"]), Camera(**settings["camera"])
     model = towers_of(settings["preset"], seed).to(device)
     options = replace(StepOptions.for_device(device), graph=False)
@@ -111,6 +112,7 @@ def train_one(job: tuple[str, int, str, dict[str, Any]]) -> list[dict[str, Any]]
     """One method and seed, with every number of labels. A recorded step serves them all."""
     method, seed, folder, settings = job
     torch.set_num_threads(1)
+    take_turns(seed * len(METHODS) + METHODS.index(method))
     device, steps = torch.device(settings["device"]), settings["num_steps"]
     camera = None if method == "clean" else Camera(**settings["camera"])
     sizes = settings["few_sizes"] if method in ("random", "clean") else settings["sizes"]
@@ -197,7 +199,7 @@ def main(
     """
     pretraining = PretrainConfig(num_pairs=num_pairs, num_steps=pretrain_steps, batch_size=pretrain_batch)
     settings: dict[str, Any] = {
-        "preset": preset, "device": str(choose_device(device)), "sizes": sizes, "few_sizes": few_sizes,
+        "preset": preset, "device": choose_device(device).type, "sizes": sizes, "few_sizes": few_sizes,
         "num_steps": num_steps, "num_test": num_test, "camera": asdict(camera), "pretraining": asdict(pretraining),
     }  # fmt: skip
     report: dict[str, Any] = {
