@@ -90,7 +90,7 @@ def add_lora(
         return _inject(policy, config)
 
 
-def target_layers(policy: TinyVLA, targets: Sequence[str]) -> list[str]:
+def target_layers(policy: nn.Module, targets: Sequence[str]) -> list[str]:
     """Names of the linear and embedding layers that the targets mean.
 
     Raises:
