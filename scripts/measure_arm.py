@@ -2,15 +2,16 @@
 
     python scripts/measure_arm.py --device cuda --workers 16
 
-Every kind of policy learns both tasks from one set of demonstrations: the verb says which one is meant. It clones the
-disturbed expert (round 0); in each later round it acts itself, the expert labels what it came to, and it learns from
-all states so far (DAgger). Then it is judged on the same fixed episodes as the expert and as random actions. In the
-swap, the scenes are the same and another block is named. Demonstrations and episodes are spread over processes.
+Every kind of policy learns both tasks from one set of demonstrations: the verb says which one is meant. Then it is
+judged on the same fixed episodes as the expert and as random actions. In the swap, the scenes are the same and another
+block is named. The first kind is the one that counts; the others each change one thing: an expert that nothing
+disturbs, a policy that gets no words. Demonstrations and episodes are spread over processes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -41,14 +42,19 @@ from tinyvla.world import episode_seeds
 
 DATA = DataConfig()
 NOISE = 0.4
-"""Standard deviation of what disturbs the expert, unless a kind names another."""
+"""Standard deviation of what disturbs the expert of the validation states."""
+KINDS = (
+    "nano/cross-attention/8/muon/0.4",
+    "nano/cross-attention/8/muon/0.0",
+    "nano/vision-only/8/muon/0.4",
+)
 Settings = dict[str, Any]
 
 
 def parts_of(kind: str) -> tuple[str, str, int, str, float]:
     """Preset, fusion, patch size, optimizer and the demonstrations' noise of a kind."""
-    preset, fusion, patch, optimizer, *rest = kind.split("/")
-    return preset, fusion, int(patch), optimizer, float(rest[0]) if rest else NOISE
+    preset, fusion, patch, optimizer, noise = kind.split("/")
+    return preset, fusion, int(patch), optimizer, float(noise)
 
 
 def config_of(kind: str, settings: Settings) -> ModelConfig:
@@ -78,27 +84,23 @@ def spread_episodes(pool: Any, who: str, seeds: list[int], tasks: list[str], par
     return ArmResult.joined(list(pool.imap(run_episodes, jobs, chunksize=1)))
 
 
-def train_one(job: tuple[str, int, Settings, str, str]) -> dict[str, Any]:
-    """One round of one policy: from new weights, or on from the last round's."""
-    kind, number, settings, states, folder = job
+def train_one(job: tuple[str, Settings, str, str]) -> dict[str, Any]:
+    """One policy, in a process of the pool."""
+    kind, settings, states, folder = job
     torch.set_num_threads(settings["threads"])
     device = torch.device(settings["device"])
     parts = torch.load(states, weights_only=False)
     train, val = (TensorSplit(*(tensor.to(device) for tensor in part)) for part in parts)
-    if number == 0:
-        policy = new_policy(config_of(kind, settings), 0, device)
-        policy.fit_statistics(train.actions)
-    else:
-        policy = TinyVLA.from_pretrained(folder, device=str(device))
-    per_epoch = max(1, len(train) // settings["batch_size"])
-    steps = settings["steps"] if number == 0 else settings["later_steps"]
+    policy = new_policy(config_of(kind, settings), 0, device)
+    policy.fit_statistics(train.actions)
+    per_epoch = math.ceil(len(train) / settings["batch_size"])
     optimizer = parts_of(kind)[3]
     config = TrainConfig(
-        epochs=max(1, round(steps / per_epoch)),
+        epochs=max(1, round(settings["steps"] / per_epoch)),
         optimizer=optimizer,
         learning_rate=settings["learning_rates"][optimizer],
         batch_size=settings["batch_size"],
-        seed=number,
+        seed=0,
     )
     started = time.perf_counter()
     options = StepOptions.for_device(device)
@@ -152,17 +154,14 @@ def collect(pool: Any, who: str, seeds: list[int], settings: Settings, **options
 def main(
     device: str = "cpu",
     workers: int = 2,
-    kinds: tuple[str, ...] = ("nano/cross-attention/8/muon",),
+    kinds: tuple[str, ...] = KINDS,
     episodes: int = 3_000,
-    rounds: int = 1,
-    later_episodes: int = 1_500,
-    steps: int = 8_000,
-    later_steps: int = 6_000,
+    steps: int = 6_000,
     batch_size: int = 128,
     adamw_rate: float = 1e-3,
     muon_rate: float = 6e-3,
     horizon: int = 8,
-    executes: tuple[int, ...] = (4, 1, 2, 8),
+    executes: tuple[int, ...] = (4, 8, 2),
     image_size: int = 64,
     recorded_steps: int = 30,
     num_test: int = 200,
@@ -173,25 +172,22 @@ def main(
     """Demonstrate, train, judge.
 
     Args:
-        kinds: policies to train, as preset/fusion/patch size/optimizer/noise; the first has later rounds and is filmed.
-        episodes: of the disturbed expert, half of each task.
-        rounds: of DAgger after the cloning.
-        later_episodes: that the policy drives in each of those rounds.
+        kinds: policies to train, as preset/fusion/patch size/optimizer/noise; the first is the main one.
+        episodes: of the expert, half of each task.
         executes: actions done before the policy looks again; the first is the main one.
         adamw_rate: learning rate of that optimizer; `muon_rate` of the other.
         recorded_steps: at most, of one recorded episode.
+        checkpoint: where the main policy is kept; `film`, where it is shown.
     """
     settings: Settings = {
         "device": device,
         "kinds": kinds,
         "episodes": episodes,
-        "rounds": rounds,
-        "later_episodes": later_episodes,
         "steps": steps,
-        "later_steps": later_steps,
         "batch_size": batch_size,
         "learning_rates": {"adamw": adamw_rate, "muon": muon_rate},
         "horizon": horizon,
+        "executes": executes,
         "image_size": image_size,
         "recorded_steps": recorded_steps,
         "num_test": num_test,
@@ -202,6 +198,8 @@ def main(
         "command": shlex.join(["python", *sys.argv]),
         "machine": {**describe_device(torch.device(device)), "mujoco": load_mujoco().__version__, "workers": workers},
         **settings,
+        "demonstrations": {},
+        "policies": {},
     }
 
     def note(text: str) -> None:
@@ -211,55 +209,59 @@ def main(
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         print(f"{report['seconds']:6.0f} s  {text}", flush=True)
 
+    def shown(noise: float) -> ArmStates:
+        """Demonstrations with that noise."""
+        made = collect(pool, "expert", episode_seeds(episodes, DATA.train_seed), run, noise=noise)
+        assert made.states is not None
+        report["demonstrations"][str(noise)] = {**made.to_dict(), "num_states": len(made.states)}
+        note(f"{len(made.states)} states of {episodes} demonstrations, noise {noise}")
+        return made.states
+
+    def begun(kind: str, states: ArmStates) -> Any:
+        """Training that goes on by itself."""
+        number = kinds.index(kind)
+        save_states(folder / f"states{number}.pt", states, val)
+        job = (kind, run, str(folder / f"states{number}.pt"), str(folder / f"policy{number}"))
+        return pool.apply_async(train_one, (job,))
+
+    def judge(kind: str, training: Any, executes: tuple[int, ...]) -> None:
+        """Keep what became of it."""
+        said = judged(pool, str(folder / f"policy{kinds.index(kind)}"), run, executes)
+        report["policies"][kind] = {**training.get(), **said}
+        note(f"{kind}: " + ", ".join(told(said, task) for task in TASKS))
+
     folder = Path(tempfile.mkdtemp())
-    train_seeds = episode_seeds(episodes + rounds * later_episodes, DATA.train_seed)
     with mp.get_context("spawn").Pool(workers) as pool:
-        shown: dict[float, ArmStates] = {}
-        report["demonstrations"] = {}
-        for noise in dict.fromkeys(parts_of(kind)[-1] for kind in kinds):
-            made = collect(pool, "expert", train_seeds[:episodes], run, noise=noise)
-            assert made.states is not None
-            shown[noise] = made.states
-            report["demonstrations"][str(noise)] = {**made.to_dict(), "num_states": len(made.states)}
-            note(f"{len(made.states)} states of {episodes} demonstrations, noise {noise}")
+        made = {NOISE: shown(NOISE)}
         val = collect(pool, "expert", episode_seeds(60, DATA.val_seed), run, noise=NOISE).states
         assert val is not None
-        report["expert"] = judged(pool, "expert", run, (1,))
-        report["random"] = judged(pool, "random", run, (1,))
+        main_training = begun(kinds[0], made[NOISE])
+        # What the other processes do while the first policy is trained.
+        report["expert"], report["random"] = (judged(pool, who, run, (1,)) for who in ("expert", "random"))
         note(f"expert {report['expert']['reach']['success']:.3f} {report['expert']['pick']['success']:.3f}")
-        report["policies"] = {kind: {"rounds": []} for kind in kinds}
-        states = {kind: shown[parts_of(kind)[-1]] for kind in kinds}
-        for number in range(rounds + 1):
-            jobs, trained = [], kinds if number == 0 else kinds[:1]
-            for i, kind in enumerate(trained):
-                path = folder / f"states{i}.pt"
-                save_states(path, states[kind], val)
-                jobs.append((kind, number, run, str(path), str(folder / f"policy{i}")))
-            for kind, record in zip(trained, pool.map(train_one, jobs, chunksize=1), strict=True):
-                report["policies"][kind]["rounds"].append({**record, "num_states": len(states[kind])})
-            note(f"round {number} trained")
-            for i, kind in enumerate(trained):
-                is_final = number == rounds or i > 0
-                said = judged(pool, str(folder / f"policy{i}"), run, executes if number == rounds else executes[:1])
-                report["policies"][kind]["rounds"][-1].update(said)
-                note(f"{kind} round {number}: " + ", ".join(told(said, task) for task in TASKS))
-                if not is_final:
-                    begin = episodes + number * later_episodes
-                    driven = train_seeds[begin : begin + later_episodes]
-                    new = collect(pool, str(folder / "policy0"), driven, run, execute=executes[0]).states
-                    assert new is not None
-                    states[kind] = ArmStates.joined([states[kind], new])
-        report["judged"] = report["policies"][kinds[0]]["rounds"][-1]
-    policy = TinyVLA.from_pretrained(folder / "policy0")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(folder / "policy0", checkpoint, dirs_exist_ok=True)
-    film.parent.mkdir(parents=True, exist_ok=True)
+        for noise in {parts_of(kind)[-1] for kind in kinds[1:]} - set(made):
+            made[noise] = shown(noise)
+        main_training.wait()
+        note(f"{kinds[0]} is trained")
+        others = {kind: begun(kind, made[parts_of(kind)[-1]]) for kind in kinds[1:]}
+        judge(kinds[0], main_training, executes)
+        shutil.copytree(folder / "policy0", checkpoint, dirs_exist_ok=True)
+        save_film(folder / "policy0", film, executes[0], image_size)
+        note(f"wrote {checkpoint} and {film}")
+        for kind, training in others.items():
+            training.wait()
+            judge(kind, training, executes[:1])
+    shutil.rmtree(folder)
+    note(f"wrote {out}")
+
+
+def save_film(policy: Path, path: Path, execute: int, image_size: int) -> None:
+    """One scene under three instructions."""
     rows = (("reach", 0), ("pick", 0), ("pick", 1))
     scenes = episode_seeds(10, DATA.test_seed)
-    figure = film_strip(policy_act(policy), scenes, executes[0], image_size, rows=rows)
-    figure.savefig(film, dpi=100)
-    shutil.rmtree(folder)
-    note(f"wrote {out}, {checkpoint} and {film}")
+    figure = film_strip(policy_act(TinyVLA.from_pretrained(policy)), scenes, execute, image_size, rows=rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
 
 
 def told(said: dict[str, Any], task: str) -> str:
