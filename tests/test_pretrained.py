@@ -436,6 +436,7 @@ class TestWithoutTheHub:
 
     def test_so_does_a_network_that_does_not_answer(self, tmp_path):
         code = (
+            "import time; time.sleep = lambda seconds: None  # the client waits longer before each of its retries\n"
             "from tinyvla.pretrained import pretrained_config; from tinyvla import InputError\n"
             "try: pretrained_config('google/siglip-base-patch16-224', None)\n"
             "except InputError as error: print(error)"
