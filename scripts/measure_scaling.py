@@ -245,6 +245,7 @@ def main(
     repeats: int = 5,
     budget_seconds: float = 105.0,
     parts: tuple[str, ...] = ("steps", "runs", "recorded"),
+    resume: bool = False,
     out: Path = Path("results/scaling.json"),
 ) -> None:
     """Measure all parts.
@@ -257,6 +258,7 @@ def main(
         repeats: measured steps of each way; the median counts.
         budget_seconds: runs that have not begun by then are left out, and counted as such; the recorded steps follow.
         parts: which to measure, of steps, runs and recorded.
+        resume: keep the runs that `out` has, from the same settings and device, and add those that it lacks.
     """
     where, started = torch.device(device), time.perf_counter()
     jobs = plan(presets, seeds, scenes, rates, data_presets)
@@ -281,6 +283,15 @@ def main(
         "left_out": 0,
         "runs": [],
     }
+    if resume:
+        before = json.loads(out.read_text(encoding="utf-8"))
+        same = report["machine"]["device"] == before["machine"]["device"]  # on fewer threads it only takes longer
+        assert same, "the runs in that file are another device's"
+        assert json.loads(json.dumps(report["settings"])) == before["settings"], "those runs had other settings"
+        report["command"] = f"{before['command']} && {report['command']}"
+        report["runs"] = before["runs"]
+        done = {(run["preset"], run["learning_rate"], run["num_scenes"], run["seed"]) for run in report["runs"]}
+        jobs = [job for job in jobs if job not in done]
 
     def write() -> None:
         result = {**report, "summary": summary(report["runs"]), "seconds": time.perf_counter() - started}
