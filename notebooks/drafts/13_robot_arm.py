@@ -53,8 +53,8 @@ print(f"tinyvla {tinyvla.__version__}, torch {torch.__version__}, Python {sys.ve
 
 # %% [markdown]
 # The arm is simulated by [MuJoCo](https://mujoco.org), which draws its pictures without a screen through EGL. EGL has
-# to be chosen before MuJoCo is imported. (Where your Linux has no EGL, `apt-get install -y libegl1` brings it; Colab
-# has it.)
+# to be chosen before MuJoCo is imported. Where a Linux has no EGL, `apt-get install -y libegl1` brings it, and the error
+# message says so.
 
 # %%
 for package in ("mujoco", "gymnasium"):
@@ -155,8 +155,8 @@ plt.show()
 # | 1 means | 3 cm away from the base | 3 cm to the right of the picture | 3 cm up | 0.15 rad about x | 0.15 rad about y | 0.15 rad about z | open |
 #
 # The first six are *relative to where the hand is now*. That has a reason: the policy sees where the hand is, so it can
-# tell what is missing. The gripper is absolute, open or closed, as in OpenVLA: a policy that asks twice for "a little
-# more closed" would have to remember the first time.
+# tell what is missing. The gripper is absolute, open or closed: a policy that asks twice for "a little more closed" would
+# have to remember the first time.
 
 # %% mystnb={"image": {"alt": "Eight pictures of the same scene: at the start, and after three steps of an action in one dimension each. The hand has moved to the side, up, tilted, turned or closed."}}
 fig, axes = plt.subplots(1, 8, figsize=(9.6, 1.7), layout="constrained")
@@ -716,7 +716,7 @@ with checking("Exercise 3"):
 # - S. R. Buss, [Introduction to inverse kinematics with Jacobian transpose, pseudoinverse and damped least squares
 #   methods](https://mathweb.ucsd.edu/~sbuss/ResearchWeb/ikmethods/iksurvey.pdf).
 # - Laskey et al., [DART](https://arxiv.org/abs/1703.09327): noise in demonstrations.
-# - Actions of seven numbers with an absolute gripper: [OpenVLA](https://arxiv.org/abs/2406.09246). Flow heads and
+# - Actions of seven numbers: [OpenVLA](https://arxiv.org/abs/2406.09246). Flow heads and
 #   chunks: [pi0](https://arxiv.org/abs/2410.24164), [SmolVLA](https://arxiv.org/abs/2506.01844).
 # - [`tinyvla/arm/`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/arm): `scene.xml`, `control.py`, `world.py`,
 #   `expert.py`, `rollout.py`, `env.py`.
