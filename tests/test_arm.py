@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_without_egl_the_error_says_what_to_install(monkeypatch):
             raise RuntimeError("Cannot initialize a EGL device display")
 
     monkeypatch.setattr(control, "load_mujoco", NoScreen)
-    monkeypatch.setattr(control, "load_model", lambda: None)
+    vis = SimpleNamespace(global_=SimpleNamespace())
+    monkeypatch.setattr(control, "load_model", lambda: SimpleNamespace(vis=vis))
     with pytest.raises(
         InputError, match=r"cannot draw .* EGL device display.*apt-get install -y libegl1.*MUJOCO_GL=egl"
     ):
