@@ -25,7 +25,6 @@ import torch.multiprocessing as mp
 from tinyvla.bench import describe_device, spread, take_turns
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
 from tinyvla.rollout import Act, demonstrations, policy_act, rollout
-from tinyvla.speed import StepOptions
 from tinyvla.train import fit, new_policy
 from tinyvla.world import WorldConfig, episode_seeds
 
@@ -53,8 +52,7 @@ def train_one(job: tuple[str, int, int, dict[str, Any]]) -> list[dict[str, Any]]
     val = demonstrations(100, data.val_seed, device=device, horizon=horizon)
     policy = new_policy(with_head(settings["preset"], kind, horizon), seed, device)
     config = replace(TrainConfig(), epochs=settings["epochs"], learning_rate=1e-3, seed=seed)
-    options = StepOptions.for_device(torch.device(device))
-    records = fit(policy, train, val, config, progress_bar=False, options=options)
+    records = fit(policy, train, val, config, progress_bar=False)
     test = episode_seeds(settings["num_test"], data.test_seed)
     rows = []
     for execute in [e for e in settings["executes"] if e <= horizon]:

@@ -1,4 +1,4 @@
-"""What a second GPU is worth: training steps a second with one process and with several. Writes `results/processes.json`.
+"""What a second GPU is worth, in training steps a second. Writes `results/processes.json`.
 
     python scripts/measure_processes.py --processes 1 2
 
@@ -97,7 +97,7 @@ def launch(count: int, presets: tuple[str, ...], steps: int, train: bool, cpu: b
         options = ["--presets", *presets, "--steps", str(steps), "--out", str(path), "--is-worker"]
         options += ["--train"] * train + ["--cpu"] * cpu
         command = [sys.executable, *(one if count == 1 else several), __file__, *options]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1" if cpu else "8"})
         return json.loads(path.read_text(encoding="utf-8"))
 
 

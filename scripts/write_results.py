@@ -93,7 +93,7 @@ def bench_section() -> list[str]:
 
 def speed_section() -> list[str]:
     bench, search, rates = load("bench_minimal_cuda"), load("search"), load("throughput_cuda")
-    cold = bench["cold"]
+    epochs, cold = load("epochs_minimal_cuda"), bench["cold"]
     lines = [
         "## Where the time goes",
         "",
@@ -101,14 +101,14 @@ def speed_section() -> list[str]:
         f"imports take {span(cold['import'], '.1f')} s, the data {span(cold['data'], '.1f')} s, preparing the step",
         f"{span(cold['prepare'], '.1f')} s and training {span(cold['train'], '.2f')} s ({bench['machine']['device']}).",
         "",
-        "| 20 epochs of `minimal` | seconds of steps | L2 error | direction accuracy |",
-        "|---|---|---|---|",
+        "| 20 epochs of `minimal` | on | seconds of steps | L2 error | direction accuracy |",
+        "|---|---|---|---|---|",
     ]
-    for row in bench["epochs"]:
+    for run, row in [(run, row) for run in (bench, epochs) for row in run["epochs"]]:
         how = f"batches of {row.get('batch_size', 64)}, {'compiled' if row['compile'] else 'recorded'}"
-        lines.append(
-            f"| {how} | {row['seconds']:.2f} | {row['l2_error']:.4f} | {100 * row['direction_accuracy']:.1f} % |"
-        )
+        accuracy = f"{100 * row['direction_accuracy']:.1f} %"
+        where = run["machine"]["device"]
+        lines.append(f"| {how} | {where} | {row['seconds']:.2f} | {row['l2_error']:.4f} | {accuracy} |")
     lines += [
         "",
         "The step of each preset, in batches of 64. One large product of bfloat16 numbers reaches",
@@ -130,7 +130,7 @@ def speed_section() -> list[str]:
             f"| {change['optimizer']} | {change['learning_rate']:g} | {change['num_steps']} "
             f"| {row['reached']} of {row['runs']} | {row['lowest']:.2f} |"
         )
-    return [*lines, "", source(bench), source(rates), source(search)]
+    return [*lines, "", source(bench), source(epochs), source(rates), source(search)]
 
 
 def latency_section() -> list[str]:
@@ -154,30 +154,6 @@ def latency_section() -> list[str]:
             lines.append(f"| `{preset}` | {where} | {' | '.join(f'{ms:.1f}' for ms in cells)} | {exported} |")
         sources.append(source(latency))
     return [*lines, "", *sources]
-
-
-def processes_section() -> list[str]:
-    results = load("processes")
-    most = results["runs"][-1]
-    lines = [
-        "## Several GPUs",
-        "",
-        f"{most['processes']} GPUs through `accelerate launch` against one: scenes a second for each, as a share of",
-        "what one alone manages. Every GPU its own batch of 64 (weak), or a whole batch of 256 shared (strong).",
-        "",
-        "| preset | weak scaling | strong scaling |",
-        "|---|---|---|",
-    ]
-    for preset in most["efficiency"]["weak"]:
-        shares = (f"{100 * most['efficiency'][way][preset]:.0f} %" for way in ("weak", "strong"))
-        lines.append(f"| `{preset}` | {' | '.join(shares)} |")
-    training = most["training"]
-    lines += [
-        "",
-        f"`{training['preset']}` trained by them for two epochs takes {training['seconds']:.1f} s and reaches a",
-        f"direction accuracy of {100 * training['direction_accuracy']:.1f} %.",
-    ]
-    return [*lines, "", source(results)]
 
 
 def heads_section() -> list[str]:
@@ -322,7 +298,6 @@ def page() -> str:
         bench_section(),
         speed_section(),
         latency_section(),
-        processes_section(),
         heads_section(),
         learning_section(),
         fusion_section(),

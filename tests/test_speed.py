@@ -262,3 +262,10 @@ def test_a_recorded_run_resumes(tmp_path):
     fit(resumed, *splits, settings, run, progress_bar=False, options=options)
     for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second GPU")
+def test_recordings_work_on_any_gpu():
+    for device in ("cuda:0", "cuda:1"):  # one after the other in one process
+        losses(PRESETS["nano"], StepOptions(graph=True), device)

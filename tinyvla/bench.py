@@ -234,7 +234,8 @@ def bench_epochs(
     data = DataConfig()
     splits = [BlockFind(n, s) for n, s in ((data.num_train, data.train_seed), (data.num_test, data.test_seed))]
     train, test = (TensorSplit.from_blockfind(split, device) for split in splits)
-    settings = TrainConfig(epochs=epochs, batch_size=batch_size)
+    rate = TrainConfig().learning_rate * math.sqrt(batch_size / TrainConfig().batch_size)  # usual for Adam
+    settings = TrainConfig(epochs=epochs, batch_size=batch_size, learning_rate=rate)
     recipe = Recipe(epochs * (len(train) // batch_size), settings)
     started = time.perf_counter()
     runner = Runner(config, train, recipe, StepOptions.for_device(device, compile))

@@ -111,7 +111,7 @@ def bench(
 
         result["cold"] = bench_cold(preset, where, cold)
     if epochs:
-        ways = [(64, False), (64, True), (256, False), (256, True)] if where.type == "cuda" else [(64, False)]
+        ways = [(64, False), (256, False)] if where.type == "cuda" else [(64, False)]
         result["epochs"] = [b.bench_epochs(config, where, epochs, *way) for way in ways]
     out = out or Path("results") / f"bench_{preset}_{where.type}.json"
     out.parent.mkdir(parents=True, exist_ok=True)

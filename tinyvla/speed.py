@@ -137,13 +137,24 @@ class GraphedStep:
         compile: bool = False,
     ) -> None:
         self.index = torch.zeros(batch_size, dtype=torch.long, device=train.images.device)
-        self.graph = torch.cuda.CUDAGraph()
-        self.graph.register_generator_state(generator)
-        words = torch.cuda.Stream()
+        with torch.cuda.device(train.images.device):  # its streams, not those of the first GPU
+            self.graph, self.loss = self._record(policy, optimizer, train, step, generator, compile)
+
+    def _record(
+        self,
+        policy: TinyVLA,
+        optimizer: torch.optim.Optimizer,
+        train: TensorSplit,
+        step: Callable[[Tensor], Tensor],
+        generator: Generator,
+        compile: bool,
+    ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(generator)
         known = torch.cat([train.input_ids, train.attention_mask.long()], dim=1).unique(dim=0)
         self.reads = (train, known)  # a recording knows addresses only: what lies there must stay alive
         compiled = compiled_towers(policy) if compile else nullcontext()
-        with compiled, one_product(policy), words_beside(policy, known, words):
+        with compiled, one_product(policy), words_beside(policy, known, torch.cuda.Stream()):
             warmup = torch.cuda.Stream()
             warmup.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(warmup), unchanged(policy, optimizer):
@@ -152,14 +163,16 @@ class GraphedStep:
             torch.cuda.current_stream().wait_stream(warmup)
             optimizer.zero_grad()
             gc.collect()  # freeing an earlier recording's memory in the midst of this one would spoil it
-            with torch.cuda.graph(self.graph):
-                self.loss = step(self.index)
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+                loss = step(self.index)
+        return graph, loss
 
     def __call__(self, index: Tensor) -> Tensor:
         """Train on the scenes at `index`; returns the loss, still on the device."""
-        self.index.copy_(index)
-        self.graph.replay()
-        return self.loss.clone()
+        with torch.cuda.device(self.index.device):
+            self.index.copy_(index)
+            self.graph.replay()
+            return self.loss.clone()
 
 
 @contextmanager
