@@ -58,7 +58,7 @@ PREFIX = "base_model.model."
 def add_lora(
     policy: TinyVLA,
     rank: int = 8,
-    alpha: float | None = None,
+    alpha: float | int | None = None,
     targets: Sequence[str] = ("attention", "inputs"),
     seed: int = 0,
 ) -> TinyVLA:

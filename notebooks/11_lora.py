@@ -26,7 +26,7 @@
 # - say from measurements what LoRA saves (optimizer memory, disk) and what not (activations, time);
 # - compare it with full fine-tuning and with frozen towers, the old task included.
 #
-# **Time:** about 60 minutes to read, TIME_TO_RUN to run.
+# **Time:** about 60 minutes to read, about 3 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 2](02_vision.ipynb) builds the attention layers that are adapted here,
 # [Chapter 5](05_training.ipynb) the training loop.
@@ -55,6 +55,7 @@ if importlib.util.find_spec("peft") is None:
 
 import copy
 import math
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +111,7 @@ ax.text(5.87, 0.75, "$B$", ha="center", va="center", color="white")
 ax.text(4.7, 0.35, "rank r", ha="center", va="center", color=trained, fontsize=9)
 ax.text(1.3, 1.7, "$x$", ha="center", va="center", fontsize=14)
 ax.text(7.9, 1.7, "+", ha="center", va="center", fontsize=16)
-ax.text(9.4, 1.7, r"$Wx + \frac{\alpha}{r} BAx$", ha="center", va="center", fontsize=12)
+ax.text(9.4, 1.7, r"$Wx + \dfrac{\alpha}{r} BAx$", ha="center", va="center", fontsize=12)
 arrow((1.6, 1.8), (3.1, 2.4))
 arrow((1.6, 1.6), (3.1, 0.8))
 arrow((4.25, 0.75), (5.15, 0.75))
@@ -157,8 +158,8 @@ assert base_old > 0.95
 assert base_new < 0.65
 
 # %% [markdown]
-# More than nothing: a scene has three or four blocks, and whoever points to any of them is right every third time or
-# so. It sees that there are blocks. It does not know which one is meant.
+# More than nothing: a scene has three or four blocks, and whoever points to any of them is right quite often. It sees
+# that there are blocks. It does not know which one is meant.
 #
 # ## 2. A LoRA layer
 #
@@ -467,7 +468,7 @@ with torch.no_grad():
 try:
     load_adapter(stranger, folder / "adapter")
 except InputError as error:
-    print("InputError:", str(error).split(" in ")[0], "...", str(error).split(": ")[1].split(".")[0])
+    print("InputError:", re.sub(r"[0-9a-f]{12}", "...", str(error).replace(str(folder), "FOLDER")))
 
 # %% [markdown]
 # ### Nothing is forgotten that can be switched off
@@ -523,7 +524,8 @@ print(f"largest difference of an answer after loading {lora['difference_after_lo
 import transformers
 
 with torch.device("meta"):
-    vision = transformers.SiglipVisionConfig(image_size=224, patch_size=16)  # its defaults are those of B/16
+    # The defaults are those of B/16; its pooling head is left out, as in tinyvla.pretrained.
+    vision = transformers.SiglipVisionConfig(image_size=224, patch_size=16, vision_use_head=False)
     language = transformers.LlamaConfig(
         hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, intermediate_size=1536,
         vocab_size=49_152,
@@ -552,16 +554,23 @@ for preset in [name for name in results if name.startswith("towers")]:
     part = results[preset]
     print(f"{part['command']}\non {part['machine']['device']}; {part['seeds']} seeds, {part['steps']} steps\n")
     print(f"{'':10}{'trained':>9}{'gradients, optimizer':>22}{'changed task':>15}{'old task':>11}   medians")
+    runs = {way: entry["scenes"][str(part["middle"])] for way, entry in part["ways"].items()}
+    new, old = (
+        {way: run[key]["median"] for way, run in runs.items()}
+        for key in ("direction_accuracy", "old_direction_accuracy")
+    )
     for way, entry in part["ways"].items():
-        runs = entry["scenes"][str(part["middle"])]
-        new, old = (runs[key]["median"] for key in ("direction_accuracy", "old_direction_accuracy"))
         memory = 1000 * entry["gradients_and_optimizer_gb"]
-        print(f"{way:10}{entry['share']:9.2%}{memory:19.1f} MB{new:15.1%}{old:11.1%}")
-    reached = {
-        way: entry["scenes"][str(part["middle"])]["direction_accuracy"]["median"] for way, entry in part["ways"].items()
-    }
-    assert reached["lora-8"] >= reached["full"] - 0.02
+        print(f"{way:10}{entry['share']:9.2%}{memory:19.1f} MB{new[way]:15.1%}{old[way]:11.1%}")
+    print(f"LoRA keeps more of the old task than full fine-tuning: {'yes' if old['lora-8'] > old['full'] else 'no'}")
+    assert new["lora-8"] >= new["full"] - 0.02
     assert part["ways"]["lora-8"]["share"] <= 0.02
+
+# %% [markdown]
+# LoRA reaches full fine-tuning there as well. Two seeds of a small policy do not say much more, and two things are less
+# pretty than in Section 4. One of the two full runs stayed behind, at the largest rate that was tried, so full
+# fine-tuning may do better than this table says. And LoRA **did not forget less** than full fine-tuning here. So do not
+# promise anybody that LoRA forgets less. Measure it, on your task.
 
 # %% [markdown]
 # ## Exercise 1: what rank fits? (10 minutes)
@@ -762,7 +771,8 @@ with checking("Exercise 3"):
 # - On a changed task, new colours and new words, it did as well as full fine-tuning with 1.5 % of the weights, and with
 #   0.4 %.
 # - It saves gradients, optimizer state and disk. It does not save activations, nor time.
-# - It mostly forgot less than full fine-tuning; frozen towers forgot most. With the adapter off, nothing is forgotten.
+# - On `medium` it forgot less than full fine-tuning in most runs, and frozen towers forgot most; on small `transformers`
+#   towers it did not forget less. With the adapter off, nothing is forgotten.
 # - An adapter belongs to one base. Merging makes it a plain policy again, equal up to rounding.
 #
 # ## Sources
@@ -773,7 +783,7 @@ with checking("Exercise 3"):
 # - [peft](https://huggingface.co/docs/peft), its [LoRA
 #   guide](https://huggingface.co/docs/peft/developer_guides/lora).
 # - Kim et al., [OpenVLA](https://arxiv.org/abs/2406.09246), section 5.3: LoRA, frozen vision and other ways to fine-tune
-#   a VLA of 7 billion parameters, compared.
+#   a VLA of 7 billion parameters, compared. There, too, LoRA with 1.4 % of the parameters did about as well as all.
 # - [`tinyvla/lora.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/lora.py),
 #   [`scripts/measure_lora.py`](https://github.com/tinyvla/tinyvla/blob/main/scripts/measure_lora.py).
 #
