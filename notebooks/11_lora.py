@@ -425,7 +425,7 @@ assert rest["frozen"] < 0.2 * rest["full"]
 #
 # - **activations**: the gradient has to travel back to the first adapter, through every frozen layer, so what these
 #   layers need for it is kept as before. For frozen towers nobody has to go back through them, so they need
-#   neither. If activations are your problem, look at [Chapter 12](12_scaling.ipynb);
+#   neither. If activations are your problem, look at chapter 12;
 # - **time**: the forward pass gets longer, by two small products a layer, and the backward pass gets only a part
 #   shorter. A recorded step takes about as long as a full one. Only frozen towers are fast;
 # - **weights**: the base lies in memory as a whole. Storing it with 4 bits a weight is another idea, called
@@ -511,7 +511,7 @@ print(f"largest difference of an answer after loading {lora['difference_after_lo
 # ## 6. On pretrained towers
 #
 # Until now the base was our own. LoRA was made for bases that somebody else has trained: those of
-# [Chapter 10](10_pretrained.ipynb), with frozen towers from the hub. The verbs are the same. Only the layers have
+# Chapter 10, with frozen towers from the hub. The verbs are the same. Only the layers have
 # other names, which is the first thing that goes wrong with LoRA on a new model: a target that fits *some* layers and
 # silently leaves out the rest. `tinyvla.lora.TARGETS` knows the usual names, `target_layers` shows what they mean, and
 # a target that fits no layer is an error.

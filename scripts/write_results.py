@@ -104,7 +104,7 @@ def speed_section() -> list[str]:
         "| 20 epochs of `minimal` | on | seconds of steps | L2 error | direction accuracy |",
         "|---|---|---|---|---|",
     ]
-    for run, row in [(run, row) for run in (bench, epochs) for row in run["epochs"]]:
+    for run, row in ((result, row) for result in (bench, epochs) for row in result["epochs"]):
         how = f"batches of {row.get('batch_size', 64)}, {'compiled' if row['compile'] else 'recorded'}"
         accuracy = f"{100 * row['direction_accuracy']:.1f} %"
         where = run["machine"]["device"]
