@@ -103,7 +103,9 @@ def backward_in_parts(
 
 
 class SavedTensors:
-    """Counts the memory that autograd keeps from a forward pass for its backward pass, weights left out. ::
+    """Counts the memory that autograd keeps from a forward pass for its backward pass, weights left out.
+
+    Around a forward pass::
 
         with SavedTensors(policy) as saved:
             loss = policy.loss(...)
