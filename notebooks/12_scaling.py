@@ -84,9 +84,8 @@ print("presets:", ", ".join(NAMES))
 # Here is where the chapter goes. Lines are what a pencil says before anything runs. Dots were measured on a GPU:
 # parameters counted, operations counted by PyTorch, memory and time of a real training step with 64 scenes.
 
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels over the four presets, logarithmic: parameters, operations of a step, memory of a step, time of a step. Lines predicted on paper, dots measured. Dots lie on the line for parameters, operations and memory of the larger presets; measured times lie far above the line."}}
-
-
 def measured(preset, variant="bfloat16", graph=False, batch_size=64):
     """The row of one way to take a step, from the results file."""
     rows = scaling["steps"][preset]["rows"]
