@@ -232,14 +232,15 @@ def main(
     }
     started, rows = time.perf_counter(), []
 
-    def write() -> None:
+    def write(complete: bool = False) -> None:
         gaps = [
             paired_difference(rows, better, worse, count)
             for better, worse in PAIRS
             for count in sizes
             if all(any((r["method"], r["num_labels"]) == (m, count) for r in rows) for m in (better, worse))
         ]
-        report.update(seconds=time.perf_counter() - started, differences=gaps, summary=summary(rows), rows=rows)
+        report.update(complete=complete, seconds=time.perf_counter() - started)
+        report.update(differences=gaps, summary=summary(rows), rows=rows)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -255,6 +256,7 @@ def main(
         for found in pool.imap_unordered(train_one, trainings, chunksize=1):
             rows += found
             write()
+        write(complete=True)
     print(f"{len(rows)} policies; {report['seconds']:.0f} s; wrote {out}")
     for row in report["summary"]:
         accuracy = row["direction_accuracy"]
