@@ -362,9 +362,9 @@ print("moved in training:", sorted({name.split(".")[0] for name in moved}))
 assert moved == learning
 
 # %% [markdown]
-# ## 4. Predict, run, explain: 500 labels, four beginnings
+# ## 4. Predict, run, explain: 200 labels, four beginnings
 #
-# Everything is ready. 500 labelled photographs, the same steps and the same learning rate for all. Four policies:
+# Everything is ready. 200 labelled photographs, the same steps and the same learning rate for all. Four policies:
 #
 # - **scratch**: everything learns, from initial weights;
 # - **frozen**: the pretrained towers stay as they are, fusion and head learn;
@@ -382,8 +382,8 @@ def labelled(count, seed, camera=Camera()):  # noqa: B008 - it never changes
     return TensorSplit(*(x.to(device) for x in (shots, tensors.input_ids, tensors.attention_mask, tensors.actions)))
 
 
-train, val, test = labelled(500, seed=1_000), labelled(50, seed=43), labelled(1_000, seed=44)
-settings = TrainConfig(epochs=40, learning_rate=1e-3)
+train, val, test = labelled(200, seed=1_000), labelled(50, seed=43), labelled(1_000, seed=44)
+settings = TrainConfig(epochs=100, learning_rate=1e-3)
 
 
 def begin(way):
@@ -403,36 +403,24 @@ for way in ("scratch", "frozen", "fine-tuned", "random"):
     records = fit(policy, train, val, settings, progress_bar=False)
     found[way] = metrics = Metrics.of(predict_split(policy, test), test.actions.cpu())
     share = share_with_interval(metrics.direction_accuracy, len(test))
-    print(f"{way:12} loss on its 500 labels {records[-1]['train_loss']:.4f}, right direction in the test {share}")
-assert found["frozen"].direction_accuracy > found["scratch"].direction_accuracy + 0.1
-assert found["random"].direction_accuracy > found["scratch"].direction_accuracy
-assert found["frozen"].direction_accuracy > found["random"].direction_accuracy
+    print(f"{way:12} loss on its 200 labels {records[-1]['train_loss']:.4f}, right direction in the test {share}")
+SECTION_4_ASSERTIONS
 
 # %% [markdown]
-# Three lessons in four lines.
-#
-# - **From scratch it memorises.** Its loss on the 500 labels is near zero, and on new scenes it fails: it had enough
-#   freedom to learn the 500 by heart, grain and all.
-# - **Random eyes do better than eyes that learn.** Frozen towers have no freedom, and this architecture hands a patch's
-#   colour and position through even before it has learned anything (the probe above). With few labels, having less to
-#   learn is worth much, and *that* has nothing to do with pretraining.
-# - **Pretraining comes on top of it.** Only the step from random to frozen is what the captions have taught.
-#
-# So whoever compares "pretrained and frozen" with "from scratch" measures two things at once. The control with random
-# towers tells them apart, costs nothing, and is missing in many reports. It is not always as strong as here: random
-# features that keep colour and place are a gift of our small task.
+# SECTION_4_TEXT
 #
 # ## 5. How many labels does it save?
 #
-# The same with `nano`, more captions, five seeds (each with a pretraining of its own) and 100 to 8,000 labels. All take
+# The same with `nano`, more captions, several seeds (each with a pretraining of its own) and 100 to 8,000 labels. All take
 # the same number of steps at the same learning rate; there is no early stopping, for none of them.
 
 # %%
 results = load_results("pretraining")
 cost = results["pretraining"]
 print(results["command"], "on", results["machine"]["device"])
-print(f"{results['preset']}, {results['num_steps']} steps of {results['batch_size']}, {results['seeds']} seeds, "
-      f"{results['num_test']} test scenes")  # fmt: skip
+seeds = {way: sorted({row["seed"] for row in results["rows"] if row["method"] == way}) for way in METHODS}
+print(f"{results['preset']}, {results['num_steps']} steps of {results['batch_size']}, {results['num_test']} test scenes; seeds:",
+      {way: len(found) for way, found in seeds.items()})  # fmt: skip
 table = {(row["method"], row["num_labels"]): row for row in results["summary"]}
 print(f"\nright direction, median (min to max)\n{'labels':>8}" + "".join(f"{way:>22}" for way in METHODS))
 for count in results["sizes"]:
@@ -467,29 +455,56 @@ plt.show()
 
 
 # %%
+STUDENT = {4: 3.182, 5: 2.776}  # 97.5 % quantile of Student's t for a mean of so many values
+
+
 def difference(better, worse, count):
     """Mean over the seeds of how far one way is ahead in direction accuracy, and its 95 % t-interval."""
     accuracy = {
         (row["method"], row["seed"]): row["direction_accuracy"] for row in results["rows"] if row["num_labels"] == count
     }
-    gaps = np.array([accuracy[better, seed] - accuracy[worse, seed] for seed in range(results["seeds"])])
-    half = 2.776 * gaps.std(ddof=1) / math.sqrt(len(gaps))  # Student's t for five values
+    common = sorted(set(seeds[better]) & set(seeds[worse]))
+    gaps = np.array([accuracy[better, seed] - accuracy[worse, seed] for seed in common])
+    half = STUDENT[len(gaps)] * gaps.std(ddof=1) / math.sqrt(len(gaps))
     return gaps.mean(), gaps.mean() - half, gaps.mean() + half
 
 
-assert results["seeds"] == 5
-print(f"{'':26}" + "".join(f"{count:>26,}" for count in (100, 500, 2000)))
-for better, worse in (("frozen", "scratch"), ("random", "scratch"), ("frozen", "random"), ("fine-tuned", "frozen")):
-    cells = [difference(better, worse, count) for count in (100, 500, 2000)]
-    texts = [f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]" for mean, low, high in cells]
-    print(f"{f'{better} - {worse}':26}" + "".join(f"{text:>26}" for text in texts))
-assert difference("frozen", "scratch", 500)[1] > 0, "the interval should exclude zero"
+print(f"{'points':26}" + "".join(f"{f'{count:,} labels':>24}" for count in (100, 200, 500, 2000)))
+for better, worse in (("frozen", "scratch"), ("fine-tuned", "scratch"), ("frozen", "random")):
+    cells = [difference(better, worse, count) if (worse, count) in table else None for count in (100, 200, 500, 2000)]
+    texts = [f"{100 * c[0]:+.1f} [{100 * c[1]:+.1f}, {100 * c[2]:+.1f}]" if c else "" for c in cells]
+    print(f"{f'{better} - {worse}':26}" + "".join(f"{text:>24}" for text in texts))
 for gap in results["differences"]:
     mean, low, high = difference(gap["better"], gap["worse"], gap["num_labels"])
     assert max(abs(mean - gap["mean"]), abs(low - gap["interval"][0]), abs(high - gap["interval"][1])) < 1e-9
+for count in (100, 200):
+    assert difference("frozen", "scratch", count)[1] > 0, "with few labels the interval should exclude zero"
+    assert difference("fine-tuned", "scratch", count)[1] > 0
+assert difference("frozen", "scratch", 500)[1] < 0, "at 500 frozen towers should not be ahead for sure"
+precise = {way: table[way, 8000]["within_10_degrees"]["median"] for way in ("scratch", "frozen", "fine-tuned")}
+print("\nwithin 10 degrees, 8,000 labels:", {way: f"{share:.0%}" for way, share in precise.items()})
+assert precise["frozen"] < precise["scratch"] - 0.1 < precise["fine-tuned"]
+assert table["random", 100]["direction_accuracy"]["median"] < 0.3
+assert (
+    table["random", 500]["direction_accuracy"]["median"] > table["frozen", 500]["direction_accuracy"]["median"] - 0.05
+)
 
 # %% [markdown]
-# AFTER_RESULTS
+# This is not the picture of the advertisements, and every part of it is worth a thought.
+#
+# - **With 100 and 200 labels pretraining is worth much.** From scratch the policy is near chance: it learns its labels by
+#   heart. Both pretrained ways are ahead, and their intervals exclude zero.
+# - **With 500 it is over.** From scratch the policy suddenly understands the task, and the frozen towers fall *behind*.
+#   The interval of this difference includes zero: seeds differ, as their pretrainings do. So how many labels it saves
+#   depends on where on the curve you stand. One number ("half of the labels") cannot say it.
+# - **Frozen eyes stay vague.** With 8,000 labels nearly all directions are right, but far fewer are right within 10
+#   degrees than from scratch. The captions said *whereabouts* a block is, so nothing rewarded the towers for keeping its
+#   exact place. Eyes keep what their game asked for. OpenVLA's authors suspect the same in their large towers, and let
+#   them learn (see Sources). Here, too, fine-tuning has both: the early start and the precision.
+# - **What is due to freezing?** With 100 labels random towers are at chance, so what the frozen ones know there is their
+#   pretraining's. With 500 random towers do as well as pretrained ones. Without this control the one could not be told
+#   from the other.
+# - **On clean scenes** 500 labels are enough for every arrow in the test split: there is nothing left to save.
 #
 # ### What did it cost?
 #
@@ -734,7 +749,7 @@ with checking("Exercise 2"):
 #     return math.inf
 # ```
 #
-# Try it on the measured curves: how many labels does *scratch* need to be as good as *frozen* with 500?
+# Try it on the measured curves: how many labels does *scratch* need to be as good as *frozen* with 200?
 #
 # ```python
 # def curve(way):
@@ -742,7 +757,7 @@ with checking("Exercise 2"):
 #     return zip(*sorted((row["num_labels"], row["direction_accuracy"]["median"]) for row in rows))
 #
 #
-# print(labels_needed(*curve("scratch"), table["frozen", 500]["direction_accuracy"]["median"]))
+# print(labels_needed(*curve("scratch"), table["frozen", 200]["direction_accuracy"]["median"]))
 # ```
 #
 # </details>
@@ -835,8 +850,9 @@ with checking("Exercise 3"):
 #
 # - Captions are cheap and teach towers colours, places and words: no label is needed, and none of the actions.
 # - SigLIP's loss asks of every pair whether it belongs together; patches learn what they show because it helps.
-# - With few labels, freezing alone does much: it takes away the freedom to memorise. What pretraining adds shows only
-#   against frozen *random* towers.
+# - It helps where labels are few, and frozen towers keep only what their pretraining asked of them. Fine-tuning keeps
+#   the early start and regains the precision.
+# - What is due to pretraining, and not to freezing, shows only against frozen *random* towers.
 # - It saves labels, not arithmetic. It pays because a tower is pretrained once and used often.
 # - Pixels, tokens and masks are parts of a pretrained model. A checkpoint holds what learned and names the rest.
 #
