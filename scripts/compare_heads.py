@@ -13,9 +13,7 @@ of an answer is measured at the end, with the trained weights and nothing else r
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -27,7 +25,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tinyvla.batching import TensorSplit
-from tinyvla.bench import describe_device, spread, synchronize, take_turns
+from tinyvla.bench import describe_device, recorded_command, spread, synchronize, take_turns
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
 from tinyvla.dataset import BlockFind, trajectories, valid_trajectories
 from tinyvla.evaluate import Metrics, ambiguity, predict_split
@@ -217,7 +215,7 @@ def main(
                 summary[head][data]["parameters"] = policy.num_parameters()["head"]
     checkpoints.cleanup()
     report = {
-        "command": shlex.join(["python", "scripts/compare_heads.py", *sys.argv[1:]]),
+        "command": recorded_command(),
         "machine": describe_device(torch.device(device)),
         "preset": preset,
         "scenes": scenes,

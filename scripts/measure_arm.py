@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import shutil
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -31,7 +29,7 @@ from tinyvla.arm.film import film_strip
 from tinyvla.arm.rollout import ArmResult, ArmStates, arm_config, arm_expert, random_arm, rollout
 from tinyvla.arm.world import ArmConfig
 from tinyvla.batching import TensorSplit
-from tinyvla.bench import describe_device
+from tinyvla.bench import describe_device, recorded_command
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig
 from tinyvla.evaluate import wilson_interval
 from tinyvla.model import TinyVLA
@@ -195,7 +193,7 @@ def main(
     run: Settings = {**settings, "parts": workers, "threads": 1}
     started = time.perf_counter()
     report: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": recorded_command(("--out", "--checkpoint", "--film")),
         "machine": {**describe_device(torch.device(device)), "mujoco": load_mujoco().__version__, "workers": workers},
         **settings,
         "demonstrations": {},

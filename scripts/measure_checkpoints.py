@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tinyvla.batching import TensorSplit
-from tinyvla.bench import describe_device, take_turns
+from tinyvla.bench import describe_device, recorded_command, take_turns
 from tinyvla.config import DataConfig, TrainConfig, model_config
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import validation_loss
@@ -144,7 +142,7 @@ def main(
     with mp.get_context("spawn").Pool(workers) as pool:
         rows = [row for run in pool.imap(train_one, jobs, chunksize=1) for row in run]
     report = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": recorded_command(),
         "machine": describe_device(torch.device(device)),
         "seconds": time.perf_counter() - started,
         "seeds": seeds,

@@ -11,8 +11,6 @@ out with every execution horizon up to its chunk's length, in two worlds:
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy as np
 import torch
 import torch.multiprocessing as mp
 
-from tinyvla.bench import describe_device, spread, take_turns
+from tinyvla.bench import describe_device, recorded_command, spread, take_turns
 from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
 from tinyvla.rollout import Act, demonstrations, policy_act, rollout
 from tinyvla.train import fit, new_policy
@@ -110,7 +108,7 @@ def main(
     with mp.get_context("spawn").Pool(workers) as pool:
         rows = [row for run in pool.imap(train_one, jobs, chunksize=1) for row in run]
     report = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": recorded_command(),
         "machine": describe_device(torch.device(device)),
         "seconds": time.perf_counter() - started,
         "seeds": seeds,

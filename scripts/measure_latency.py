@@ -9,13 +9,11 @@ beside it.
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 
 import torch
 
-from tinyvla.bench import describe_device
+from tinyvla.bench import describe_device, recorded_command
 from tinyvla.config import PRESETS, model_config
 from tinyvla.dataset import BlockFind
 from tinyvla.export import export_bytes, run_bytes
@@ -46,7 +44,7 @@ def main(
             print(f"{name:14} batch {batch:4}", *(f"{what} {ms:.2f} ms" for what, ms in times.items()), flush=True)
     out = out or Path(f"results/latency_{device}.json")
     report = {
-        "command": shlex.join(["python", "scripts/measure_latency.py", *sys.argv[1:]]),
+        "command": recorded_command(),
         "machine": describe_device(torch.device(device)),
         "presets": rows,
     }

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +31,7 @@ from typing import Any
 import torch
 
 from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.bench import RECIPES, Recipe, Runner, describe_device, spread, synchronize
+from tinyvla.bench import RECIPES, Recipe, Runner, describe_device, recorded_command, spread, synchronize
 from tinyvla.config import PRESETS, DataConfig, ModelConfig, TrainConfig
 from tinyvla.dataset import BlockFind, ChangedFind
 from tinyvla.evaluate import Metrics, predict_split, validation_loss
@@ -288,10 +286,9 @@ def main(
     }
     splits["old_train"] = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), where)
     splits["old_test"] = TensorSplit.from_blockfind(BlockFind(num_test, data.test_seed), where)
-    told = sys.argv[1 : sys.argv.index("--out")] if "--out" in sys.argv else sys.argv[1:]
     for preset in presets:
         about = {
-            "command": shlex.join(["python", "scripts/measure_lora.py", *told]),
+            "command": recorded_command(),
             "machine": describe_device(where),
             "steps": steps,
             "seeds": seeds,

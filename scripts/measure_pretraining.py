@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.bench import describe_device, spread, take_turns
+from tinyvla.bench import describe_device, recorded_command, spread, take_turns
 from tinyvla.config import DataConfig, TrainConfig, model_config
 from tinyvla.contrastive import (
     Camera,
@@ -185,14 +183,6 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _options(arguments: list[str]) -> list[str]:
-    """The command line without the place of the result, which is this machine's own affair."""
-    if "--out" not in arguments:
-        return arguments
-    at = arguments.index("--out")
-    return arguments[:at] + arguments[at + 2 :]
-
-
 def main(
     device: str = "cpu",
     workers: int = 1,
@@ -223,7 +213,7 @@ def main(
         "num_steps": num_steps, "num_test": num_test, "camera": asdict(camera), "pretraining": asdict(pretraining),
     }  # fmt: skip
     report: dict[str, Any] = {
-        "command": shlex.join(["python", "scripts/measure_pretraining.py", *_options(sys.argv[1:])]),
+        "command": recorded_command(),
         "machine": describe_device(choose_device(device)),
         "seeds": seeds,
         "learning_rate": TrainConfig(learning_rate=1e-3).learning_rate,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ import torch
 from accelerate import Accelerator
 
 from tinyvla.batching import TensorSplit
-from tinyvla.bench import describe_device, synchronize
+from tinyvla.bench import describe_device, recorded_command, synchronize
 from tinyvla.config import DataConfig, TrainConfig, model_config
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import Metrics, predict_split
@@ -127,7 +126,7 @@ def main(
             way: {p: run[way][p] / run["processes"] / runs[0][way][p] for p in presets} for way in WAYS
         }
         print(run["processes"], {way: {p: round(x, 2) for p, x in run["efficiency"][way].items()} for way in WAYS})
-    command = shlex.join(["python", "scripts/measure_processes.py", *sys.argv[1:]])
+    command = recorded_command()
     report = {"command": command, "machine": runs[0].pop("machine"), "steps": steps, "batches": WAYS, "runs": runs}
     out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return None

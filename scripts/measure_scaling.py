@@ -16,9 +16,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +27,7 @@ from typing import Any
 import torch
 
 from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.bench import describe_device, spread, synchronize
+from tinyvla.bench import describe_device, recorded_command, spread, synchronize
 from tinyvla.config import PRESETS, DataConfig, ModelConfig, TrainConfig
 from tinyvla.dataset import BlockFind
 from tinyvla.evaluate import Metrics, predict_split
@@ -224,14 +222,6 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _options(arguments: list[str]) -> list[str]:
-    """The command line without the place of the result, which is this machine's own affair."""
-    if "--out" not in arguments:
-        return arguments
-    at = arguments.index("--out")
-    return arguments[:at] + arguments[at + 2 :]
-
-
 def main(
     device: str = "cuda",
     presets: tuple[str, ...] = tuple(PRESETS),
@@ -275,7 +265,7 @@ def main(
     pool.shutdown()
     print(f"scenes and weights, {time.perf_counter() - started:.0f} s", flush=True)
     report: dict[str, Any] = {
-        "command": shlex.join(["python", "scripts/measure_scaling.py", *_options(sys.argv[1:])]),
+        "command": recorded_command(),
         "machine": describe_device(where),
         "settings": {**asdict(TrainConfig()), "steps": steps, "seeds": seeds, "data_seed": DATA_SEED},
         "peaks": peaks(where),

@@ -5,7 +5,7 @@ import json
 import torch
 
 from tinyvla.batching import TensorSplit
-from tinyvla.bench import RECIPES, Recipe, Runner, bench, bench_reference, spread, table
+from tinyvla.bench import RECIPES, Recipe, Runner, bench, bench_reference, recorded_command, spread, table
 from tinyvla.config import PRESETS, DataConfig, TrainConfig
 from tinyvla.dataset import BlockFind
 from tinyvla.speed import PLAIN
@@ -59,3 +59,9 @@ def test_the_reference_and_the_table(tiny_config):
 
 def test_spread():
     assert spread([3.0, 1.0, 2.0]) == {"min": 1.0, "median": 2.0, "max": 3.0, "mean": 2.0, "std": 1.0}
+
+
+def test_a_recorded_command_names_no_place(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/scripts/measure.py", "--seeds", "3", "--out", "a folder/b", "--cpu"])
+    assert recorded_command() == "python scripts/measure.py --seeds 3 --cpu"
+    assert recorded_command(("--film",)) == "python scripts/measure.py --seeds 3 --out 'a folder/b' --cpu"

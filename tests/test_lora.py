@@ -11,7 +11,8 @@ from torch import nn
 
 from tinyvla.batching import TensorSplit
 from tinyvla.config import PRESETS, InputError, TrainConfig
-from tinyvla.dataset import BlockFind, ChangedFind
+from tinyvla.dataset import NEW_PALETTE, BlockFind, ChangedFind
+from tinyvla.evaluate import swap_accuracy
 from tinyvla.lora import (
     TARGETS,
     adapter_off,
@@ -289,3 +290,14 @@ def test_the_changed_task_has_other_colours_and_words():
     assert new[7].instruction == new.instructions[7]
     assert new[7].colors[0] in new[7].instruction
     assert type(new.retargeted()) is ChangedFind
+
+
+def test_a_swap_keeps_the_changed_task(tiny_config, monkeypatch):
+    """New colours and wordings, not those of BlockFind, whose colours have the same numbers."""
+    asked = []
+    policy = new_policy(tiny_config, 0)
+    encode = policy.language.encode
+    monkeypatch.setattr(policy.language, "encode", lambda texts: asked.extend(texts) or encode(texts))
+    swap_accuracy(policy, ChangedFind(50, 1))
+    assert asked
+    assert all(any(color in text for color in NEW_PALETTE) for text in asked)

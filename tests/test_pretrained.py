@@ -19,6 +19,7 @@ from tinyvla.batching import TensorSplit
 from tinyvla.config import FUSION_KINDS, InputError, LanguageConfig, ModelConfig, PretrainedConfig, TrainConfig
 from tinyvla.dataset import COLORS, BlockFind, instruction_for
 from tinyvla.evaluate import evaluate, predict_split
+from tinyvla.export import export_bytes
 from tinyvla.model import TinyVLA
 from tinyvla.pretrained import PretrainedVision, make_language, make_vision, pretrained_config
 from tinyvla.speed import StepOptions
@@ -462,3 +463,9 @@ def test_the_plain_model_is_at_hand(configure):
         assert isinstance(tower.model, transformers.PreTrainedModel)
         names = {name.split(".")[-1] for name, m in tower.model.named_modules() if isinstance(m, torch.nn.Linear)}
         assert {"q_proj", "v_proj"} <= names
+
+
+def test_export_is_refused(configure):
+    policy = new_policy(configure("siglip", None), 0)
+    with pytest.raises(InputError, match="pretrained towers cannot be exported"):
+        export_bytes(policy, ".pt2")

@@ -54,7 +54,7 @@ class TensorSplit:
         cls,
         images: UInt8[np.ndarray, "n 3 h w"],
         instructions: Sequence[str],
-        actions: Float[np.ndarray, "n 2"],
+        actions: Float[np.ndarray, "n *chunk"],
         device: torch.device | str = "cpu",
         tokenize: Callable[[Sequence[str]], Encoded] = encode,
     ) -> TensorSplit:

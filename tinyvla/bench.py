@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -89,6 +91,16 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def recorded_command(places: Sequence[str] = ("--out",)) -> str:
+    """The script's command as a results file records it, without the options that say where files go."""
+    arguments = sys.argv[1:]
+    for place in places:
+        if place in arguments:
+            at = arguments.index(place)
+            del arguments[at : at + 2]
+    return shlex.join(["python", f"scripts/{os.path.basename(sys.argv[0])}", *arguments])
 
 
 def take_turns(job: int) -> None:

@@ -88,9 +88,8 @@ class Demonstrations:
         images = self.images[_one_camera(list(self.images), camera)]
         if images.shape[2:] != (image_size, image_size):
             images = np.stack([_scaled(image, image_size) for image in images])
-        split = TensorSplit.from_arrays(images, self.instructions, np.zeros((len(self), 2), np.float32), device)
         actions = self.actions if horizon == 1 else self.chunks(horizon)
-        return TensorSplit(split.images, split.input_ids, split.attention_mask, torch.from_numpy(actions).to(device))
+        return TensorSplit.from_arrays(images, self.instructions, actions, device)
 
 
 def _one_camera(cameras: list[str], asked: str | None) -> str:

@@ -24,7 +24,7 @@ from torch.export import Dim, ExportedProgram
 
 from tinyvla.batching import TensorSplit
 from tinyvla.checkpoint import write_atomically
-from tinyvla.config import DataConfig, InputError
+from tinyvla.config import DataConfig, InputError, PretrainedConfig
 from tinyvla.dataset import BlockFind
 from tinyvla.model import TinyVLA
 
@@ -96,6 +96,8 @@ def export_bytes(policy: TinyVLA, suffix: str) -> bytes:
         can = ", ".join(EXPORTABLE_HEADS)
         raise InputError(f"a {kind} head draws its answer and cannot be exported; heads that can: {can}")
     policy.head.check(policy.config.head.statistics)
+    if any(isinstance(part, PretrainedConfig) for part in (policy.config.vision, policy.config.language)):
+        raise InputError("a policy with pretrained towers cannot be exported; only the course's own towers can")
     if suffix == ".onnx":
         _need("onnx", "onnxscript", "onnxruntime")
         if 4 * policy.num_parameters()["total"] > MAX_ONNX_BYTES:

@@ -66,8 +66,7 @@ class ArmStates:
 
     def tensors(self, device: torch.device | str = "cpu") -> TensorSplit:
         """The states with the expert's chunks as labels, to train on."""
-        split = TensorSplit.from_arrays(self.images, self.instructions, self.actions[:, :2], device)
-        return replace(split, actions=torch.from_numpy(self.chunks).float().to(device))
+        return TensorSplit.from_arrays(self.images, self.instructions, self.chunks, device)
 
     @staticmethod
     def joined(parts: Sequence[ArmStates]) -> ArmStates:
