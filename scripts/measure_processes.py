@@ -79,10 +79,12 @@ def work(presets: tuple[str, ...], steps: int, train: bool, cpu: bool, out: Path
     for way, batch in WAYS.items():
         sizes = {preset: batch * count if way == "weak" else batch for preset in presets}
         rows[way] = {p: scenes_per_second(accelerator, p, size, steps) for p, size in sizes.items()}
+        accelerator.print(f"{count} processes, {way}: {rows[way]}", flush=True)
     if train:
         rows["training"] = train_together(accelerator, presets[0])
     if accelerator.is_main_process:
         out.write_text(json.dumps(rows), encoding="utf-8")
+    accelerator.end_training()
 
 
 def launch(count: int, presets: tuple[str, ...], steps: int, train: bool, cpu: bool) -> dict[str, Any]:

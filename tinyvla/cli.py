@@ -119,6 +119,8 @@ def train(
             except Interrupted as stopped:
                 print(f"\n{stopped}; go on with: tinyvla train --resume --out {out}", file=sys.stderr)
                 sys.exit(130)
+    if accelerator is not None:
+        accelerator.end_training()  # all leave together
     if not is_main:
         return
     best = TinyVLA.from_pretrained(run.best, device=str(where))

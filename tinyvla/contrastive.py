@@ -30,26 +30,22 @@ from tinyvla.tokenizer import Encoded, load_tokenizer, pad
 
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "middle", "right")
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
-def place(cell: int, exact: bool = False) -> str:
-    """Where a cell is, in words: "at the top left", "in the middle", ...; or exactly, "five down two right"."""
-    if exact:
-        row, column = divmod(cell, GRID_SIZE)
-        return f"{NUMBERS[row]} down {NUMBERS[column]} right"
+def place(cell: int) -> str:
+    """Where a cell is, in words: "at the top left", "in the middle", ..."""
     row, column = (index * 3 // GRID_SIZE for index in divmod(cell, GRID_SIZE))
     words = [word for word in (ROWS[row], COLUMNS[column]) if word != "middle"]
     return f"at the {' '.join(words)}" if words else "in the middle"
 
 
-def captions(split: BlockFind, seed: int, exact: bool = False) -> list[str]:
+def captions(split: BlockFind, seed: int) -> list[str]:
     """A sentence per scene that names all its blocks, in any order: "red at the top left, blue in the middle"."""
     rng = np.random.RandomState(seed)
     lines = []
     for cells, colors in zip(split.cells, split.colors, strict=True):
         blocks = rng.permutation(np.flatnonzero(cells >= 0))
-        lines.append(", ".join(f"{COLORS[colors[b]]} {place(int(cells[b]), exact)}" for b in blocks))
+        lines.append(", ".join(f"{COLORS[colors[b]]} {place(int(cells[b]))}" for b in blocks))
     return lines
 
 
@@ -166,8 +162,6 @@ class PretrainConfig:
     num_steps: int = 3_000
     batch_size: int = 256
     learning_rate: float = 1e-3
-    exact: bool = False
-    """Captions say in which cell a block is, not only whereabouts."""
     seed: int = 0
 
 
@@ -185,7 +179,7 @@ def pretrain(
         on_step: called every 100 steps with the step and the mean loss since the last call.
     """
     device = model.bias.device
-    scenes, (ids, mask) = captioned(config.num_pairs, 7_000_000 + config.seed, device, config.exact)
+    scenes, (ids, mask) = captioned(config.num_pairs, 7_000_000 + config.seed, device)
     generator = torch.Generator(device).manual_seed(config.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     warmup = max(1, config.num_steps // 20)
@@ -213,12 +207,10 @@ def pretrain(
     return recent
 
 
-def captioned(
-    num_pairs: int, seed: int, device: torch.device | str = "cpu", exact: bool = False
-) -> tuple[Tensor, Encoded]:
+def captioned(num_pairs: int, seed: int, device: torch.device | str = "cpu") -> tuple[Tensor, Encoded]:
     """Scenes, uint8 `(n, 3, 64, 64)`, and their captions' ids and mask."""
     split = BlockFind(num_pairs, seed)
-    lines = captions(split, seed, exact)
+    lines = captions(split, seed)
     ids, mask = pad(lines, load_tokenizer()(lines)["input_ids"], max_length=32)  # all at once: every word is known
     return torch.from_numpy(split.images).to(device), (ids.to(device), mask.to(device))
 
