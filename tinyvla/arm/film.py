@@ -63,7 +63,7 @@ def film_strip(
         seeds: scenes to try, at most ten.
         execute: actions done before the policy looks again.
         size: side of the image that the policy sees.
-        columns: pictures in a row, evenly spread over the episode.
+        columns: pictures in a row, evenly spread over the episode; fewer where it is shorter.
         rows: task and named block of each row; another block is another instruction for the same scene.
     """
     import matplotlib.pyplot as plt
@@ -77,7 +77,10 @@ def film_strip(
     figsize = (1.6 * columns, 1.9 * len(rows))
     fig, axes = plt.subplots(len(rows), columns, figsize=figsize, squeeze=False, layout="constrained")
     for row, (frames, text, _) in zip(axes, takes, strict=True):
-        for ax, step in zip(row, np.linspace(0, len(frames) - 1, columns).round().astype(int), strict=True):
+        steps = np.unique(np.linspace(0, len(frames) - 1, columns).round().astype(int))
+        for ax in row[len(steps) :]:
+            ax.axis("off")
+        for ax, step in zip(row, steps, strict=False):
             ax.imshow(frames[step].transpose(1, 2, 0))
             ax.axhline(frames[step].shape[1] / 2 - 0.5, color="white", lw=1)
             ax.set(xticks=[], yticks=[])

@@ -9,7 +9,6 @@
 # ---
 
 # %% [markdown]
-# # 8. Closed loop: the loss is low, but does it work when it acts?
 # # 13. A robot arm: the same policy, seven dimensions
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/13_robot_arm.ipynb)
@@ -28,10 +27,10 @@
 # - record demonstrations from which a policy learns to recover;
 # - train a policy with a flow head on chunks of seven-dimensional actions, and judge whether it listens.
 #
-# **Time:** about 75 minutes to read, TIME_TO_RUN to run.
+# **Time:** about 75 minutes to read, about 3 minutes on two CPU cores to run.
 #
-# **Before you start:** [Chapter 8](08_closed_loop.ipynb) explains closed loops, experts and chunks. Action heads
-# and flow matching are imported here.
+# **Before you start:** [Chapter 8](08_closed_loop.ipynb) explains closed loops, experts and chunks. The flow head is
+# [Chapter 7](07_action_heads.ipynb)'s and is imported here.
 
 # %% tags=["nbval-ignore-output"]
 # Setup: the same cell in every notebook. Installs tinyvla where it is missing, for example in Colab; leaves torch alone.
@@ -62,7 +61,6 @@ for package in ("mujoco", "gymnasium"):
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
 os.environ.setdefault("MUJOCO_GL", "egl")
 
-import time
 from dataclasses import replace
 
 import gymnasium
@@ -86,7 +84,7 @@ from tinyvla.arm.rollout import arm_config, arm_expert, random_arm, rollout
 from tinyvla.arm.world import ArmConfig, ArmWorld
 from tinyvla.config import TrainConfig
 from tinyvla.dataset import COLORS
-from tinyvla.evaluate import share_with_interval, wilson_interval
+from tinyvla.evaluate import share_with_interval
 from tinyvla.exercises import checking
 from tinyvla.plots import PART_COLORS
 from tinyvla.rollout import policy_act
@@ -414,34 +412,62 @@ print(f"parameters: {counts['total']:,}, of which in the head {counts['head']:,}
 # %% [markdown]
 # ### Live, and small
 #
-# On a CPU we have about a minute. So this part is smaller than the real thing: reach alone, 300 demonstrations, some
-# hundred steps. It shows the way, and no more: do not expect it to work well. The full size follows in the next section.
+# On a CPU we have about a minute and a half. So this part is smaller than the real thing in one respect: the policy hears
+# one sentence only, "pick up the red block", in all its demonstrations.
 
 # %% tags=["nbval-ignore-output", "slow"]
-seconds = time.perf_counter()
-lessons = rollout(arm_expert, episode_seeds(300, seed=42), "reach", noise=0.4, horizon=8).states
-train, val = (
-    part.tensors(device)
-    for part in (lessons, rollout(arm_expert, episode_seeds(15, seed=43), "reach", noise=0.4, horizon=8).states)
-)
-print(f"{len(lessons)} states of 300 episodes in {time.perf_counter() - seconds:.0f} s")
+SENTENCE = "pick up the red block"
+
+
+def with_sentence(seeds):
+    """Those of some scenes in which the red block is the named one."""
+    seeds = list(seeds)
+    return [seed for seed, text in zip(seeds, ArmWorld(seeds, "pick").instructions, strict=True) if text == SENTENCE]
+
+
+lesson_seeds = [with_sentence(episode_seeds(count, seed=seed)) for count, seed in ((1_600, 42), (100, 43))]
+lessons = [rollout(arm_expert, seeds, "pick", noise=0.4, horizon=8).states for seeds in lesson_seeds]
+train, val = (part.tensors(device) for part in lessons)
+print(f"{len(train)} states of {len(lesson_seeds[0])} demonstrations")
 policy = new_policy(config, seed=0, device=device)
 policy.fit_statistics(train.actions)
-steps_per_epoch = -(-len(train) // 32)
-settings = TrainConfig(epochs=round(400 / steps_per_epoch), batch_size=32, optimizer="muon", learning_rate=6e-3)
+settings = TrainConfig(epochs=4, batch_size=32, optimizer="muon", learning_rate=6e-3)
 records = fit(policy, train, val, settings, progress_bar=False)
-print(f"validation loss {records[0]['val_loss']:.2f} -> {records[-1]['val_loss']:.2f}")
-assert records[-1]["val_loss"] < 0.75 * records[0]["val_loss"], "it should learn something"
+for record in records:
+    print(f"step {record['step']:4}: validation loss {record['val_loss']:.2f}")
+assert records[-1]["val_loss"] < 0.8 * records[0]["val_loss"], "it should learn"
 
 # %% tags=["nbval-ignore-output", "slow"]
-acted = rollout(policy_act(policy), test_seeds[:40], "reach", execute=4)
-chance = rollout(random_arm(0), test_seeds[:40], "reach", execute=1)
-for name, result in (("small policy", acted), ("random", chance)):
-    distance = 100 * np.median(result.final_distances)
-    print(f"{name:13}success {share_with_interval(result.success_rate, 40):24} ends {distance:.0f} cm from the goal")
-assert np.median(acted.final_distances) < np.median(chance.final_distances), "it should come nearer than chance does"
+judge_seeds = with_sentence(episode_seeds(300, seed=44))[:40]
+acted = rollout(policy_act(policy), judge_seeds, "pick", execute=4)
+print(f"picks up the red block: {share_with_interval(acted.success_rate, len(acted))} of {len(acted)} scenes")
+assert acted.success_rate > 0.4, "it should pick up the red block more often than not"
 
 # %% [markdown]
+# A minute of practice, and it picks up blocks it has never seen lying there. Does it understand what it is told?
+#
+# ### Predict, run, explain: another name
+#
+# The same scenes, the same policy. But now another block is named, "pick up the blue block", say. **Guess** where the
+# hand goes:
+#
+# 1. to the block that is named;
+# 2. to any block;
+# 3. to the red one.
+
+# %% tags=["nbval-ignore-output", "slow"]
+other = rollout(policy_act(policy), judge_seeds, "pick", execute=4, named=1)
+print("told, for example:", other.instructions[:3])
+print(f"goes to the named block in {(other.went_to == 1).mean():.0%} of the scenes, to the red one in "
+      f"{(other.went_to == 0).mean():.0%}")  # fmt: skip
+assert (other.went_to == 0).mean() > 0.7, "it should go to the red block whatever it is told"
+
+# %% [markdown]
+# The third. In its demonstrations the sentence was always the same, so the words carried no information, and nothing
+# rewarded reading them. *Red* was learned from the images alone. High success, deaf policy: this happens on real robots
+# too, wherever each scene comes with one sentence. **For words to matter, the same image must come with different
+# sentences and different actions.** That is what the full size has: six colours, two verbs, and any block may be named.
+#
 # ## 7. The full size
 #
 # The same code with more of everything: both tasks in one policy, the verb says which is meant. The figures below come
@@ -463,24 +489,56 @@ assert main["reach"]["success"] >= 0.8
 assert main["pick"]["success"] >= 0.5
 
 # %% [markdown]
-# ABLATION_TEXT
+# The policy does both tasks as well as the expert, 40 seconds of training included. The two rows below it are the more
+# instructive ones; each changes one thing.
+#
+# - **It hears no words.** It flies to some block, and takes it. With three blocks that is right in about one scene of
+#   three, and that is what it reaches. So the words are what the other two thirds are made of.
+# - **It learned from an undisturbed expert.** The same number of demonstrations, without a single mistake in them, and
+#   it is no better than the deaf one. Not being able to come back after an error is one reason. There is a second. Ask
+#   it for another block in the scenes where it succeeded:
 
-# %% mystnb={"image": {"alt": "Bars of the success in reach and pick for each execution horizon, with intervals."}}
-fig, ax = plt.subplots(figsize=(5.5, 2.6), layout="constrained")
-executes = sorted(full["executes"])
-for task, color, shift in (("reach", PART_COLORS["vision"], -0.18), ("pick", PART_COLORS["action"], 0.18)):
-    runs = [main[task]["by_execute"][str(e)] for e in executes]
-    shares = np.array([run["success"] for run in runs])
-    bounds = np.array([run["success_interval"] for run in runs]).T
-    ax.bar(np.arange(len(runs)) + shift, shares, 0.34, color=color, label=task)
-    ax.errorbar(np.arange(len(runs)) + shift, shares, np.abs(bounds - shares), fmt="none", color="#222222", capsize=3)
-ax.set(xticks=range(len(executes)), xticklabels=executes, xlabel="actions done before it looks again", ylim=(0, 1.05))
-ax.set(ylabel="success")
-ax.legend(frameon=False, ncols=2, loc="lower left")
-plt.show()
+# %%
+for name in names[:2]:
+    said = rows[name]
+    for task in ("reach", "pick"):
+        swap = said[task]["swap"]
+        share = share_with_interval(swap["went_to_the_other"], swap["num_scenes"])
+        print(f"{name:36}{task:6} names another block, goes there: {share}")
+undisturbed = rows[names[1]]
+print(f"\nloss on disturbed states it has not seen: {main['val_loss']:.2f} with disturbance, "
+      f"{undisturbed['val_loss']:.2f} without")  # fmt: skip
+assert undisturbed["pick"]["success_interval"][1] < main["pick"]["success_interval"][0]
+assert undisturbed["reach"]["swap"]["interval"][1] < 0.5, "the undisturbed one should not follow the words"
 
 # %% [markdown]
-# EXECUTE_TEXT
+# It hardly listens. Why should it? A perfect expert flies straight to the named block. So in every image but the first
+# ones *the place of the hand tells which block is meant*, and that is easier to learn than words. It is right on every
+# demonstration. But when the policy itself moves the hand, the hand tells only what the policy did before: it follows
+# its own first error. This is called **causal confusion**, or the copycat problem
+# ([de Haan et al. 2019](https://arxiv.org/abs/1905.11979)). Noise breaks the shortcut: the hand of a disturbed expert
+# may be anywhere, on the way to any block, and then only the words are left. (That the shortcut is the cause is our
+# explanation. What is measured is that the one listens and the other hardly does.)
+#
+# ### How often does it have to look?
+#
+# A chunk has 8 actions. The policy may do all of them before it looks again, or only the first 2. Looking costs time:
+# each look is a forward pass, and on a robot the arm waits for it or moves on blindly.
+
+# %%
+print(f"{'actions per look':20}{'reach':>10}{'pick':>10}{'steps of a pick, mean':>26}")
+for execute in sorted(full["executes"]):
+    runs = [main[task]["by_execute"][str(execute)] for task in ("reach", "pick")]
+    print(f"{execute:<20}{runs[0]['success']:>10.1%}{runs[1]['success']:>10.1%}{runs[1]['mean_steps']:>26.1f}")
+print(f"{'expert, 1':20}{full['expert']['reach']['success']:>10.1%}{full['expert']['pick']['success']:>10.1%}"
+      f"{full['expert']['pick']['mean_steps']:>26.1f}")  # fmt: skip
+steps = [main["pick"]["by_execute"][str(e)]["mean_steps"] for e in sorted(full["executes"])]
+assert max(steps) < 1.2 * min(steps)
+
+# %% [markdown]
+# It hardly matters here: nothing on this table moves by itself, so a plan stays good. Looking more often only makes it a
+# little quicker. Compare with [Chapter 8](08_closed_loop.ipynb), and expect another answer where blocks roll, people
+# reach in, or the arm does not go where it is sent.
 #
 # ## 8. Does it listen?
 #
@@ -501,7 +559,8 @@ for task in ("reach", "pick"):
 #
 # ![Three film strips of the same scene. The policy reaches one block, picks it up, and picks up another block when that one is named.](../book/images/arm.png)
 #
-# FILM_TEXT
+# The numbers count control steps. Compare the last two rows: same image, same hand, one word differs, and from the first
+# look on the hand goes another way.
 #
 # ## 9. What is not here
 #
