@@ -59,6 +59,7 @@ def pages_in_toc() -> list[str]:
         ("presets/presets/minimal/total:,", "13,152,770"),
         ("fusion/kinds/cross-attention/direction_accuracy/min:.0%", "100 %"),
         ("learning/reach/nano 0.0003/runs", "5"),
+        ("scaling_runs/summary/preset=smolvla_like,learning_rate=0.0003/test/direction_accuracy/min:.0%", "100 %"),
     ],
 )
 def test_a_figure_is_taken_from_its_file(text, printed):
@@ -66,11 +67,39 @@ def test_a_figure_is_taken_from_its_file(text, printed):
 
 
 @pytest.mark.parametrize(
-    "text", ["nothing/here", "presets/presets/huge", "presets/presets", "presets/presets/minimal/total:q"]
+    "text",
+    [
+        "nothing/here",
+        "presets/presets/huge",
+        "presets/presets",
+        "presets/presets/minimal/total:q",
+        "scaling_runs/summary/preset=huge/seeds",
+        "scaling_runs/summary/size=large/seeds",
+    ],
 )
 def test_a_figure_that_is_in_no_file_is_refused(text):
     with pytest.raises((KeyError, ValueError)):
         extension().figure(text)
+
+
+def test_rows_are_found_by_what_they_hold_and_not_by_their_place():
+    rows = [{"preset": "nano", "rate": 0.001, "error": 1}, {"preset": "nano", "rate": 0.01, "error": 2}]
+    row_of = extension().row_of
+    assert row_of(rows, "rate=0.01") == row_of(rows[::-1], "rate=0.01,preset=nano") == rows[1]
+    with pytest.raises(KeyError, match="2 rows"):
+        row_of(rows, "preset=nano")
+    with pytest.raises(KeyError, match="by its place"):
+        row_of(rows, "1")
+    assert row_of([5, 7], "1") == 7
+
+
+def test_every_results_file_is_on_the_results_page():
+    page = (ROOT / "book" / "results.md").read_text(encoding="utf-8")
+    for path in sorted((ROOT / "results").glob("*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        parts = [results] if "command" in results else results["presets"].values()
+        for part in parts:
+            assert f"`{part['command']}`" in page, f"scripts/write_results.py does not show {path.name}"
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.stem)

@@ -2,7 +2,8 @@
 
 Notable:
 - the role `result` writes a figure from `results/*.json` into a sentence, so that prose and file cannot disagree:
-  ``{result}`bench_minimal_cpu/seconds/median:.1f` ``;
+  ``{result}`bench_minimal_cpu/seconds/median:.1f` ``; of several rows it takes the one that is described:
+  ``{result}`scaling_runs/summary/preset=medium,learning_rate=0.001/seeds` ``;
 - a notebook's Colab badge becomes a local picture, with the measured minutes beside it.
 """
 
@@ -31,13 +32,31 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def row_of(rows: list[Any], key: str) -> Any:
+    """One row of a list: the only one that "name=value,name=value" describes, or the number N of a list of numbers.
+
+    Raises:
+        KeyError: no row fits, or several do; or rows are asked for by their place, which may change.
+    """
+    if "=" not in key:
+        if isinstance(rows[int(key)], dict):
+            raise KeyError(f"say which row by what it holds, as name=value, and not by its place {key}")
+        return rows[int(key)]
+    wanted = dict(pair.split("=", 1) for pair in key.split(","))
+    found = [row for row in rows if all(str(row[name]) == value for name, value in wanted.items())]
+    if len(found) != 1:
+        raise KeyError(f"{len(found)} rows have {key}")
+    return found[0]
+
+
 def figure(text: str) -> str:
     """A figure as it is printed, from "file/key/key:FORMAT".
 
-    FORMAT is Python's, for example ".1f"; "%" puts a space before its sign; a trailing "M" divides by a million.
+    A key of a list is what `row_of` takes. FORMAT is Python's, for example ".1f"; "%" puts a space before its sign; a
+    trailing "M" divides by a million.
 
     Raises:
-        KeyError: no such file or key.
+        KeyError: no such file, key or row.
     """
     path, _, form = text.strip().partition(":")
     name, *keys = path.split("/")
@@ -45,7 +64,7 @@ def figure(text: str) -> str:
         raise KeyError(f"no results/{name}.json")
     value: Any = load(name)
     for key in keys:
-        value = value[int(key)] if isinstance(value, list) else value[key]
+        value = row_of(value, key) if isinstance(value, list) else value[key]
     if isinstance(value, dict | list):
         raise KeyError(f"{path} is no single figure")
     if form.endswith("M"):

@@ -1,0 +1,256 @@
+"""Sections of the results page about what policies learn."""
+
+from __future__ import annotations
+
+from results_text import (
+    Results,
+    bullets,
+    grid,
+    listed,
+    load,
+    percent,
+    points,
+    prose,
+    section,
+    share,
+    source,
+    span,
+    within,
+)
+
+
+def heads_section() -> str:
+    heads, rows = load("heads"), []
+    for name, row in heads["heads"].items():
+        one, two, ways = (row.get(data) for data in ("one answer", "two answers", "trajectories"))
+        cells = [
+            share(one.get("class_accuracy", one["direction_accuracy"])) if one else "",
+            share(two["near_one"]) if two else "",
+            share(two["first_chosen"]) if two else "",
+            share(ways["near_a_way"]) if ways else "",
+            f"{(one or ways)['milliseconds']['1']:.1f}",
+        ]
+        rows.append((name, *cells))
+    about = f"""`{heads["preset"]}`, {heads["seeds"]} seeds. One answer: direction accuracy. Two answers: the share
+        of answers within 10 degrees of one of the two blocks, and how often the first one was chosen. Trajectories:
+        the share near a demonstrated way. Milliseconds of one answer, for one scene."""
+    note = """Four and eight directions are judged by whether they name the right one: the nearest of four may lie 45
+        degrees off."""
+    return section(
+        "Action heads",
+        prose(about),
+        grid("head | one answer | two answers | first chosen | trajectories | ms", rows),
+        prose(note),
+        source(heads),
+    )
+
+
+def learning_section() -> str:
+    learning, reach = load("learning"), []
+    for name, row in learning["reach"].items():
+        preset, rate = name.split()
+        reached = f"{row['reached']} of {row['runs']}"
+        reach.append((f"`{preset}`", f"{float(rate):g}", reached, span(row["steps"], ".0f")))
+    shares = ("direction_accuracy", "within_10_degrees", "swap_accuracy")
+    full = [
+        (f"`{preset}`", span(row["l2_error"], ".4f"), *(share(row[key]) for key in shares))
+        for preset, row in learning["full"].items()
+    ]
+    return section(
+        "Does it always learn?",
+        "Training steps of 64 scenes until 95 % of the validation scenes are right.",
+        grid("preset | learning rate | reached | steps", reach),
+        "After 20 epochs, on the test split:",
+        grid("preset | L2 error | direction accuracy | within 10 degrees | follows a swapped instruction", full),
+        source(learning),
+    )
+
+
+def fusion_section() -> str:
+    fusion = load("fusion")
+    rows = [
+        (kind, share(row["direction_accuracy"]), span(row["l2_error"], ".3f"), f"{row['parameters']:,}")
+        for kind, row in sorted(fusion["kinds"].items(), key=lambda item: item[1]["l2_error"]["median"])
+    ]
+    about = f"""`{fusion["preset"]}`, {fusion["epochs"]} epochs, {fusion["seeds"]} seeds, {fusion["num_test"]} test
+        scenes each. The kinds vision-only and language-only lack an input on purpose."""
+    heads = "fusion | direction accuracy | L2 error | parameters"
+    return section("Fusions", prose(about), grid(heads, rows), source(fusion))
+
+
+POLICIES = {
+    "expert": "the scripted expert",
+    "random": "random actions",
+    "stills": "trained on single pictures",
+    "cloning": "cloning, few episodes",
+    "dagger": "DAgger, from the same few episodes",
+    "cloning_more": "cloning, as many states as DAgger",
+}
+
+
+def closed_loop_section() -> str:
+    loop, rows = load("closed_loop"), []
+    policies = loop["policies"]
+    for key, name in POLICIES.items():
+        row = policies[key]
+        if "runs" in row:
+            success, ratio = row["success"], row["path_ratio"]["median"]
+            middle, low, high = success["median"], success["min"], success["max"]
+        else:
+            (low, high), middle, ratio = row["success_interval"], row["success"], row["path_ratio"]
+        rows.append((name, within(middle, low, high), f"{ratio:.3f}"))
+    about = f"""The camera must stop on the named block, in {loop["num_test"]} episodes that nobody was trained on.
+        In brackets: for one policy its 95 % interval, for {loop["seeds"]} seeds the range of their successes. Path
+        ratio: success times the expert's path over the longer one. Cloning and DAgger begin with the same
+        {loop["dagger_settings"]["episodes"]} episodes of the expert; cloning takes at least as many training steps."""
+    more = policies["cloning_more"]["success"]["median"] >= policies["dagger"]["success"]["median"]
+    cure = "Given as many states of the expert's own, cloning does no worse than DAgger: more data is another cure."
+    chapter = """[Chapter 8](../notebooks/08_closed_loop.ipynb) shows two more measurements of this task: how success
+        follows the offline error from checkpoint to checkpoint, and what chunks do to it."""
+    return section(
+        "Closed loop",
+        prose(about),
+        grid("policy | success | path ratio", rows),
+        cure if more else "",
+        prose(chapter),
+        source(loop, load("closed_loop_checkpoints"), load("closed_loop_chunks")),
+    )
+
+
+METHODS = ("scratch", "frozen", "fine-tuned", "random", "clean")
+PAIRS = (("frozen", "scratch"), ("fine-tuned", "scratch"), ("frozen", "random"))
+
+
+def accuracy_table(results: Results, methods: tuple[str, ...]) -> str:
+    """Direction accuracy of each way, for each number of labels."""
+    found = {(row["method"], row["num_labels"]): row["direction_accuracy"] for row in results["summary"]}
+    rows = []
+    for count in results["sizes"]:
+        spreads = (found.get((method, count)) for method in methods)
+        cells = (span({key: 100 * x for key, x in row.items()}, ".0f") if row else "" for row in spreads)
+        rows.append((f"{count:,}", *cells))
+    return grid(f"labels | {' | '.join(methods)}", rows)
+
+
+def difference_table(files: tuple[Results, ...]) -> str:
+    """Points within each seed, and the 95 % interval of their mean, for each camera."""
+    rows: dict[tuple[str, str, int], list[str]] = {}
+    for results in files:
+        for gap in results["differences"]:
+            mean, low, high = (points(x, 1) for x in (gap["mean"], *gap["interval"]))
+            key = (gap["better"], gap["worse"], gap["num_labels"])
+            rows.setdefault(key, []).append(f"{mean} ({low} to {high})")
+    cells = ((f"{better} − {worse}", f"{count:,}", *row) for (better, worse, count), row in rows.items())
+    return grid("difference | labels | first camera | second camera", cells)
+
+
+def verdict(results: Results, better: str, worse: str) -> str:
+    """On which side of zero the intervals lie."""
+    sides: dict[str, list[str]] = {"above zero": [], "below zero": [], "undecided": []}
+    for gap in results["differences"]:
+        if (gap["better"], gap["worse"]) == (better, worse):
+            low, high = gap["interval"]
+            side = "above zero" if low > 0 else "below zero" if high < 0 else "undecided"
+            sides[side].append(f"{gap['num_labels']:,}")
+    said = ", ".join(f"{side} at {listed(counts)}" for side, counts in sides.items() if counts)
+    return f"{better} − {worse} {said}"
+
+
+def unfitted(results: Results) -> str:
+    """How many runs from scratch have not learned the most labels that they were given."""
+    most = max(results["sizes"])
+    losses = [r["train_loss"] for r in results["rows"] if (r["method"], r["num_labels"]) == ("scratch", most)]
+    return f"{sum(loss > 0.1 for loss in losses)} of {len(losses)}"
+
+
+def pretraining_section() -> str:
+    first, second = files = (load("pretraining"), load("pretraining_worse"))
+    cost, most = first["pretraining"], max(first["sizes"])
+    about = f"""`{first["preset"]}` on photographs of scenes, {first["seeds"]} seeds, {first["num_test"]:,} test
+        scenes, {first["num_steps"]} steps of {first["batch_size"]} whatever the number of labels. For each seed two
+        towers learn anew from {cost["num_pairs"]:,} captioned photographs ({cost["num_steps"]:,} steps of
+        {cost["batch_size"]}). *Scratch*: the policy learns from labels alone. *Frozen*: the pretrained towers stay
+        as they are. *Fine-tuned*: they learn on. *Random*: towers that nobody trained stay as they are. *Clean*:
+        scratch, on plain renderings. Direction accuracy in per cent, median (minimum-maximum):"""
+    camera = listed(f"{name} {first['camera'][name]:g} to {value:g}" for name, value in second["camera"].items())
+    again = f"""The same protocol with worse photographs ({camera}). **This second camera was chosen after the first
+        result had been seen.** So it is no independent test; it shows how far the answer depends on the pictures:"""
+    findings = [
+        f"{name} camera, by the number of labels: {'; '.join(verdict(results, *pair) for pair in PAIRS)}."
+        for name, results in (("First", first), ("Second", second))
+    ]
+    steps = f"""With {most:,} labels, {unfitted(first)} runs from scratch (first camera) and {unfitted(second)}
+        (second) have not fitted their own labels when their {first["num_steps"]} steps are over (training loss above
+        0.1). More labels would not help those, and the differences there contain them."""
+    return section(
+        "Pretrained towers",
+        prose(about),
+        accuracy_table(first, METHODS),
+        prose(again),
+        accuracy_table(second, METHODS[:-1]),
+        "Differences in points within each seed, and the 95 % interval of their mean:",
+        difference_table(files),
+        bullets([*findings, " ".join(steps.split())]),
+        source(*files),
+    )
+
+
+def megabytes(gigabytes: float | None) -> str:
+    if gigabytes is None:
+        return ""
+    return f"{1000 * gigabytes:,.0f}" if gigabytes > 0.01 else f"{1000 * gigabytes:.1f}"
+
+
+def lora_rows(preset: str, part: Results) -> list[tuple[str, ...]]:
+    """The base, and what each way makes of it."""
+    tasks = ("direction_accuracy", "old_direction_accuracy")
+    rows = [(f"`{preset}`", "nothing yet", "", *(share(part["base"][task]) for task in tasks), "", "")]
+    names = {"full": "all weights", "frozen": "fusion and head, towers frozen"}
+    for way, entry in part["ways"].items():
+        name = names.get(way, way.replace("lora-", "LoRA, rank "))
+        runs = entry["scenes"][str(part["middle"])]
+        memory = (megabytes(entry[key]) for key in ("gradients_and_optimizer_gb", "peak_gb"))
+        rows.append((f"`{preset}`", name, percent(entry["share"], 2), *(share(runs[task]) for task in tasks), *memory))
+    return rows
+
+
+def lora_section() -> str:
+    presets = load("lora")["presets"]
+    settings = listed(
+        f"`{preset}` {part['seeds']} seeds and {part['steps']} steps on {part['middle']:,} scenes"
+        for preset, part in presets.items()
+    )
+    about = f"""A trained policy learns a changed task, other colours in other words: {settings}, each way at a
+        learning rate chosen on validation scenes. `towers-nano` has towers of `transformers`' classes. Direction
+        accuracy on the changed and on the old task, from the worst to the best seed. MB of gradients and optimizer
+        state are counted, 12 bytes a trained weight; the peak of a step is measured, on a GPU alone."""
+    heads = "policy | trained | share | changed task | old task | gradients, optimizer, MB | peak, MB"
+    rows = [row for preset, part in presets.items() for row in lora_rows(preset, part)]
+    return section("LoRA", prose(about), grid(heads, rows), source(*presets.values()))
+
+
+def arm_row(name: str, said: Results) -> tuple[str, ...]:
+    """Both tasks of one policy; the swap was measured where something was solved."""
+    tasks = [said["reach"], said["pick"]]
+    success = (within(task["success"], *task["success_interval"]) for task in tasks)
+    swaps = (task.get("swap") for task in tasks)
+    followed = (f"{percent(swap['went_to_the_other'])} of {swap['num_scenes']}" if swap else "" for swap in swaps)
+    return name, *success, *followed, f"{said['seconds']:.0f}" if "seconds" in said else ""
+
+
+def arm_section() -> str:
+    arm = load("arm")
+    policies, main = arm["policies"], arm["kinds"][0]
+    preset, _, _, _, noise = main.split("/")
+    rows = [arm_row("the expert", arm["expert"])]
+    for kind in arm["kinds"]:
+        _, fusion, _, _, other = kind.split("/")
+        changes = ["without words"] * (fusion == "vision-only") + [f"expert's noise {other}"] * (other != noise)
+        rows.append(arm_row(f"the same, {listed(changes)}" if changes else "the policy", policies[kind]))
+    rows.append(arm_row("random actions", arm["random"]))
+    about = f"""`{preset}` with a flow head, both tasks in one policy, trained once on {arm["episodes"]:,}
+        demonstrations ({arm["demonstrations"][noise]["num_states"]:,} states) of an expert whose actions are
+        disturbed by noise of {noise}. Success in {arm["num_test"]} episodes with its 95 % interval. Swap: of the
+        scenes that it solved, the share in which it goes to another block when that one is named."""
+    heads = "who | reach | pick | swap, reach | swap, pick | seconds of training"
+    return section("The robot arm", prose(about), grid(heads, rows), source(arm))
