@@ -126,7 +126,7 @@ plt.show()
 # Our base is the course's `nano`, trained on BlockFind. `ChangedFind` draws the same kind of scene in six colours that
 # the base has never seen, and asks for them in three wordings that it has never read.
 
-# %% mystnb={"image": {"alt": "Four scenes: one of the old task, three of the changed one with cyan, magenta, pink, brown, black and gray blocks and the sentences go to the, move toward the, head for the."}}
+# %% mystnb={"image": {"alt": "Four scenes: one of the old task, three of the changed one with cyan, magenta, pink, brown and gray blocks and the sentences go to the, move toward the, head for the."}}
 old_scenes, new_scenes = BlockFind(4, seed=44), ChangedFind(1_000, seed=142)
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
 plot_sample(old_scenes[0], ax=axes[0])
@@ -384,10 +384,10 @@ assert sum(a > c for a, _, c in pairs) > 0.8 * len(pairs)
 # - **LoRA with 1.5 % of the weights does as well as full fine-tuning**, and rank 4, with 0.4 %, does so too.
 # - With 200 scenes all ways are less sure; one of three bases is hard for full fine-tuning and LoRA alike. LoRA is not
 #   a remedy for too few data here.
-# - **It forgets less, on the whole.** Not in each run, and not at any learning rate: the runs of rank 4, whose best
-#   rate was larger, lost more. Frozen towers, which sound like the careful choice, forget most. Our reading, which
-#   these runs do not prove: the link between word and patch lies in fusion and head, and there the old one is
-#   overwritten.
+# - **It forgets less, on the whole.** Not in each run, and not at any learning rate: rank 4, whose best rate was
+#   larger, kept less on the median and only two thirds in one run. Frozen towers, which sound like the careful choice,
+#   forget most. Our reading, which these runs do not prove: the link between word and patch lies in fusion and head,
+#   and there the old one is overwritten.
 #
 # ### What it saves, and what not
 #
@@ -410,10 +410,13 @@ ax.invert_yaxis()
 ax.set(xlabel="peak memory of a training step, batch of 64 (GB)")
 ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
-print(f"{'':10}{'peak':>10}{'weights':>10}{'gradients, optimizer':>22}{'the rest':>10}{'recorded step':>16}")
+print(f"{'':41}memory, GB{'step, ms':>25}")
+print(f"{'':9}{'peak':>6}{'weights':>10}{'gradients, optimizer':>22}{'the rest':>10}{'recorded':>13}{'plain':>7}")
 for way, *sizes in zip(ways_shown, *parts.values(), strict=True):
-    step = medium["ways"][way]["scenes"]["1000"]["seconds"]["median"] / medium["steps"]
-    print(f"{way:10}{sum(sizes):7.2f} GB{sizes[0]:7.2f} GB{sizes[1]:19.2f} GB{sizes[2]:7.2f} GB{1000 * step:13.1f} ms")
+    entry = medium["ways"][way]
+    recorded, plain = entry["scenes"]["1000"]["seconds"]["median"] / medium["steps"], entry["plain_step_seconds"]
+    print(f"{way:9}{sum(sizes):6.2f}{sizes[0]:10.2f}{sizes[1]:22.2f}{sizes[2]:10.2f}", end="")
+    print(f"{1000 * recorded:13.1f}{1000 * plain:7.0f}")
 rest = dict(zip(ways_shown, parts["activations and the rest"], strict=True))
 assert lora["peak_gb"] < 0.7 * full["peak_gb"]
 assert 0.8 < rest["lora-16"] / rest["full"] < 1.2, "activations are not saved"
@@ -425,9 +428,10 @@ assert rest["frozen"] < 0.2 * rest["full"]
 #
 # - **activations**: the gradient has to travel back to the first adapter, through every frozen layer, so what these
 #   layers need for it is kept as before. For frozen towers nobody has to go back through them, so they need
-#   neither. If activations are your problem, look at chapter 12;
+#   neither. If activations are your problem, look at [Chapter 12](12_scaling.ipynb);
 # - **time**: the forward pass gets longer, by two small products a layer, and the backward pass gets only a part
-#   shorter. A recorded step takes about as long as a full one. Only frozen towers are fast;
+#   shorter. A recorded step ([Chapter 9](09_speed.ipynb)) takes about as long as a full one. A plain step, as most
+#   programs make it, is slower than a full one: each small product has to be asked for. Only frozen towers are fast;
 # - **weights**: the base lies in memory as a whole. Storing it with 4 bits a weight is another idea, called
 #   [QLoRA](https://arxiv.org/abs/2305.14314).
 #
@@ -632,8 +636,9 @@ with checking("Exercise 1"):
 #
 # <details><summary>Hint</summary>
 #
-# The weight of the plain layer is `W + scale * B @ A`. `policy.set_submodule(name, layer)` replaces a layer; go through
-# `list(policy.named_modules())`, because a dictionary must not change while you walk through it.
+# The weight of the plain layer is `W + scale * B @ A`, and its bias stays; work under `torch.no_grad()`.
+# `policy.set_submodule(name, layer)` replaces a layer; go through `list(policy.named_modules())`, because a dictionary
+# must not change while you walk through it.
 #
 # </details>
 
@@ -725,6 +730,9 @@ with checking("Exercise 3"):
 #     print(name, rank_needed(change.detach()), "of", min(change.shape))
 # ```
 #
+# You will see numbers from 2 to about 14, of 96 or 128, most of them below 10. A random matrix of these shapes needs
+# about half of its rank (`rank_needed(torch.randn(128, 128))`). So the premise holds here, and rank 8 is no bad choice.
+#
 # </details>
 
 # %% [markdown]
@@ -789,5 +797,5 @@ with checking("Exercise 3"):
 #
 # ## Next
 #
-# Adapters make a large model cheap to change. What does it take to train a large one at all, and what does size buy? The
-# next chapter predicts first, and measures then.
+# Adapters make a large model cheap to change. What does it take to train a large one at all, and what does size buy?
+# [Chapter 12](12_scaling.ipynb) predicts first, and measures then.
