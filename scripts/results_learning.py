@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-from results_text import (
-    Results,
-    bullets,
-    grid,
-    listed,
-    load,
-    percent,
-    points,
-    prose,
-    section,
-    share,
-    source,
-    span,
-    within,
-)
+from results_text import Results, bare, grid, listed, load, percent, points, prose, section, share, source, span, within
 
 
 def heads_section() -> str:
@@ -118,7 +104,6 @@ def closed_loop_section() -> str:
 
 
 METHODS = ("scratch", "frozen", "fine-tuned", "random", "clean")
-PAIRS = (("frozen", "scratch"), ("fine-tuned", "scratch"), ("frozen", "random"))
 
 
 def accuracy_table(results: Results, methods: tuple[str, ...]) -> str:
@@ -133,27 +118,17 @@ def accuracy_table(results: Results, methods: tuple[str, ...]) -> str:
 
 
 def difference_table(files: tuple[Results, ...]) -> str:
-    """Points within each seed, and the 95 % interval of their mean, for each camera."""
+    """Points within each seed, and the 95 % interval of their mean, for each camera; bold where it leaves out zero."""
     rows: dict[tuple[str, str, int], list[str]] = {}
     for results in files:
         for gap in results["differences"]:
             mean, low, high = (points(x, 1) for x in (gap["mean"], *gap["interval"]))
             key = (gap["better"], gap["worse"], gap["num_labels"])
-            rows.setdefault(key, []).append(f"{mean} ({low} to {high})")
+            text = f"{mean} ({low} to {high})"
+            ends = gap["interval"]
+            rows.setdefault(key, []).append(f"**{text}**" if ends[0] * ends[1] > 0 else text)
     cells = ((f"{better} − {worse}", f"{count:,}", *row) for (better, worse, count), row in rows.items())
     return grid("difference | labels | first camera | second camera", cells)
-
-
-def verdict(results: Results, better: str, worse: str) -> str:
-    """On which side of zero the intervals lie."""
-    sides: dict[str, list[str]] = {"above zero": [], "below zero": [], "undecided": []}
-    for gap in results["differences"]:
-        if (gap["better"], gap["worse"]) == (better, worse):
-            low, high = gap["interval"]
-            side = "above zero" if low > 0 else "below zero" if high < 0 else "undecided"
-            sides[side].append(f"{gap['num_labels']:,}")
-    said = ", ".join(f"{side} at {listed(counts)}" for side, counts in sides.items() if counts)
-    return f"{better} − {worse} {said}"
 
 
 def unfitted(results: Results) -> str:
@@ -175,10 +150,8 @@ def pretraining_section() -> str:
     camera = listed(f"{name} {first['camera'][name]:g} to {value:g}" for name, value in second["camera"].items())
     again = f"""The same protocol with worse photographs ({camera}). **This second camera was chosen after the first
         result had been seen.** So it is no independent test; it shows how far the answer depends on the pictures:"""
-    findings = [
-        f"{name} camera, by the number of labels: {'; '.join(verdict(results, *pair) for pair in PAIRS)}."
-        for name, results in (("First", first), ("Second", second))
-    ]
+    gaps = """Differences in points within each seed, and the 95 % interval of their mean, in bold where it leaves
+        out zero:"""
     steps = f"""With {most:,} labels, {unfitted(first)} runs from scratch (first camera) and {unfitted(second)}
         (second) have not fitted their own labels when their {first["num_steps"]} steps are over (training loss above
         0.1). More labels would not help those, and the differences there contain them."""
@@ -188,9 +161,9 @@ def pretraining_section() -> str:
         accuracy_table(first, METHODS),
         prose(again),
         accuracy_table(second, METHODS[:-1]),
-        "Differences in points within each seed, and the 95 % interval of their mean:",
+        prose(gaps),
         difference_table(files),
-        bullets([*findings, " ".join(steps.split())]),
+        prose(steps),
         source(*files),
     )
 
@@ -204,27 +177,29 @@ def megabytes(gigabytes: float | None) -> str:
 def lora_rows(preset: str, part: Results) -> list[tuple[str, ...]]:
     """The base, and what each way makes of it."""
     tasks = ("direction_accuracy", "old_direction_accuracy")
-    rows = [(f"`{preset}`", "nothing yet", "", *(share(part["base"][task]) for task in tasks), "", "")]
-    names = {"full": "all weights", "frozen": "fusion and head, towers frozen"}
+    rows = [(f"`{preset}`", "nothing yet", "", *(bare(share(part["base"][task])) for task in tasks), "", "")]
+    names = {"full": "all weights", "frozen": "fusion and head"}
     for way, entry in part["ways"].items():
         name = names.get(way, way.replace("lora-", "LoRA, rank "))
         runs = entry["scenes"][str(part["middle"])]
         memory = (megabytes(entry[key]) for key in ("gradients_and_optimizer_gb", "peak_gb"))
-        rows.append((f"`{preset}`", name, percent(entry["share"], 2), *(share(runs[task]) for task in tasks), *memory))
+        shares = (bare(text) for text in (percent(entry["share"], 2), *(share(runs[task]) for task in tasks)))
+        rows.append((f"`{preset}`", name, *shares, *memory))
     return rows
 
 
 def lora_section() -> str:
     presets = load("lora")["presets"]
-    settings = listed(
-        f"`{preset}` {part['seeds']} seeds and {part['steps']} steps on {part['middle']:,} scenes"
+    settings = "; ".join(
+        f"`{preset}` with {part['seeds']} seeds, {part['steps']} steps and {part['middle']:,} scenes"
         for preset, part in presets.items()
     )
-    about = f"""A trained policy learns a changed task, other colours in other words: {settings}, each way at a
-        learning rate chosen on validation scenes. `towers-nano` has towers of `transformers`' classes. Direction
-        accuracy on the changed and on the old task, from the worst to the best seed. MB of gradients and optimizer
-        state are counted, 12 bytes a trained weight; the peak of a step is measured, on a GPU alone."""
-    heads = "policy | trained | share | changed task | old task | gradients, optimizer, MB | peak, MB"
+    about = f"""A trained policy learns a changed task, other colours in other words: {settings}. Each way has a
+        learning rate of its own, chosen on validation scenes. Where fusion and head learn, the towers are frozen;
+        `towers-nano` has towers of `transformers`' classes. Direction accuracy on the changed and on the old task,
+        from the worst to the best seed. Gradients and optimizer state are counted, 12 bytes a trained weight; the
+        peak of a step is measured, if on a GPU."""
+    heads = "policy | trained | share, % | changed task, % | old task, % | gradients, optimizer, MB | peak, MB"
     rows = [row for preset, part in presets.items() for row in lora_rows(preset, part)]
     return section("LoRA", prose(about), grid(heads, rows), source(*presets.values()))
 
@@ -232,9 +207,9 @@ def lora_section() -> str:
 def arm_row(name: str, said: Results) -> tuple[str, ...]:
     """Both tasks of one policy; the swap was measured where something was solved."""
     tasks = [said["reach"], said["pick"]]
-    success = (within(task["success"], *task["success_interval"]) for task in tasks)
+    success = (bare(within(task["success"], *task["success_interval"])) for task in tasks)
     swaps = (task.get("swap") for task in tasks)
-    followed = (f"{percent(swap['went_to_the_other'])} of {swap['num_scenes']}" if swap else "" for swap in swaps)
+    followed = (f"{s['went_to_the_other'] * s['num_scenes']:.0f} of {s['num_scenes']}" if s else "" for s in swaps)
     return name, *success, *followed, f"{said['seconds']:.0f}" if "seconds" in said else ""
 
 
@@ -245,12 +220,15 @@ def arm_section() -> str:
     rows = [arm_row("the expert", arm["expert"])]
     for kind in arm["kinds"]:
         _, fusion, _, _, other = kind.split("/")
-        changes = ["without words"] * (fusion == "vision-only") + [f"expert's noise {other}"] * (other != noise)
-        rows.append(arm_row(f"the same, {listed(changes)}" if changes else "the policy", policies[kind]))
+        changes = ["without words"] * (fusion == "vision-only") + [f"expert's noise: {float(other):g}"] * (
+            other != noise
+        )
+        rows.append(arm_row(listed(changes) if changes else "the policy", policies[kind]))
     rows.append(arm_row("random actions", arm["random"]))
     about = f"""`{preset}` with a flow head, both tasks in one policy, trained once on {arm["episodes"]:,}
         demonstrations ({arm["demonstrations"][noise]["num_states"]:,} states) of an expert whose actions are
-        disturbed by noise of {noise}. Success in {arm["num_test"]} episodes with its 95 % interval. Swap: of the
-        scenes that it solved, the share in which it goes to another block when that one is named."""
-    heads = "who | reach | pick | swap, reach | swap, pick | seconds of training"
+        disturbed by noise of {noise}. The two rows below the policy change one thing each. Success in
+        {arm["num_test"]} episodes, with its 95 % interval. Swap: of the scenes that it solved, in how many it goes
+        to another block when that one is named."""
+    heads = "who | reach, % | pick, % | swap, reach | swap, pick | training, s"
     return section("The robot arm", prose(about), grid(heads, rows), source(arm))

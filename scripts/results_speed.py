@@ -30,7 +30,7 @@ def epoch_rows(run: Results) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for row in run["epochs"]:
         how = f"batches of {row.get('batch_size', 64)}, {'compiled' if row['compile'] else 'recorded'}"
-        accuracy, where = percent(row["direction_accuracy"], 1), run["machine"]["device"]
+        accuracy, where = percent(row["direction_accuracy"], 1), place(run["machine"], "cuda")
         rows.append((how, where, f"{row['seconds']:.2f}", f"{row['l2_error']:.4f}", accuracy))
     return rows
 
@@ -205,7 +205,7 @@ def size_section() -> str:
     about = f"""{settings["steps"]} steps of {settings["batch_size"]} scenes with AdamW, however many different
         scenes there are. L2 errors are medians over the seeds, {settings["seeds"]} unless the time that was set ran
         out; with one or two they rank no neighbours. Accuracy is the lowest of the seeds, on unseen scenes."""
-    heads = "preset | learning rate | scenes | seeds | L2, training scenes | L2, unseen | accuracy | on"
+    heads = "preset | learning rate | scenes | seeds | L2, training | L2, unseen | accuracy | on"
     return section(
         "Accuracy against size and data", prose(about), grid(heads, size_rows(files)), source(*files.values())
     )
@@ -213,9 +213,10 @@ def size_section() -> str:
 
 def preset_section() -> str:
     presets = load("presets")
-    parts = list(next(iter(presets["presets"].values())))
-    rows = [(f"`{name}`", *(f"{row[part]:,}" for part in parts)) for name, row in presets["presets"].items()]
-    return section("Parameters", grid(f"preset | {' | '.join(parts)}", rows), source(presets))
+    counts = presets["presets"].values()
+    rows = [(part, *(f"{row[part]:,}" for row in counts)) for part in next(iter(counts))]
+    heads = " | ".join(f"`{name}`" for name in presets["presets"])
+    return section("Parameters", grid(f"part | {heads}", rows), source(presets))
 
 
 def notebook_section() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,15 +68,21 @@ def within(middle: float, low: float, high: float) -> str:
     return f"{percent(middle, 1)} ({100 * low:.1f}-{100 * high:.1f} %)"
 
 
+def bare(text: str) -> str:
+    """Without the signs, for a column whose head has it."""
+    return text.replace(" %", "")
+
+
 def seconds_of(bench: Results) -> str:
     """With as many digits as short times need."""
     return span(bench["seconds"], ".1f" if bench["seconds"]["median"] >= 1 else ".3f")
 
 
 def place(machine: Results, device: str) -> str:
-    """The GPU, or the number of cores."""
-    cores = machine["cpu_threads"]
-    return machine["device"] if device == "cuda" else f"{cores} CPU core{'' if cores == 1 else 's'}"
+    """The GPU without its maker and memory, which `source` names, or the number of cores."""
+    if device == "cuda":
+        return re.sub(r"^NVIDIA | \d+GB.*$", "", machine["device"])
+    return f"{machine['cpu_threads']} CPU core{'' if machine['cpu_threads'] == 1 else 's'}"
 
 
 def source(*files: Results) -> str:
@@ -84,5 +91,6 @@ def source(*files: Results) -> str:
     for results in files:
         machine = results.get("machine")
         on = f" on {machine['device']}, torch {machine['torch']}, Python {machine['python']}" if machine else ""
-        lines.append(f"Made by `{results['command']}`{on}.")
+        commands = listed(f"`{command}`" for command in results["command"].split(" && "))
+        lines.append(f"Made by {commands}{on}.")
     return bullets(lines) if len(lines) > 1 else lines[0]

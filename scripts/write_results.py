@@ -45,7 +45,7 @@ def table() -> str:
     results, rows = load("learning"), []
     for preset, device in (("nano", "cpu"), ("minimal", "cpu"), ("minimal", "cuda")):
         bench = load(f"bench_{preset}_{device}")
-        where = place(bench["machine"], device)
+        where = place(bench["machine"], device) if device == "cpu" else bench["machine"]["device"]
         reached = f"{bench['reached']} of {len(bench['runs'])} runs"
         target = f"`{preset}`: training to 95 % direction accuracy"
         rows.append((target, f"{seconds_of(bench)} s, {reached}", where))
