@@ -147,7 +147,8 @@ def labels_of(split):
 
 one, two = BlockFind(20_000, seed=42), BlockFind.ambiguous(20_000, seed=42)
 for name, split in (("one answer", one), ("two answers", two)):
-    print(f"{name}: {split.instructions[0]!r}, features {tuple(eyes(split).shape)}, actions {tuple(split.actions.shape)}, "
+    print(f"{name}: {split.instructions[0]!r}")
+    print(f"  features {tuple(eyes(split).shape)}, actions {tuple(split.actions.shape)}, "
           f"cells marked in a scene: {sorted(eyes(split).sum(dim=1).int().unique().tolist())}")  # fmt: skip
 
 # %% [markdown]
@@ -751,10 +752,9 @@ for kind in ("mean-std", "quantiles"):
     theirs.fit(arm)
     torch.testing.assert_close(mine.forward(arm), theirs(arm[:, None])[:, 0])
     back = mine.inverse(mine.forward(arm.double())).float()
-    typical = mine.forward(arm).std(dim=0, correction=0)[2].item() if kind == "mean-std" else 0
     used = (mine.forward(arm)[1:, 2].max() - mine.forward(arm)[1:, 2].min()).item()
-    print(f"{kind:9} equals the package's; there and back is exact: {torch.equal(back, arm)}; "
-          f"the third dimension, all but the broken value, spans {used:.1f}")  # fmt: skip
+    print(f"{kind:9} equals the package's; there and back is exact: {torch.equal(back, arm)};")
+    print(f"{'':9} all but the broken value of the third dimension span {used:.1f}")
 
 # %% [markdown]
 # One broken value in two thousand, and with mean and standard deviation all the rest of that dimension lies within a
@@ -896,8 +896,8 @@ lowest = (frequencies[:, :4] ** 2).sum() / (frequencies**2).sum()
 small = (np.abs(numbers) <= 1).mean()
 worst = np.linalg.norm((back - demonstrated).cumsum(axis=1), axis=2).max(axis=1)
 print("equal to tinyvla.fast.cosine_transform")
-print(f"the lowest 4 of {HORIZON} frequencies hold {lowest:.0%} of the motion; "
-      f"{small:.0%} of the rounded numbers are -1, 0 or 1")  # fmt: skip
+print(f"the lowest 4 of {HORIZON} frequencies hold {lowest:.0%} of the motion;")
+print(f"{small:.0%} of the rounded numbers are -1, 0 or 1")
 print(f"drawn from the rounded numbers, a way is off by {np.median(worst):.1f} px at its worst step (median)")
 
 # %% mystnb={"image": {"alt": "Three panels. The steps of one chunk in x and y. Its rounded frequencies: large at the left, small or zero at the right. The way drawn from them again lies on the original."}}
@@ -1010,11 +1010,11 @@ for name in ("bins", "flow", "diffusion"):
 for name in set(measured) - {"fast", "directions-4"}:  # four directions are too coarse for this metric, see above
     assert measured[name]["one answer"]["direction_accuracy"]["min"] >= 0.95, name
 print("one right answer: every head is right in every seed (four directions by their names)")
-print("two: bins, flow and diffusion take one of them in at least 95 % of the answers, in every seed")
+print("two: bins, flow and diffusion take one of them in 95 % or more, in every seed")
 chunk_rows = {name: row["trajectories"] for name, row in measured.items() if "trajectories" in row}
 for name in ("bins", "flow", "diffusion"):
     assert chunk_rows[name]["near_a_way"]["min"] > 2 * chunk_rows["regression"]["near_a_way"]["max"], name
-print("trajectories: bins, flow and diffusion are near a way at least twice as often as regression, in every seed")
+print("trajectories: these three are near a way at least twice as often as regression")
 fast = chunk_rows["fast"]["near_a_way"]
 assert fast["max"] > 0.9 > 0.5 > fast["median"]  # the text below speaks of it
 print(f"FAST: {fast['max']:.0%} of the chunks near a right way in its best seed, {fast['min']:.0%} in its worst")

@@ -57,6 +57,7 @@ import copy
 import math
 import re
 import tempfile
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,8 +217,8 @@ print("both zero:", who_gets_a_gradient(a_is_zero=True))
 
 # %% [markdown]
 # The gradient of $B$ contains $Ax$, that of $A$ contains $B$. With both at zero each waits for the other, for ever.
-# With $B$ alone at zero, $B$ moves in the first step and $A$ from the second on. It is an easy mistake in an own
-# implementation: the loss stays where it is, and nothing reports an error.
+# With $B$ alone at zero, $B$ moves in the first step and $A$ from the second on. It is an easy mistake in an
+# implementation of your own: the loss stays where it is, and nothing reports an error.
 #
 # ### Into the policy
 #
@@ -375,10 +376,11 @@ pairs = [
     for n in lora["scenes"]
     for a, b, c in zip(*(entry["scenes"][n]["runs"] for entry in (lora, full, frozen)), strict=True)
 ]
-print(f"LoRA keeps more of the old task than full fine-tuning in {sum(a > b for a, b, _ in pairs)} of {len(pairs)} runs, "
-      f"than frozen towers in {sum(a > c for a, _, c in pairs)}")  # fmt: skip
-assert sum(a > b for a, b, _ in pairs) > len(pairs) / 2
-assert sum(a > c for a, _, c in pairs) > 0.8 * len(pairs)
+more_than_full, more_than_frozen = sum(a > b for a, b, _ in pairs), sum(a > c for a, _, c in pairs)
+print(f"LoRA keeps more of the old task than full fine-tuning in {more_than_full} of {len(pairs)} runs,")
+print(f"  than frozen towers in {more_than_frozen}")
+assert more_than_full > len(pairs) / 2
+assert more_than_frozen > 0.8 * len(pairs)
 
 # %% [markdown]
 # - **LoRA with 1.5 % of the weights does as well as full fine-tuning**, and rank 4, with 0.4 %, does so too.
@@ -472,7 +474,8 @@ with torch.no_grad():
 try:
     load_adapter(stranger, folder / "adapter")
 except InputError as error:
-    print("InputError:", re.sub(r"[0-9a-f]{12}", "...", str(error).replace(str(folder), "FOLDER")))
+    message = re.sub(r"[0-9a-f]{12}", "...", str(error).replace(str(folder), "FOLDER"))
+    print(textwrap.fill(f"InputError: {message}", 80))
 
 # %% [markdown]
 # ### Nothing is forgotten that can be switched off
@@ -556,7 +559,8 @@ print("such as", *target_layers(towers, ("attention",))[:3], sep="\n  ")
 # %%
 for preset in [name for name in results if name.startswith("towers")]:
     part = results[preset]
-    print(f"{part['command']}\non {part['machine']['device']}; {part['seeds']} seeds, {part['steps']} steps\n")
+    print(textwrap.fill(part["command"], 80, subsequent_indent="  "))
+    print(f"on {part['machine']['device']}; {part['seeds']} seeds, {part['steps']} steps\n")
     print(f"{'':10}{'trained':>9}{'gradients, optimizer':>22}{'changed task':>15}{'old task':>11}   medians")
     runs = {way: entry["scenes"][str(part["middle"])] for way, entry in part["ways"].items()}
     new, old = (

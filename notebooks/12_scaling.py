@@ -749,7 +749,7 @@ for name, rows in curves.items():
 #   more than enough weights to learn those by heart. More data help. More steps could still lower the error on the
 #   training scenes, which is not the one that counts.
 # - **Short of steps.** From about 2,000 scenes on, unseen scenes are as good as training scenes, and further scenes change
-#   that the spread of the seeds would show: after 400 steps of 64, no scene has been seen often enough to be
+#   nothing that the spread of the seeds would show: after 400 steps of 64, no scene has been seen often enough to be
 #   remembered. More steps help (section 6), more data would not.
 #
 # The training error *rises* with more data. That is no fault: fewer scenes are easier to fit. And direction accuracy hides

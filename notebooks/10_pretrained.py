@@ -29,7 +29,7 @@
 # - put any Hugging Face vision and language model into a policy, with its own pixels and its own tokens;
 # - say what a checkpoint with frozen towers holds, and what it only names.
 #
-# **Time:** about 75 minutes to read, TIME_TO_RUN to run.
+# **Time:** about 75 minutes to read, about 4 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 2](02_vision.ipynb) and [Chapter 3](03_language.ipynb) build the towers,
 # [Chapter 4](04_fusion.ipynb) what joins them, [Chapter 5](05_training.ipynb) the training loop.
@@ -404,118 +404,167 @@ for way in ("scratch", "frozen", "fine-tuned", "random"):
     found[way] = metrics = Metrics.of(predict_split(policy, test), test.actions.cpu())
     share = share_with_interval(metrics.direction_accuracy, len(test))
     print(f"{way:12} loss on its 200 labels {records[-1]['train_loss']:.4f}, right direction in the test {share}")
-SECTION_4_ASSERTIONS
+assert found["scratch"].direction_accuracy < 0.4, "200 labels should be too few to learn everything from"
+for way in ("frozen", "fine-tuned", "random"):
+    assert found[way].direction_accuracy > found["scratch"].direction_accuracy + 0.1, f"{way} should beat scratch"
 
 # %% [markdown]
-# SECTION_4_TEXT
+# *From scratch* the policy knows its 200 labels by heart (look at its loss) and guesses in the test. Both pretrained
+# ways do far better. And so does *random*! Towers that nobody ever trained, and the policy on top of them beats the one
+# in which everything may learn.
+#
+# The reason is what it *cannot* do. Half a million weights can learn 200 pictures by heart; the 14,000 of fusion and
+# head cannot do so that easily. They must find something that holds for many pictures, and Section 2 has shown that
+# random tokens still hold the colours. So freezing helps *by itself*. A report that compares frozen with scratch, and
+# nothing else, gives the pretraining credit for both.
 #
 # ## 5. How many labels does it save?
 #
-# The same with `nano`, more captions, several seeds (each with a pretraining of its own) and 100 to 8,000 labels. All take
-# the same number of steps at the same learning rate; there is no early stopping, for none of them.
+# The same in earnest: `nano`, 5,000 steps of pretraining, ten seeds, each with a pretraining of its own, and 100 to 8,000
+# labels. All policies take the same number of steps at the same learning rate; there is no early stopping, for none of
+# them. A fifth way, *clean*, learns from scratch on the renderings.
+#
+# There are two cameras, and you should know why. We measured the first one, the camera of Section 1, and saw that at
+# 500 labels frozen towers were *not* ahead. Then we asked whether that depends on how hard it is to see, and chose a
+# worse camera: more colourful light, a busier ground, twice the grain. So the second camera was chosen *after* the
+# first result. It answers the question "on what does it depend?". It does not replace the first.
+
+# %% mystnb={"image": {"alt": "Above, four scenes with the first camera. Below, the same four with the worse one: darker, stronger tints, more grain, so that some colours are hard to tell."}}
+results = {"first camera": load_results("pretraining"), "worse camera": load_results("pretraining_worse")}
+fig, axes = plt.subplots(2, 4, figsize=(8, 4.2), layout="constrained")
+for row, (name, measured) in zip(axes, results.items(), strict=True):
+    shots = photograph(
+        torch.from_numpy(scenes.images[:4]), torch.Generator().manual_seed(3), Camera(**measured["camera"])
+    )
+    for ax, image in zip(row, shots.numpy(), strict=True):
+        ax.imshow(image.transpose(1, 2, 0), interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+    row[0].set_ylabel(name)
+plt.show()
 
 # %%
-results = load_results("pretraining")
-cost = results["pretraining"]
-print(results["command"], "on", results["machine"]["device"])
-seeds = {way: sorted({row["seed"] for row in results["rows"] if row["method"] == way}) for way in METHODS}
-print(f"{results['preset']}, {results['num_steps']} steps of {results['batch_size']}, {results['num_test']} test scenes; seeds:",
-      {way: len(found) for way, found in seeds.items()})  # fmt: skip
-table = {(row["method"], row["num_labels"]): row for row in results["summary"]}
-print(f"\nright direction, median (min to max)\n{'labels':>8}" + "".join(f"{way:>22}" for way in METHODS))
-for count in results["sizes"]:
-    cells = [table.get((way, count), {}).get("direction_accuracy") for way in METHODS]
-    texts = [f"{c['median']:.0%} ({c['min']:.0%} to {c['max']:.0%})" if c else "" for c in cells]
-    print(f"{count:8,}" + "".join(f"{text:>22}" for text in texts))
+tables = {}
+for name, measured in results.items():
+    assert measured["complete"]
+    tables[name] = table = {(row["method"], row["num_labels"]): row for row in measured["summary"]}
+    print(f"{name}: {measured['preset']}, {measured['num_steps']} steps of {measured['batch_size']}, {measured['seeds']} seeds, "
+          f"{measured['num_test']} test scenes, {measured['machine']['device']}")  # fmt: skip
+    print("right direction in percent, median (min to max)")
+    print(f"{'labels':>8}" + "".join(f"{way:>18}" for way in METHODS))
+    for count in measured["sizes"]:
+        cells = [table.get((way, count), {}).get("direction_accuracy") for way in METHODS]
+        texts = [f"{100 * c['median']:.0f} ({100 * c['min']:.0f} to {100 * c['max']:.0f})" if c else "" for c in cells]
+        print(f"{count:8,}" + "".join(f"{text:>18}" for text in texts))
+    print()
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Right direction in percent against the number of labels, one line per way of training, a band from the worst to the best seed."}}
-fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Right direction in percent against the number of labels, one panel per camera, one line per way of training, a band from the worst to the best seed. Frozen and fine-tuned towers start higher; scratch catches up at 500 labels with the first camera, and with the worse one its band stays wide."}}
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
 colors = {"scratch": "#444444", "frozen": PART_COLORS["vision"], "fine-tuned": PART_COLORS["fusion"],
           "random": PART_COLORS["language"], "clean": "#aaaaaa"}  # fmt: skip
-for ax, key, title in zip(
-    axes, ("direction_accuracy", "within_10_degrees"), ("right direction (%)", "within 10 degrees (%)"), strict=True
-):
+for ax, (name, measured) in zip(axes, results.items(), strict=True):
     for way in METHODS:
-        rows = [table[way, count] for count in results["sizes"] if (way, count) in table]
+        rows = [tables[name][way, count] for count in measured["sizes"] if (way, count) in tables[name]]
         x = [row["num_labels"] for row in rows]
-        low, middle, high = ([100 * row[key][name] for row in rows] for name in ("min", "median", "max"))
+        low, middle, high = ([100 * row["direction_accuracy"][k] for row in rows] for k in ("min", "median", "max"))
         label = "clean scenes, scratch" if way == "clean" else way
         ax.plot(x, middle, "--o" if way == "clean" else "-o", ms=4, color=colors[way], label=label)
-        ax.fill_between(x, low, high, color=colors[way], alpha=0.15, lw=0)
-    ax.set(xscale="log", xlabel="labelled scenes", ylabel=title, ylim=(0, 102))
-    ax.set_xticks(results["sizes"], [f"{count:,}" for count in results["sizes"]])
+        ax.fill_between(x, low, high, color=colors[way], alpha=0.12, lw=0)
+    ax.set(xscale="log", xlabel="labelled scenes", title=name, ylim=(0, 102))
+    ax.set_xticks(measured["sizes"], [f"{count:,}" for count in measured["sizes"]])
     ax.minorticks_off()
     ax.grid(color="#eeeeee")
+axes[0].set_ylabel("right direction (%)")
 axes[0].legend(frameon=False, fontsize=8, loc="lower right")
 plt.show()
 
 # %% [markdown]
 # The numbers of a seed belong together: same labels, same first weights of fusion and head. So we take the differences
-# *within* each seed, and the interval of their mean.
-
+# *within* each seed, and the interval of their mean. An interval that excludes zero says that the difference is not the
+# luck of these ten seeds.
 
 # %%
-STUDENT = {4: 3.182, 5: 2.776}  # 97.5 % quantile of Student's t for a mean of so many values
+STUDENT = 2.262  # 97.5 % quantile of Student's t for the mean of ten values
 
 
-def difference(better, worse, count):
+def difference(measured, better, worse, count):
     """Mean over the seeds of how far one way is ahead in direction accuracy, and its 95 % t-interval."""
     accuracy = {
-        (row["method"], row["seed"]): row["direction_accuracy"] for row in results["rows"] if row["num_labels"] == count
+        (row["method"], row["seed"]): row["direction_accuracy"]
+        for row in measured["rows"]
+        if row["num_labels"] == count
     }
-    common = sorted(set(seeds[better]) & set(seeds[worse]))
-    gaps = np.array([accuracy[better, seed] - accuracy[worse, seed] for seed in common])
-    half = STUDENT[len(gaps)] * gaps.std(ddof=1) / math.sqrt(len(gaps))
+    gaps = np.array([accuracy[better, seed] - accuracy[worse, seed] for seed in range(measured["seeds"])])
+    half = STUDENT * gaps.std(ddof=1) / math.sqrt(len(gaps))
     return gaps.mean(), gaps.mean() - half, gaps.mean() + half
 
 
-print(f"{'points':26}" + "".join(f"{f'{count:,} labels':>24}" for count in (100, 200, 500, 2000)))
-for better, worse in (("frozen", "scratch"), ("fine-tuned", "scratch"), ("frozen", "random")):
-    cells = [difference(better, worse, count) if (worse, count) in table else None for count in (100, 200, 500, 2000)]
-    texts = [f"{100 * c[0]:+.1f} [{100 * c[1]:+.1f}, {100 * c[2]:+.1f}]" if c else "" for c in cells]
-    print(f"{f'{better} - {worse}':26}" + "".join(f"{text:>24}" for text in texts))
-for gap in results["differences"]:
-    mean, low, high = difference(gap["better"], gap["worse"], gap["num_labels"])
-    assert max(abs(mean - gap["mean"]), abs(low - gap["interval"][0]), abs(high - gap["interval"][1])) < 1e-9
-for count in (100, 200):
-    assert difference("frozen", "scratch", count)[1] > 0, "with few labels the interval should exclude zero"
-    assert difference("fine-tuned", "scratch", count)[1] > 0
-assert difference("frozen", "scratch", 500)[1] < 0, "at 500 frozen towers should not be ahead for sure"
-precise = {way: table[way, 8000]["within_10_degrees"]["median"] for way in ("scratch", "frozen", "fine-tuned")}
-print("\nwithin 10 degrees, 8,000 labels:", {way: f"{share:.0%}" for way, share in precise.items()})
-assert precise["frozen"] < precise["scratch"] - 0.1 < precise["fine-tuned"]
-assert table["random", 100]["direction_accuracy"]["median"] < 0.3
-assert (
-    table["random", 500]["direction_accuracy"]["median"] > table["frozen", 500]["direction_accuracy"]["median"] - 0.05
-)
+counts = (100, 200, 500, 2000, 8000)
+for name, measured in results.items():
+    print(f"{name}: points ahead\n{'':24}" + "".join(f"{f'{count:,} labels':>18}" for count in counts))
+    for better, worse in (("frozen", "scratch"), ("fine-tuned", "scratch"), ("frozen", "random")):
+        cells = [difference(measured, better, worse, n) if (worse, n) in tables[name] else None for n in counts]
+        texts = [f"{100 * c[0]:+.0f} [{100 * c[1]:+.0f}, {100 * c[2]:+.0f}]" if c else "" for c in cells]
+        print(f"{f'{better} - {worse}':24}" + "".join(f"{text:>18}" for text in texts))
+    for gap in measured["differences"]:
+        again = difference(measured, gap["better"], gap["worse"], gap["num_labels"])
+        assert np.allclose(again, [gap["mean"], *gap["interval"]], atol=1e-9)
+first, bad = results.values()
+for measured in (first, bad):
+    for count in (100, 200):
+        assert difference(measured, "frozen", "scratch", count)[1] > 0, "with few labels frozen towers are ahead"
+assert difference(first, "frozen", "scratch", 500)[2] < 0, "first camera, 500 labels: frozen towers are behind"
+assert difference(bad, "frozen", "scratch", 500)[1] > 0, "worse camera, 500 labels: frozen towers are ahead"
+failed = [
+    row
+    for row in bad["rows"]
+    if (row["method"], row["num_labels"]) == ("scratch", 8000) and row["direction_accuracy"] < 0.61
+]
+assert len(failed) == 5
+assert difference(first, "frozen", "random", 500)[1] < 0 < difference(bad, "frozen", "random", 500)[1]
 
 # %% [markdown]
-# This is not the picture of the advertisements, and every part of it is worth a thought.
+# This is not one number, and every part of it is worth a thought.
 #
-# - **With 100 and 200 labels pretraining is worth much.** From scratch the policy is near chance: it learns its labels by
-#   heart. Both pretrained ways are ahead, and their intervals exclude zero.
-# - **With 500 it is over.** From scratch the policy suddenly understands the task, and the frozen towers fall *behind*.
-#   The interval of this difference includes zero: seeds differ, as their pretrainings do. So how many labels it saves
-#   depends on where on the curve you stand. One number ("half of the labels") cannot say it.
-# - **Frozen eyes stay vague.** With 8,000 labels nearly all directions are right, but far fewer are right within 10
-#   degrees than from scratch. The captions said *whereabouts* a block is, so nothing rewarded the towers for keeping its
-#   exact place. Eyes keep what their game asked for. OpenVLA's authors suspect the same in their large towers, and let
-#   them learn (see Sources). Here, too, fine-tuning has both: the early start and the precision.
-# - **What is due to freezing?** With 100 labels random towers are at chance, so what the frozen ones know there is their
-#   pretraining's. With 500 random towers do as well as pretrained ones. Without this control the one could not be told
-#   from the other.
+# - **With 100 and 200 labels pretraining is worth much**, with both cameras. From scratch the policy is near chance.
+# - **At 500 labels it depends.** With the first camera scratch suddenly understands the task, and frozen towers are
+#   *behind*, by 8 points [2, 13]. With the worse one they are ahead, by 34 [13, 55]. So "it saves half of the labels" says
+#   little without the task it was measured on.
+# - **Fine-tuning is the safe choice**: ahead of scratch at 500 labels with both cameras, and never behind. It has the
+#   early start, and can still change what the captions did not ask for.
+# - **What is due to freezing?** With the first camera random towers do nearly as well as pretrained ones at 500 labels,
+#   and the interval of the difference includes zero. With the worse one they are far behind. So here it is the
+#   pretraining that counts: telling colours in bad light is what it has learned from 50,000 scenes, and no random map
+#   can do that.
+# - **Scratch fails in some seeds, whatever the number of labels.** Look at the worse camera with 8,000 labels: in half of
+#   the seeds the policy stays below 61 %, and the loss on its own labels stays high, too. That is no lack of labels.
+#   It did not find the way in 800 steps. Pretrained towers find it in every seed.
 # - **On clean scenes** 500 labels are enough for every arrow in the test split: there is nothing left to save.
+#
+# ### Frozen eyes stay vague
+#
+# "Right direction" forgives 37 degrees. Ask for 10:
+
+# %%
+print(f"within 10 degrees, 8,000 labels, median\n{'':16}" + "".join(f"{way:>12}" for way in METHODS[:3]))
+for name, table in tables.items():
+    precise = {way: table[way, 8000]["within_10_degrees"]["median"] for way in METHODS[:3]}
+    print(f"{name:16}" + "".join(f"{share:>12.0%}" for share in precise.values()))
+    assert precise["frozen"] < precise["fine-tuned"] - 0.1
+
+# %% [markdown]
+# The captions said *whereabouts* a block is, so nothing rewarded the towers for keeping its exact place. Eyes keep what
+# their game asked for. OpenVLA's authors suspect the same in their large towers, and let them learn (see Sources).
 #
 # ### What did it cost?
 #
 # Labels are not the only price. A fair account names the pretraining's, too.
 
 # %%
+cost = first["pretraining"]
 drawn = cost["num_steps"] * cost["batch_size"]
-labels_drawn = results["num_steps"] * results["batch_size"]
-seconds = np.median([run["seconds"] for run in results["pretrained"]])
-match = [run["matching_accuracy_of_200"] for run in results["pretrained"]]
-print(f"pretraining: {cost['num_pairs']:,} captioned scenes, {drawn:,} photographs of them, {seconds:.0f} s")
+labels_drawn = first["num_steps"] * first["batch_size"]
+match = [run["matching_accuracy_of_200"] for run in first["pretrained"]]
+print(f"pretraining: {cost['num_pairs']:,} captioned scenes, {drawn:,} photographs of them")
 print(f"the right one of 200 captions: {min(match):.0%} to {max(match):.0%}")
 print(f"training a policy: {labels_drawn:,} photographs drawn from its labelled ones; "
       f"the pretraining draws {drawn / labels_drawn:.0f} times as many")  # fmt: skip
@@ -752,13 +801,17 @@ with checking("Exercise 2"):
 # Try it on the measured curves: how many labels does *scratch* need to be as good as *frozen* with 200?
 #
 # ```python
-# def curve(way):
-#     rows = [row for row in results["summary"] if row["method"] == way]
+# def curve(measured, way):
+#     rows = [row for row in measured["summary"] if row["method"] == way]
 #     return zip(*sorted((row["num_labels"], row["direction_accuracy"]["median"]) for row in rows))
 #
 #
-# print(labels_needed(*curve("scratch"), table["frozen", 200]["direction_accuracy"]["median"]))
+# for name, measured in results.items():
+#     target = tables[name]["frozen", 200]["direction_accuracy"]["median"]
+#     print(name, round(labels_needed(*curve(measured, "scratch"), target)))
 # ```
+#
+# With the first camera scratch needs about 350 labels for it, with the worse one about 710.
 #
 # </details>
 
@@ -852,6 +905,7 @@ with checking("Exercise 3"):
 # - SigLIP's loss asks of every pair whether it belongs together; patches learn what they show because it helps.
 # - It helps where labels are few, and frozen towers keep only what their pretraining asked of them. Fine-tuning keeps
 #   the early start and regains the precision.
+# - How much it saves depends on how hard the task is to see. Ask for the curve, the control and the task.
 # - What is due to pretraining, and not to freezing, shows only against frozen *random* towers.
 # - It saves labels, not arithmetic. It pays because a tower is pretrained once and used often.
 # - Pixels, tokens and masks are parts of a pretrained model. A checkpoint holds what learned and names the rest.
