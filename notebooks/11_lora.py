@@ -518,7 +518,7 @@ print(f"largest difference of an answer after loading {lora['difference_after_lo
 # ## 6. On pretrained towers
 #
 # Until now the base was our own. LoRA was made for bases that somebody else has trained: those of
-# Chapter 10, with frozen towers from the hub. The verbs are the same. Only the layers have
+# [Chapter 10](10_pretrained.ipynb), with frozen towers from the hub. The verbs are the same. Only the layers have
 # other names, which is the first thing that goes wrong with LoRA on a new model: a target that fits *some* layers and
 # silently leaves out the rest. `tinyvla.lora.TARGETS` knows the usual names, `target_layers` shows what they mean, and
 # a target that fits no layer is an error.

@@ -1078,5 +1078,5 @@ with checking("Exercise 3"):
 #
 # ## Next
 #
-# Size was never what this toy was short of. The next chapter makes the task harder instead: an arm with seven degrees of
-# freedom.
+# Size was never what this toy was short of. [Chapter 13](13_robot_arm.ipynb) makes the task harder instead: an arm with
+# seven degrees of freedom.
