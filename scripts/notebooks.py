@@ -137,7 +137,9 @@ def record_time(name: str, seconds: float) -> None:
     device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU cores"
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
     times["command"] = "python scripts/notebooks.py run (CPU), verify (GPU)"
-    times.setdefault("cuda" if on_gpu else "cpu", {}).update({"device": device, name: round(seconds, 1)})
+    measured = times.setdefault("cuda" if on_gpu else "cpu", {})
+    measured[name] = round(seconds, 1)
+    measured.setdefault("devices", {})[name] = device
     TIMES.write_text(json.dumps(times, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

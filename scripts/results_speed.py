@@ -223,9 +223,9 @@ def notebook_section() -> str:
     times = load("notebook_times")
     devices = [device for device in ("cpu", "cuda") if device in times]
     rows = []
-    for name in sorted(set(times["cpu"]) - {"device"}):
-        cells = (f"{times[d][name]:.0f}" if name in times[d] else "" for d in devices)
+    for name in sorted(times["cpu"]["devices"]):
+        cells = (f"{times[d][name]:.0f}, {times[d]['devices'][name]}" if name in times[d] else "" for d in devices)
         rows.append((f"[{name}](../notebooks/{name}.ipynb)", *cells))
-    heads = " | ".join(times[device]["device"] for device in devices)
+    heads = " | ".join({"cpu": "CPU", "cuda": "GPU"}[device] for device in devices)
     about = "Seconds to run from the first cell to the last."
     return section("Notebooks", about, grid(f"notebook | {heads}", rows), source(times))

@@ -114,7 +114,12 @@ def test_resuming_a_complete_run_says_so(trained, capsys):
         (["train", "--val-seed", "42"], "must differ"),
         (["train", "--resume", "--out", "{tmp}/none"], "holds no run to resume"),
         (["train", "--resume", "--out", "{run}", "--epochs", "7"], "--resume goes on with epochs 1; 7 needs a new run"),
-        (["train", "--resume", "--out", "{run}", "--preset", "medium"], "leave out --preset, --fusion and --head"),
+        (
+            ["train", "--resume", "--out", "{run}", "--preset", "medium"],
+            "leave out --preset, --fusion, --head, --vision",
+        ),
+        (["train", "--learn-towers"], "--learn-towers is for pretrained towers"),
+        (["train", "--vision", "{tmp}/none"], "cannot load"),
         (["train", "--out", "{run}"], "holds a run already; go on with --resume"),
         (["train", "--out", "{file}"], "is a file; --out must name a folder"),
         (["train", "--out", "{file}/below"], "cannot read or write"),

@@ -15,6 +15,7 @@ import transformers
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from tinyvla import cli
 from tinyvla.batching import TensorSplit
 from tinyvla.config import FUSION_KINDS, InputError, LanguageConfig, ModelConfig, PretrainedConfig, TrainConfig
 from tinyvla.dataset import COLORS, BlockFind, instruction_for
@@ -469,3 +470,16 @@ def test_export_is_refused(configure):
     policy = new_policy(configure("siglip", None), 0)
     with pytest.raises(InputError, match="pretrained towers cannot be exported"):
         export_bytes(policy, ".pt2")
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_command_line_trains_on_pretrained_towers(folders, tmp_path, capsys, learns):
+    towers = ["--vision", folders["dinov2"], "--language", folders["llama"], *["--learn-towers"] * learns]
+    places = ["--device", "cpu", "--out", str(tmp_path / "run"), "--log-dir", str(tmp_path / "logs")]
+    sizes = ["--preset", "nano", "--num-train", "64", "--num-val", "16", "--num-test", "16", "--epochs", "1"]
+    cli.main(["train", *towers, *sizes, *places])
+    policy = TinyVLA.from_pretrained(tmp_path / "run" / "best")
+    assert isinstance(policy.vision, PretrainedVision)
+    assert any(p.requires_grad for p in policy.vision.parameters()) == learns
+    cli.main(["train", "--resume", *places])
+    assert "is complete" in capsys.readouterr().out

@@ -151,7 +151,8 @@ class RunFolder:
         saved = self.settings()
         if asked.model not in (saved.model, model_config("minimal")):
             raise InputError(
-                "--resume goes on with the saved model; leave out --preset, --fusion and --head, or use another --out"
+                "--resume goes on with the saved model; leave out --preset, --fusion, --head, --vision and --language, "
+                "or use another --out"
             )
         if step_was_asked and asked.step != saved.step:
             raise InputError(

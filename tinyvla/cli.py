@@ -32,12 +32,7 @@ from tinyvla.cli_measure import (
     load,
     throughput,
 )
-from tinyvla.config import (
-    DataConfig,
-    InputError,
-    TrainConfig,
-    model_config,
-)
+from tinyvla.config import DataConfig, InputError, ModelConfig, TrainConfig, model_config
 
 
 def train(
@@ -49,6 +44,9 @@ def train(
     overwrite: bool = False,
     log_dir: Path = Path("logs"),
     head: HeadName = None,
+    vision: str | None = None,
+    language: str | None = None,
+    learn_towers: bool = False,
     fast: bool = False,
     plain: bool = False,
     compile: bool = False,
@@ -62,6 +60,9 @@ def train(
         resume: Go on with the run in OUT, with the settings it was started with.
         overwrite: Replace the run in OUT.
         log_dir: Folder for TensorBoard logs.
+        vision: A Hugging Face vision tower, an id or a folder, in place of the preset's; its weights stay frozen.
+        language: The same for the language model.
+        learn_towers: Let such towers learn, too.
         fast: Take the fast step: recorded on a GPU, in bfloat16 where that is faster. The default where it pays.
         plain: Take the plain step: float32, kernel by kernel.
         compile: Take the fast step and also fuse its kernels with torch.compile; pays in long runs.
@@ -81,7 +82,8 @@ def train(
         raise InputError("--compile is for one process; leave it out where several train together")
     where = choose_device(device) if accelerator is None else accelerator.device
     is_main = accelerator is None or accelerator.is_main_process
-    settings = RunSettings(model_config(preset, fusion, head), config, data, choose_step(where, fast, plain, compile))
+    model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
+    settings = RunSettings(model, config, data, choose_step(where, fast, plain, compile))
     run = RunFolder(out)
     if resume:
         settings = run.settings_to_resume(settings, step_was_asked=fast or plain or compile)
@@ -95,7 +97,8 @@ def train(
     else:
         policy = new_policy(settings.model, settings.train.seed, where)
         val_split = BlockFind(settings.data.num_val, settings.data.val_seed)
-        train_tensors, val_tensors = (TensorSplit.from_blockfind(s, where) for s in (train_split, val_split))
+        tokenize = policy.language.encode
+        train_tensors, val_tensors = (TensorSplit.from_blockfind(s, where, tokenize) for s in (train_split, val_split))
         if settings.model.head.kind == "fast":  # the tokenizer of its actions
             policy.fit_statistics(train_tensors.actions)
         if is_main:
@@ -126,6 +129,19 @@ def train(
     best = TinyVLA.from_pretrained(run.best, device=str(where))
     _report(best, settings.data.num_test, settings.data, as_json=False)
     print(f"\nbest checkpoint: {run.best}\nnext: tinyvla visualize --checkpoint {run.best}")
+
+
+def _model(
+    preset: str, fusion: str | None, head: str | None, vision: str | None, language: str | None, frozen: bool
+) -> ModelConfig:
+    """The preset's policy, with pretrained towers where they are named."""
+    if not (vision or language):
+        if not frozen:
+            raise InputError("--learn-towers is for pretrained towers; name them with --vision and --language")
+        return model_config(preset, fusion, head)
+    from tinyvla.pretrained import pretrained_config
+
+    return pretrained_config(vision, language, preset, fusion, head, frozen)
 
 
 def _print_epoch(record: dict[str, Any]) -> None:

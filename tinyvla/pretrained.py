@@ -147,6 +147,7 @@ def pretrained_config(
     language: str | None = "HuggingFaceTB/SmolLM2-135M",
     preset: str = "minimal",
     fusion: str | None = None,
+    head: str | None = None,
     frozen: bool = True,
     dtype: str = "float32",
 ) -> ModelConfig:
@@ -161,7 +162,7 @@ def pretrained_config(
     Raises:
         InputError: a model cannot be found or does not fit; the message says what would help.
     """
-    config = model_config(preset, fusion)
+    config = model_config(preset, fusion, head)
     options: dict[str, Any] = {"frozen": frozen, "dtype": dtype}
     if vision:
         found = _read_config("vision", vision)
