@@ -527,7 +527,7 @@ for task in ("reach", "pick"):
 # It hardly listens: its figures cannot be told from those of the deaf one, which gets to the other block by chance.
 #
 # Why? This is *our explanation*, and nothing here tests it. A perfect expert flies straight to the named block. So in
-# every image but the first ones the place and the course of the hand tell which block is meant, and that may be easier
+# every image but the first ones the place of the hand tells which block is meant, and that may be easier
 # to learn than words. It fits every demonstration. But when the policy itself moves the hand, the hand tells only what
 # the policy did before, and it follows its own first error. A policy that takes what goes along with the expert's
 # action for its cause suffers from **causal confusion** ([de Haan et al. 2019](https://arxiv.org/abs/1905.11979)); one
