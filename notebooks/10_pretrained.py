@@ -646,6 +646,7 @@ print(f"training a policy: {labels_drawn:,} photographs drawn from its labelled 
 # policy.predict(BlockFind(1, seed=5)[0].image, "find the red block")
 # ```
 #
+# On the command line it is `tinyvla train --vision google/siglip-base-patch16-224 --language HuggingFaceTB/SmolLM2-135M`.
 # `facebook/dinov2-small`, `microsoft/phi-2` and `distilbert-base-uncased` work in the same way, alone or together;
 # `None` keeps the course's own tower. This notebook must run without a network, so we build models of the *same
 # classes* with tiny sizes, save them as their authors do, and load them from there. Only the numbers in them are

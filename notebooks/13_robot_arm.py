@@ -59,7 +59,8 @@ print(f"tinyvla {tinyvla.__version__}, torch {torch.__version__}, Python {sys.ve
 for package in ("mujoco", "gymnasium"):
     if importlib.util.find_spec(package) is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
-os.environ.setdefault("MUJOCO_GL", "egl")
+if sys.platform.startswith("linux"):
+    os.environ.setdefault("MUJOCO_GL", "egl")
 
 from dataclasses import replace
 
