@@ -30,7 +30,7 @@
 # - put any Hugging Face vision and language model into a policy, with its own pixels and its own tokens;
 # - say what a checkpoint with frozen towers holds, and what it only names.
 #
-# **Time:** about 75 minutes to read, about 3 minutes on two CPU cores to run.
+# **Time:** about 75 minutes to read, about 2 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 2](02_vision.ipynb) and [Chapter 3](03_language.ipynb) build the towers,
 # [Chapter 4](04_fusion.ipynb) what joins them, [Chapter 5](05_training.ipynb) the training loop.
@@ -432,12 +432,12 @@ for way in ("frozen", "fine-tuned"):
 
 # %% tags=["nbval-ignore-output", "slow"]
 again = {way: taught(way, seed=1) for way in ("frozen", "random")}
-assert again["frozen"] > 0.4, "frozen towers should help with another seed, too"
 
 # %% [markdown]
-# *Frozen* stays far above guessing. *Random* has fallen to it, and its loss on its own labels is high, too: in 400 steps
-# it has not found the way. (On another device your numbers differ a little, and random may fall out otherwise.) One seed
-# says that freezing helps by itself, another that it does not help at all, and the explanation fitted the first so well.
+# In the run printed here *frozen* stays far above guessing, and *random* has fallen to it. Its loss on its own labels is
+# high, too: in 400 steps it has not found the way. The same can happen to *frozen*: on a GPU, where sums round otherwise,
+# we have seen it below 40 % with this seed. One seed says that freezing helps by itself, another that it does not help
+# at all, and the explanation fitted the first so well.
 # **A control is an experiment like any other: one seed shows what can happen, not what is usual.** Two seeds cannot
 # decide it either.
 #

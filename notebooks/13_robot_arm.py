@@ -27,7 +27,7 @@
 # - record demonstrations from which a policy learns to recover;
 # - train a policy with a flow head on chunks of seven-dimensional actions, and judge whether it listens.
 #
-# **Time:** about 75 minutes to read, about 3 minutes on two CPU cores to run.
+# **Time:** about 75 minutes to read, about 2 minutes on two CPU cores, 2 minutes on a GPU to run.
 #
 # **Before you start:** [Chapter 8](08_closed_loop.ipynb) explains closed loops, experts and chunks. The flow head is
 # [Chapter 7](07_action_heads.ipynb)'s and is imported here.
