@@ -474,12 +474,12 @@ for name, measured in results.items():
     tables[name] = table = {(row["method"], row["num_labels"]): row for row in measured["summary"]}
     print(f"{name}: {measured['preset']}, {measured['num_steps']} steps of {measured['batch_size']}, {measured['seeds']} seeds, "
           f"{measured['num_test']} test scenes, {measured['machine']['device']}")  # fmt: skip
-    print("right direction in percent, median (min to max)")
-    print(f"{'labels':>8}" + "".join(f"{way:>18}" for way in METHODS))
+    print("right direction in percent, median (min-max)")
+    print(f"{'labels':>8}" + "".join(f"{way:>15}" for way in METHODS))
     for count in measured["sizes"]:
         cells = [table.get((way, count), {}).get("direction_accuracy") for way in METHODS]
-        texts = [f"{100 * c['median']:.0f} ({100 * c['min']:.0f} to {100 * c['max']:.0f})" if c else "" for c in cells]
-        print(f"{count:8,}" + "".join(f"{text:>18}" for text in texts))
+        texts = [f"{100 * c['median']:.0f} ({100 * c['min']:.0f}-{100 * c['max']:.0f})" if c else "" for c in cells]
+        print(f"{count:8,}" + "".join(f"{text:>15}" for text in texts))
     print()
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Right direction in percent against the number of labels, one panel per camera, one line per way of training, a band from the worst to the best seed. Frozen and fine-tuned towers start higher; scratch catches up at 500 labels with the first camera, and with the worse one its band stays wide."}}
@@ -526,12 +526,12 @@ def difference(measured, better, worse, count):
 counts = (100, 200, 500, 2000, 8000)
 pairs = (("frozen", "scratch"), ("fine-tuned", "scratch"), ("fine-tuned", "frozen"), ("frozen", "random"), ("random", "scratch"))  # fmt: skip
 for name, measured in results.items():
-    print(f"{name}: points ahead\n{'':24}" + "".join(f"{f'{count:,} labels':>18}" for count in counts))
+    print(f"{name}: points ahead, by the number of labels\n{'':20}" + "".join(f"{count:>15,}" for count in counts))
     for better, worse in pairs:
         known = [(better, n) in tables[name] and (worse, n) in tables[name] for n in counts]
         cells = [difference(measured, better, worse, n) if k else None for n, k in zip(counts, known, strict=True)]
-        texts = [f"{100 * c[0]:+.0f} [{100 * c[1]:+.0f}, {100 * c[2]:+.0f}]" if c else "" for c in cells]
-        print(f"{f'{better} - {worse}':24}" + "".join(f"{text:>18}" for text in texts))
+        texts = [f"{100 * c[0]:+.0f} [{100 * c[1]:+.0f},{100 * c[2]:+.0f}]" if c else "" for c in cells]
+        print(f"{f'{better} - {worse}':20}" + "".join(f"{text:>15}" for text in texts))
     for gap in measured["differences"]:
         again = difference(measured, gap["better"], gap["worse"], gap["num_labels"])
         assert np.allclose(again, [gap["mean"], *gap["interval"]], atol=1e-9)

@@ -293,7 +293,9 @@ print("my_inverse_kinematics equals tinyvla.arm.control.inverse_kinematics for 5
 # The way down is a *funnel*, so that the fingers do not sweep through blocks. The farther the tip is from the block's
 # axis, an upright line through its centre, the higher it has to be:
 #
-# $$\text{height over the block} = 4 \cdot (\text{distance from its axis} - 8\,\text{mm}), \quad\text{at least 0, at most 7 cm}.$$
+# $$\text{height over the block} = 4 \cdot (\text{distance from its axis} - 8\,\text{mm}),$$
+#
+# but at least 0 and at most 7 cm.
 
 
 # %%
