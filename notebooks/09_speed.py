@@ -89,7 +89,9 @@ print("scenes", len(train), "tokens", tuple(train.input_ids.shape))
 # %% [markdown]
 # Here is where the chapter goes. Every point is a way to train `minimal` to 95 % direction accuracy; along each grey
 # line the product, the training time, is the same. The plain recipe is `tinyvla/reference.py`: PyTorch's own
-# transformer modules, a `DataLoader`, AdamW. Both points were measured on the same GPU in the same run.
+# transformer modules, a `DataLoader`, AdamW. Both points were measured on the same GPU in the same run. The plain
+# recipe is stopped as soon as validation says 95 %, which favours it; the other one's number of steps was fixed
+# beforehand.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Steps to 95 % against milliseconds per step, both axes logarithmic, with grey lines of equal training time. The plain recipe is at the top right, TinyVLA's recipe at the bottom left, about two powers of ten of training time lower; a dashed path leads left (fewer steps) and down (faster step)."}}
 bench = load_results("bench_minimal_cuda")
@@ -145,8 +147,8 @@ print(f"vision, by pencil: {by_pencil / 1e9:.1f} billion operations a step")
 print("at least 95 % of what tinyvla.throughput.step_flops counts for both towers")
 
 # %% [markdown]
-# The pencil leaves out the language model, and yet is almost there: six different instructions of six tokens each are
-# nothing beside 64 pictures of 65 tokens.
+# The pencil leaves out the language model, and yet is almost there: a batch holds few different instructions (six, as
+# you will see below) of six tokens each, and these are nothing beside 64 pictures of 65 tokens.
 #
 # **Predict first.** On the GPU of the results file, how much of a plain step is this arithmetic? Half? A tenth?
 
@@ -167,12 +169,14 @@ print(f"your device: {here / 1e12:.3g} TFLOP/s, so {1e3 * by_counter / here:.3g}
 
 # %% [markdown]
 # Less than a hundredth. A GPU twice as fast would change nothing that you could notice. The last figure of a line is
-# called *model FLOP utilisation*, MFU ([PaLM](https://arxiv.org/abs/2204.02311), appendix B). It says how large the
-# prize is. It does not say where the time goes.
+# called *model FLOP utilisation*, MFU ([PaLM](https://arxiv.org/abs/2204.02311), appendix B). We divide by what one
+# large product reached on this device, PaLM by the device's theoretical peak: compare only figures of the same kind.
+# MFU says how large the prize is. It does not say where the time goes.
 #
 # ## Where the time goes
 #
-# Four things take time in a step, and each has a remedy of its own.
+# Four things take time in a step, and each has a remedy of its own. A *kernel* is a program that a GPU runs for an
+# operation; the *host* is the CPU with the Python that asks for it.
 #
 # | what | looks like | remedy |
 # |---|---|---|
@@ -391,7 +395,9 @@ plt.show()
 # loss is free, because the host is the device. Neighbouring rungs that differ by a few per cent cannot be told apart by
 # so few steps.
 #
-# On a GPU the picture is another one: what counts is the number of operations, and therefore the last rung.
+# On a GPU the picture is another one: what counts is the number of operations, and therefore a rung that only a GPU
+# has, the recorded step. A plain and a recorded step of `minimal` on a GPU stand above, as plain step and fast step;
+# for the single rungs, run these cells on one.
 #
 # ## Recording a step
 #
@@ -479,7 +485,7 @@ except RuntimeError:
 
 # %% [markdown]
 # The remedy: encode a list of *all* sentences that can occur, always the same number, and pick by comparison. A few
-# sentences more cost nothing, and the shapes stay. That is `language.known`; `tinyvla.speed` sets it from the
+# sentences more cost little, and the shapes stay. That is `language.known`; `tinyvla.speed` sets it from the
 # training split before it records.
 
 # %%
@@ -516,7 +522,8 @@ language.known = None
 # were registered (`graph.register_generator_state`); diffusion and flow heads (chapter 7) depend on that.
 #
 # Last, **the words beside the picture**. The two towers do not need each other until the fusion. In a recording they
-# can run on two streams, side by side; the small language model then costs almost nothing.
+# can run on two streams (queues of a GPU's work), side by side, so that the small language model need not wait for the
+# pictures, nor they for it.
 #
 # ## Fewer steps
 #
@@ -617,13 +624,14 @@ print("fewer than a quarter of the directions hold nine tenths of this gradient"
 # %% [markdown]
 # Two things to see. The polynomial does not settle at one: it swings a little around it, and rises faster at zero in
 # return. And a gradient this early is poorer than one might think. A few directions hold nearly all of it, and most of
-# the others are rounding. Five pulls bring to about one whatever lies above roughly a thousandth of the norm: the
+# the others are rounding. Five pulls bring to about one whatever lies above roughly two thousandths of the norm: the
 # directions that mean something, though the largest drowned them. The rest stays small, which is no loss.
 #
-# The package's `Muon` uses this for the matrices of linear layers, scales the update to the size of AdamW's
-# ([Liu et al.](https://arxiv.org/abs/2502.16982), section 2.2) so that one learning rate fits both, and leaves
-# embeddings, biases and norms to AdamW. The price is time: those products are extra work in each step. Is it
-# worth that? The product of steps and time decides.
+# The package's `Muon` uses this for the matrices of linear layers, scales the update to the size of AdamW's ([Liu et
+# al.](https://arxiv.org/abs/2502.16982), section 2.2) so that one learning rate fits both, and leaves embeddings,
+# biases and norms to AdamW. The price is time: those products are extra work in each step. Is it worth that? The
+# product of steps and time decides. Both times are of recorded steps on the same kind of GPU: Muon's from the bench,
+# AdamW's from the throughput file.
 
 # %% tags=["nbval-ignore-output"]
 muon_step, adamw_step = bench["seconds_per_step"]["median"], row["seconds_per_step"]
@@ -675,8 +683,8 @@ print("Muon: beta2, clipping and weight decay change at most one run of ten")
 #   and a shorter warm-up cover more. AdamW seems to need its warm-up.
 # - **beta2, clipping, weight decay**: no effect that ten seeds can show, in so short a run.
 #
-# The recipe that came out stands in `tinyvla.bench.RECIPES`, with a margin of steps. Its figures were then measured with
-# **other seeds**: those on which a setting was chosen flatter it.
+# The recipe that came out stands in `tinyvla.bench.RECIPES`, with a margin of steps. Its figures were then measured
+# with **other seeds**: those on which a setting was chosen flatter it.
 #
 # Now one run on your machine, `nano` with its own recipe, steps fixed beforehand.
 
@@ -697,7 +705,7 @@ assert seconds > 0
 # ## How to report a speed
 #
 # - **Fix target, steps and seeds first.** Stopping when validation looks good gives each run its luckiest moment.
-#   [cifar10-airbench](https://github.com/KellerJordan/cifar10-airbench) reports in this way.
+#   [cifar10-airbench](https://github.com/KellerJordan/cifar10-airbench) fixes them beforehand, too.
 # - **Report every run**, also those that fail.
 # - **Say what the clock saw.** *Warm* is the steps alone. *Cold* is what you wait for: a fresh process that imports,
 #   makes the data, prepares and trains.
@@ -733,7 +741,9 @@ print("of a cold run, training is less than a tenth")
 
 # %% [markdown]
 # Whoever quotes only the warm figure has not lied, but you will not have your policy in that time. For one short run,
-# imports matter more than anything in this chapter.
+# importing and preparing (the policy is made, the step is warmed up and recorded) take far longer than all its steps.
+# The rest is no training either: new initial weights before the first step, and the end of the process. A fast step
+# pays when it is repeated.
 #
 # ### What is left
 #
@@ -767,8 +777,11 @@ print("the larger of nano, minimal and medium uses more of the device")
 # %% [markdown]
 # A small model cannot fill a large GPU. Its matrices are too small for the units, and each kernel is over before the
 # device is busy. Even when the device always has a kernel to run, most of them move numbers and do not multiply.
-# `--compile` fuses some of those; it pays only for long runs, because compiling takes longer than this whole training.
-# Larger batches raise the utilisation, but not by themselves the learning per second.
+# `--compile` fuses some of those and shortens the step by more than a quarter, but preparing it takes some twenty
+# seconds more, as long as thousands of steps (`epochs` in `results/bench_minimal_cuda.json`). It pays only for long
+# runs. Larger batches raise the utilisation, but not by themselves the learning per second: batches of 256 went
+# through 20 epochs in about half the time that batches of 64 took, and ended with an error more than three times as
+# large (`results/epochs_minimal_cuda.json`; an H100, one seed, twice the learning rate).
 #
 # ### At the command line
 #
@@ -785,6 +798,7 @@ print("the larger of nano, minimal and medium uses more of the device")
 # The last line trains in two processes, each with a GPU ([Accelerate](https://huggingface.co/docs/accelerate)). Each
 # takes half of every batch, and gradients are averaged during the backward pass. For policies of this size expect
 # little from it: half of a batch asks for as many kernels as all of it, and several processes do not record the step.
+# With a batch of 256, two H100s trained `minimal` and `medium` *slower* than one (`results/processes.json`, `strong`).
 #
 # ## Exercises
 #
@@ -988,8 +1002,8 @@ with checking("Exercise 3"):
 #
 # <details><summary>You time a step on a GPU and get a few microseconds. What happened?</summary>
 #
-# You timed how long it takes to put the step into the queue, and not even that if a recording was replayed. Synchronise
-# before the clock starts and before it stops.
+# You timed how long it takes to put work into the queue; for a recorded step that is a single call. Synchronise before
+# the clock starts and before it stops.
 #
 # </details>
 #
@@ -1010,7 +1024,8 @@ with checking("Exercise 3"):
 #
 # <details><summary>Setting A reaches the target in 8 of 10 seeds, setting B in 6. Is A better?</summary>
 #
-# Nobody knows. Equal settings often differ that much; the cell above computes how often. Take more seeds, or a budget at which the difference is larger.
+# Nobody knows. Equal settings often differ that much; the cell under "What helps, and what does not" computes how
+# often. Take more seeds, or a budget at which the difference is larger.
 #
 # </details>
 #
