@@ -99,7 +99,7 @@ def closed_loop_section() -> str:
         grid("policy | success | path ratio", rows),
         cure if more else "",
         prose(chapter),
-        source(loop, load("closed_loop_checkpoints"), load("closed_loop_chunks")),
+        source(loop, *(load(f"closed_loop_{name}") for name in ("checkpoints", "chunks", "chunks_longer"))),
     )
 
 
