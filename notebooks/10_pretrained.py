@@ -435,8 +435,8 @@ again = {way: taught(way, seed=1) for way in ("frozen", "random")}
 
 # %% [markdown]
 # In the run printed here *frozen* stays far above guessing, and *random* has fallen to it. Its loss on its own labels is
-# high, too: in 400 steps it has not found the way. The same can happen to *frozen*: on a GPU, where sums round otherwise,
-# we have seen it below 40 % with this seed. One seed says that freezing helps by itself, another that it does not help
+# high, too: in 400 steps it has not found the way. The same can happen to *frozen*: on a GPU sums round otherwise, and
+# your numbers may differ by many points. One seed says that freezing helps by itself, another that it does not help
 # at all, and the explanation fitted the first so well.
 # **A control is an experiment like any other: one seed shows what can happen, not what is usual.** Two seeds cannot
 # decide it either.
