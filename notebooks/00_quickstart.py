@@ -31,7 +31,7 @@
 # - check that it listens to the instruction, and does not just point at some block;
 # - name what makes this world easier than a robot's.
 #
-# **Time:** about 15 minutes to read, about 1 minute on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 15 minutes to read, about 1 minute on two CPU cores, 20 seconds on a GPU to run.
 #
 # **Before you start:** you should know Python and have trained a neural network once. You need no GPU.
 

@@ -29,7 +29,7 @@
 # - measure what a token knows with a linear probe, and say what a probe does not prove;
 # - explain why a policy can fail although all the information is in its tokens.
 #
-# **Time:** about 30 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 30 minutes to read, about 40 seconds on two CPU cores, 20 seconds on a GPU to run.
 #
 # **Before you start:** tensors, `nn.Module` and what a training step is. [Chapter 1](01_dataset.ipynb) introduces the
 # scenes: 64 x 64 images with three or four coloured blocks, each filling one cell of an 8 x 8 grid.

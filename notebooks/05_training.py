@@ -27,7 +27,7 @@
 # - log a run, read it back, and tell from its curves what went wrong;
 # - train `minimal` to more than 95 % direction accuracy and judge it on scenes it has never seen.
 #
-# **Time:** about 45 minutes to read, about 2 minutes on two CPU cores, 50 seconds on a GPU to run.
+# **Time:** about 45 minutes to read, about 2 minutes on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you should have trained one network before, with any optimizer. [Chapter 1](01_dataset.ipynb)
 # explains the scenes, [Chapter 4](04_fusion.ipynb) the policy that is trained here. Neither is needed to run the

@@ -28,7 +28,7 @@
 # - choose how many actions to predict and how many to do before looking again;
 # - write DAgger, and say when it is worth its price.
 #
-# **Time:** about 75 minutes to read, about 2 minutes on two CPU cores, 2 minutes on a GPU to run.
+# **Time:** about 75 minutes to read, about 4 minutes on two CPU cores, 50 seconds on a GPU to run.
 #
 # **Before you start:** [Chapter 1](01_dataset.ipynb) explains scenes and arrows, [Chapter 6](06_evaluation.ipynb) how
 # sure a share is. [Chapter 5](05_training.ipynb) builds the training loop, which is imported here.
@@ -717,7 +717,7 @@ print("labels", tuple(chunk_train.actions.shape), "(states, horizon, action)\n")
 in_chunks = {}
 for place, act in {"still world": policy_act(chunker), "current": carried(policy_act(chunker))}.items():
     for execute in (1, 2, 4, 8):
-        in_chunks[place, execute] = result = rollout(act, test_seeds, execute=execute)
+        in_chunks[place, execute] = result = rollout(act, test_seeds[:100], execute=execute)
         share = share_with_interval(result.success_rate, len(result))
         print(f"{place:12} execute {execute} of 8: success {share:>22}, {result.looks.mean():4.1f} looks, "
               f"{result.steps.mean():4.1f} steps")  # fmt: skip
@@ -739,14 +739,14 @@ print(f"median success and looks; a run's 95 % interval is at most {50 * (high -
 grid = {(r["head"], r["world"], r["horizon"], r["execute"]): r for r in results["runs"]}
 for place in ("exact", "drifting"):
     print({"exact": "still world", "drifting": f"current of {results['drift']} px a step"}[place])
-    print(f"{'execute':>27}" + "".join(f"{e:>16}" for e in results["horizons"]))
+    print(f"{'execute':>27}" + "".join(f"{e:>12}" for e in results["horizons"]))
     for kind in results["heads"]:
         for horizon in results["horizons"]:
             cells = [grid.get((kind, place, horizon, e)) for e in results["horizons"]]
             texts = [f"{c['success']['median']:.0%}, {c['mean_looks']['median']:.1f}" if c else "" for c in cells]
-            print(f"{kind:>12}, chunk of {horizon:2} " + "".join(f"{text:>16}" for text in texts))
+            print(f"{kind:>12}, chunk of {horizon:2} " + "".join(f"{text:>12}" for text in texts))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Success against the execution horizon, for each chunk length: left regression, right flow matching; full lines in the still world, dashed in a current. Regression stays near the top, but for whole chunks of the longest length in the current. Flow matching does, too, with short chunks; with the longest it is far below in both worlds."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Success against the execution horizon, for each chunk length: left regression, right flow matching; full lines in the still world, dashed in a current. In the still world all lines stay near the top. In the current they fall steeply from four actions on, to about a fifth with sixteen; flow matching falls a little later than regression."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.3), sharey=True, layout="constrained")
 shades = plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(results["horizons"])))
 for ax, kind in zip(axes, results["heads"], strict=True):
@@ -772,40 +772,40 @@ assert whole["success"]["min"] > 0.9, "in the still world a whole chunk can be e
 assert whole["mean_looks"]["median"] < one["mean_looks"]["median"] / 3
 one, whole = (grid["regression", "drifting", longest, e] for e in (1, longest))
 assert whole["success"]["max"] < one["success"]["min"], "in the current, executing everything should fail"
-shortest = grid["regression", "exact", 1, 1]
-same = shortest["success"]["max"] >= grid["regression", "exact", longest, 1]["success"]["min"]
-same_length = [
-    [grid[kind, "exact", h, h]["path_ratio"] for kind in ("regression", "flow")] for h in results["horizons"]
-]
-flow_behind = [h for h, (r, f) in zip(results["horizons"], same_length, strict=True) if f["max"] < r["min"]]
-assert not any(f["min"] > r["max"] for r, f in same_length), "flow matching should not be ahead"
-assert flow_behind, "flow matching should take longer ways for some chunk length"
-regressed, flowed = (grid[kind, "exact", longest, 1]["success"] for kind in ("regression", "flow"))
-assert flowed["median"] < 0.75 * regressed["median"], "the longest chunks should be too hard for flow matching here"
-gain = grid["regression", "exact", longest, 1]["success"]["min"] > shortest["success"]["max"]
-assert not gain, "learning chunks should not raise the success of single steps"
-print(f"learning to plan {longest} steps ahead costs success when only one is executed: {'no' if same else 'yes'}")
-print(f"chunk lengths at which flow matching takes longer ways than regression, with every seed: {flow_behind}")
+shorter = [grid[kind, "exact", h, e] for kind in ("regression", "flow") for h in results["horizons"][:-1]
+           for e in results["horizons"] if e <= h]  # fmt: skip
+assert min(row["success"]["min"] for row in shorter) > 0.95, "in the still world all shorter chunks should do well"
+shortest, single = grid["regression", "exact", 1, 1], grid["regression", "exact", longest, 1]
+assert single["success"]["min"] <= shortest["success"]["max"], "chunks should not raise the success of single steps"
+costs = single["success"]["max"] < shortest["success"]["min"]
+print(f"learning to plan {longest} steps ahead costs success when only one is executed: {'yes' if costs else 'no'}")
+regressed, flowed = (grid[kind, "drifting", 4, 4]["success"] for kind in ("regression", "flow"))
+print(f"whole chunks of 4 in the current: regression {regressed['min']:.0%} to {regressed['max']:.0%}, "
+      f"flow matching {flowed['min']:.0%} to {flowed['max']:.0%}")  # fmt: skip
+assert flowed["min"] > regressed["max"], "in the current flow matching should be ahead with whole chunks of 4"
+
 trained_longer = load_results("closed_loop_chunks_longer")
 print(f"flow matching, whole chunks of {longest}, still world, success by epochs of training:")
 for measured in (results, trained_longer):
     (run,) = (r for r in measured["runs"] if (r["head"], r["world"], r["execute"]) == ("flow", "exact", longest))
     low, middle, high = (run["success"][k] for k in ("min", "median", "max"))
-    print(f"{measured['epochs']:4} epochs: {middle:.0%} ({low:.0%} to {high:.0%}, {measured['seeds']} seeds)")
-assert low > 2 * flowed["max"], "more training should help flow matching with long chunks"
+    print(f"{measured['epochs']:4} epochs: median {middle:.0%} ({low:.0%} to {high:.0%}, {measured['seeds']} seeds)")
+    assert (low > 0.95) == (measured is trained_longer), "only longer training should teach it in every seed"
 
 # %% [markdown]
 # What to take from it, and what not:
 #
-# - **Execute as far as the world allows.** With the regression head a whole chunk does as well as single steps in the
-#   still world, with a fraction of the looks. In the current that holds for short execution; with whole chunks of the
-#   longest length it fails.
-# - **Flow matching has nothing to gain here, and something to lose.** Its strength is a choice among several right
-#   answers, and our expert has one answer in each state. It draws from what it learned, and what it draws is a little
-#   noisy, so its ways are longer. With the longest chunks it fails nearly always, even in the still world
-#   and with one action per look, after as many training steps as regression. That is no property of the head: with four
-#   times as many epochs it succeeds like the others. Moving the noise of a whole chunk is more to learn. So compare heads
-#   only when each has been trained to its end.
+# - **Execute as far as the world allows.** In the still world a whole chunk does as well as single steps, with a
+#   fraction of the looks. In the current that holds for short execution only: blind for 8 or 16 steps, both heads fail
+#   in many episodes or in most, however well they have learned.
+# - **A long chunk has to be learned first.** Up to 8 actions both heads are near 100 %. With 16, flow matching is
+#   uneven after the same number of training steps: one of its seeds is far behind. That is no property of the head:
+#   trained three times as long, every seed succeeds. Moving the noise of a whole chunk is more to learn. So compare
+#   heads only when each has been trained to its end, and with several seeds.
+# - **Flow matching is ahead with whole chunks in the current.** With 4 actions its worst seed is just above
+#   regression's best, with 8 its median is twice as high. We had not expected it, and we do not know why. One guess:
+#   regression answers the same view in the same way, so an episode that misses the block may miss it again and again,
+#   while a drawn answer differs from time to time. How would you test that?
 # - **Chunks do not raise the success rate here**, although that is the reason for which they became known. Single steps
 #   succeed nearly always, so there is little to raise; and the expert of this world does not pause and does not choose
 #   between ways. With people's demonstrations both happen.
@@ -821,7 +821,7 @@ assert low > 2 * flowed["max"], "more training should help flow matching with lo
 
 
 # %%
-def my_dagger(config, rounds, episodes, settings, seed=42, num_test=200, rules=None, device="cpu"):
+def my_dagger(config, rounds, episodes, settings, seed=42, num_test=100, rules=None, device="cpu"):
     """Clone the expert, then collect the policy's own states, labelled by the expert, in each round."""
     policy = new_policy(config, settings.seed, device)
     seeds, val = episode_seeds(episodes * (rounds + 1), seed), demonstrations(100, 43, rules, device)
@@ -864,7 +864,7 @@ brief = replace(settings, epochs=4)
 taught, records = my_dagger(model_config("nano"), rounds=2, episodes=80, settings=brief, device=device)
 print(f"{'':10}{'states':>8}{'offline error':>16}{'success':>24}")
 for number, record in enumerate(records):
-    share = share_with_interval(record["success"], 200)
+    share = share_with_interval(record["success"], 100)
     print(f"{f'round {number}':10}{record['num_states']:8,}{record['val_loss']:16.4f}{share:>24}")
 assert records[1]["num_states"] > 3 * records[0]["num_states"], "a bad policy should collect many states"
 assert records[-1]["success"] > 0.75, "DAgger should succeed in most episodes"

@@ -30,7 +30,7 @@
 # - put any Hugging Face vision and language model into a policy, with its own pixels and its own tokens;
 # - say what a checkpoint with frozen towers holds, and what it only names.
 #
-# **Time:** about 75 minutes to read, about 2 minutes on two CPU cores to run.
+# **Time:** about 75 minutes to read, about 2 minutes on two CPU cores, 50 seconds on a GPU to run.
 #
 # **Before you start:** [Chapter 2](02_vision.ipynb) and [Chapter 3](03_language.ipynb) build the towers,
 # [Chapter 4](04_fusion.ipynb) what joins them, [Chapter 5](05_training.ipynb) the training loop.

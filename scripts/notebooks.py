@@ -133,8 +133,10 @@ def record_time(name: str, seconds: float) -> None:
     """Note how long a notebook took on this kind of device."""
     import torch
 
+    from tinyvla.bench import cpu_name
+
     on_gpu = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU cores"
+    device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} cores, {cpu_name()}"
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
     times["command"] = "python scripts/notebooks.py run (CPU), verify (GPU)"
     measured = times.setdefault("cuda" if on_gpu else "cpu", {})
