@@ -1036,14 +1036,15 @@ assert near["min"] > 0.95
 #   each token, and each of them a transformer over all tokens so far.
 # - **Read the times as orders of magnitude.** Passes this small are ruled by how fast Python asks for them, and
 #   that varied between the measurements: 20 passes of diffusion took about as long as 10 of flow matching, and on
-#   chunks even less.
+#   chunks even less. FAST's 254 ms are not explained: in the longer run below, on another GPU, the same head took 21.
 # - **On trajectories** regression and L1 are near a way in 6.6 %: the blocks right beside the centre, where the
 #   straight line and the arcs are less than 1.5 pixels apart.
 # - **FAST needs longer.** All heads of the table got the same epochs, and with them only one of its three seeds has
 #   learned. FAST names tokens in rows of different lengths, and one wrong token shifts all that follow. Its chunks
 #   pause nearly as they should even where they end far from the block: it looks as if it learns first how one moves
 #   and then where to. With twice the epochs all three seeds have learned it. Only FAST was given more, so this does
-#   not put it above the others; it says that its low row is a short training and no property of the head.
+#   not put it above the others; it says that its low row is not the best that the head can do. That it needs more
+#   epochs than the others here is a property of the head.
 # - In `still steps`, the demonstrations have 4. Regression has none: the mean of pauses at different moments is not a
 #   pause. A robot that should wait for a gripper to close, and never quite does, may have this in its data. Bins can
 #   name a zero and get all 4. Flow matching and diffusion pause, too, but what is left of the noise moves them a

@@ -3,7 +3,7 @@
     python scripts/measure_arm.py --device cuda --workers 14 --muon-rate 3e-3
 
 `results/arm_faster.json` is the same with twice that learning rate (6e-3, which was measured first), at which one
-training of eight does not learn the words.
+training of eight of the first kind does not learn the words.
 
 Every kind of policy learns both tasks from one set of demonstrations: the verb says which one is meant. Then it is
 judged on the same fixed episodes as the expert and as random actions. In the swap, the scenes are the same and another

@@ -7,8 +7,8 @@ out with every execution horizon up to its chunk's length, in two worlds:
 - exact: the camera moves as told;
 - drifting: a steady current carries the camera to the right at every step. Nobody is trained on that.
 
-`results/closed_loop_chunks_longer.json` is flow matching alone with long chunks and four times as many epochs
-(`--heads flow --horizons 16 --epochs 40`).
+`results/closed_loop_chunks_longer.json` is flow matching alone with long chunks and three times as many epochs
+(`--heads flow --horizons 16 --epochs 60`).
 """
 
 from __future__ import annotations

@@ -23,8 +23,10 @@ def section(title: str, *parts: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A paragraph, in lines of equal length."""
-    return textwrap.fill(" ".join(text.split()), 118, break_long_words=False, break_on_hyphens=False)
+    """A paragraph, in lines of equal length. None begins with a per cent sign, which makes a comment of it in MyST."""
+    glued = " ".join(text.split()).replace(" %", "\N{NO-BREAK SPACE}%")
+    lines = textwrap.fill(glued, 118, break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def grid(heads: str, rows: Iterable[Iterable[str]]) -> str:

@@ -2,8 +2,8 @@
 
 Notable:
 - `rollout` is the loop of `tinyvla.rollout` for seven dimensions: images and instructions in, chunks of actions out;
-- a disturbed expert makes better lessons: its commands are falsified now and then, and each state that it comes to is
-  labelled with what it *meant* to do, so that the way back is in the data (DART, https://arxiv.org/abs/1703.09327);
+- a disturbed expert's lessons hold the way back: its commands are falsified now and then, and each state that it comes
+  to is labelled with what it *meant* to do (DART, https://arxiv.org/abs/1703.09327);
 - labels are the expert's planned chunks, so every state can be labelled, also one that a policy came to (DAgger).
 """
 
