@@ -28,7 +28,7 @@
 # - choose how many actions to predict and how many to do before looking again;
 # - write DAgger, and say when it is worth its price.
 #
-# **Time:** about 75 minutes to read, about 5 minutes on two CPU cores, 50 seconds on a GPU to run.
+# **Time:** about 75 minutes to read, about 5 minutes on two CPU cores, 1 minute on a GPU to run.
 #
 # **Before you start:** [Chapter 1](01_dataset.ipynb) explains scenes and arrows, [Chapter 6](06_evaluation.ipynb) how
 # sure a share is. [Chapter 5](05_training.ipynb) builds the training loop, which is imported here.
