@@ -837,13 +837,6 @@ with checking("Exercise 3"):
 #
 # </details>
 #
-# <details><summary>A policy reaches the named block in 9 of 10 scenes. Does it understand the colour's name?</summary>
-#
-# With three blocks, ignoring the words would give about 1 in 3, so probably. The swap says it directly: same scene,
-# other name, other block.
-#
-# </details>
-#
 # ## Summary
 #
 # - From a camera's two numbers to an arm's seven, the policy changed in one place: the head's numbers and their scale.
