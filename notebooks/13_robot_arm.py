@@ -608,8 +608,9 @@ assert max(steps) < 1.2 * min(steps)
 
 # %% [markdown]
 # It hardly matters here, for the first training, the only one that was asked: nothing on this table moves by itself, so
-# a plan stays good. Looking more often makes its picks a little quicker. Compare with [Chapter 8](08_closed_loop.ipynb), and expect another answer where blocks roll,
-# people reach in, or the arm does not go where it is sent.
+# a plan stays good. Looking more often makes its picks a little quicker. Compare with
+# [Chapter 8](08_closed_loop.ipynb), and expect another answer where blocks roll, people reach in, or the arm does not
+# go where it is sent.
 #
 # ## 8. Does it listen?
 #
