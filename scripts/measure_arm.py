@@ -8,9 +8,10 @@ training of eight of the first kind does not learn the words.
 Every kind of policy learns both tasks from one set of demonstrations: the verb says which one is meant. Then it is
 judged on the same fixed episodes as the expert and as random actions. In the swap, the scenes are the same and another
 block is named. The first kind is the one that counts; the others learn from an expert that nothing disturbs (whose
-episodes are shorter, so they hold fewer states), or get no words. Each kind is trained with several seeds, which change its first weights and the
-order of the batches and not the demonstrations; the first seed is judged in detail, alone on the device while it is
-trained if its kind is the first. Demonstrations and episodes are spread over processes.
+episodes are shorter, so they hold fewer states), or get no words. Each kind is trained with several seeds, which
+change its first weights and the order of the batches and not the demonstrations; the first seed is judged in detail,
+alone on the device while it is trained if its kind is the first. Demonstrations and episodes are spread over
+processes.
 """
 
 from __future__ import annotations
