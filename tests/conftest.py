@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig
-from tinyvla.model import TinyVLA
-from tinyvla.train import new_policy
+from tinyvla.model.policy import TinyVLA
+from tinyvla.learn.train import new_policy
 
 
 @pytest.fixture(scope="session")

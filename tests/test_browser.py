@@ -42,8 +42,8 @@ def without_playground() -> nbformat.NotebookNode:
     """What is tested as long as no chapter has a playground."""
     source = """
 from tinyvla import PRESETS
-from tinyvla.train import new_policy
-from tinyvla.widgets import playground
+from tinyvla.learn.train import new_policy
+from tinyvla.show.widgets import playground
 
 policy = new_policy(PRESETS["nano"], 0)
 policy.head.output.weight.data *= 100  # untrained arrows are too short to be seen

@@ -192,7 +192,7 @@ def test_the_setup_cell_installs_tinyvla_where_it_is_missing(tmp_path):
     ignore = shutil.ignore_patterns(".git", ".venv", "_build", "checkpoints", "logs", ".*")
     shutil.copytree(ROOT, clone, ignore=ignore)
     setup = next(cell.source for cell in read(NAMES[0]).cells if cell.cell_type == "code")
-    code = setup + "\nfrom tinyvla.zoo import load_results\nload_results('fusion')\nprint(tinyvla.__file__)"
+    code = setup + "\nfrom tinyvla.course.zoo import load_results\nload_results('fusion')\nprint(tinyvla.__file__)"
     variables = {**os.environ, "TINYVLA_SOURCE": str(clone)}
     variables.pop("PYTHONPATH", None)
     before = subprocess.run([python, "-c", "import tinyvla"], capture_output=True, cwd=tmp_path, check=False)

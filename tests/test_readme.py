@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyvla import cli
+from tinyvla.app import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tinyvla.config import InputError as InputError
     from tinyvla.config import ModelConfig as ModelConfig
     from tinyvla.config import TrainConfig as TrainConfig
-    from tinyvla.dataset import BlockFind as BlockFind
-    from tinyvla.model import TinyVLA as TinyVLA
+    from tinyvla.data.blockfind import BlockFind as BlockFind
+    from tinyvla.model.policy import TinyVLA as TinyVLA
 
 _HOMES = {
     "PRESETS": "config",

@@ -1,6 +1,6 @@
 """`python -m tinyvla VERB`, the same as `tinyvla VERB`."""
 
-from tinyvla.cli import main
+from tinyvla.app.cli import main
 
 if __name__ == "__main__":
     main()

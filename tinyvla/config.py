@@ -21,10 +21,6 @@ OPTIMIZERS = ("adamw", "muon")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-class InputError(ValueError):
-    """Something the user gave cannot be used; the message says what was wrong and what is allowed."""
-
-
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
@@ -47,7 +43,7 @@ def _check_heads(config: Any) -> None:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Shape of the vision transformer (`tinyvla.vision.TinyViT`)."""
+    """Shape of the vision transformer (`tinyvla.model.vision.TinyViT`)."""
 
     image_size: int = 64
     """Side of the square input image, in pixels."""
@@ -87,7 +83,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Shape of the causal language model (`tinyvla.language.TinyLanguageModel`)."""
+    """Shape of the causal language model (`tinyvla.model.language.TinyLanguageModel`)."""
 
     vocab_size: int = 30_522
     """Rows of the embedding, those of DistilBERT's vocabulary, so that ids and real checkpoints fit."""
@@ -138,7 +134,7 @@ class PretrainedConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How vision tokens and the instruction become one feature (`tinyvla.fusion`)."""
+    """How vision tokens and the instruction become one feature (`tinyvla.model.fusion`)."""
 
     kind: str = "cross-attention"
     """One of `FUSION_KINDS` or `ABLATION_KINDS`."""
@@ -156,7 +152,7 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The action head (`tinyvla.heads`) and the actions that it makes."""
+    """The action head (`tinyvla.model.heads`) and the actions that it makes."""
 
     action_dim: int = 2
     hidden_dim: int = 256

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tinyvla.app import cli
+from tinyvla.config import PRESETS
+
+SMALL = ["--preset", "nano", "--num-train", "512", "--num-val", "64", "--num-test", "64", "--device", "cpu"]
+
+
+def tinyvla(*args: str, code: int = 0) -> None:
+    """Run a verb in this process and check its exit code."""
+    assert exit_code(*args) == code
+
+
+def exit_code(*args: str) -> int | str:
+    try:
+        cli.main([str(a) for a in args])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    tinyvla("train", *SMALL, "--epochs", "1", "--out", folder / "run", "--log-dir", folder / "logs")
+    return folder / "run"
+
+
+def test_train_leaves_a_run(trained):
+    assert {p.name for p in trained.iterdir()} == {"config.json", "metrics.jsonl", "best"}
+    assert list((trained.parent / "logs" / "run").glob("events*"))
+    assert json.loads((trained / "config.json").read_text())["versions"]["torch"]
+
+
+def test_evaluate_prints_a_table(trained, capsys):
+    tinyvla("evaluate", "--checkpoint", trained / "best", "--num-samples", "50")
+    said = capsys.readouterr().out
+    assert "this policy" in said
+    assert "vision only" in said
+
+
+def test_evaluate_prints_one_json_object(trained, capsys):
+    tinyvla("evaluate", "--checkpoint", trained / "best", "--num-samples", "50", "--json")
+    values = json.loads(capsys.readouterr().out)
+    assert values["num_samples"] == 50
+    assert 0 <= values["swap_accuracy"] <= 1
+
+
+def test_pictures_are_written(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tinyvla("visualize", "--checkpoint", trained / "best", "--num-samples", "5")
+    tinyvla("sample", "--index", "3")
+    for name in ("predictions.png", "sample_visualization.png"):
+        assert Path(name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_info_counts(preset, capsys):
+    tinyvla("info", "--preset", preset, "--json")
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["total"] == sum(v for k, v in counts.items() if k != "total")
+
+
+def test_info_shows_what_the_embedding_costs(trained, capsys):
+    tinyvla("info", "--preset", "minimal")
+    assert "30,522" in capsys.readouterr().out
+    tinyvla("info", "--checkpoint", trained / "best")
+    assert "token embedding" in capsys.readouterr().out
+
+
+def test_bench_writes_its_figures(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    tinyvla("bench", "--preset", "nano", "--seeds", "1", "--steps", "3", "--device", "cpu", "--out", out)
+    values = json.loads(out.read_text())
+    assert values["command"].startswith("tinyvla bench --preset nano")
+    assert values["runs"][0]["steps"] == 3
+
+
+def test_every_verb_has_help(capsys):
+    for verb in cli.VERBS:
+        tinyvla(verb, "--help")
+        assert verb in capsys.readouterr().out
+    tinyvla()
+    assert "subcommands" in capsys.readouterr().out
+
+
+def test_resuming_a_complete_run_says_so(trained, capsys):
+    before = (trained / "best" / "model.safetensors").read_bytes()
+    tinyvla("train", "--resume", "--out", trained, "--device", "cpu", "--log-dir", trained.parent / "logs")
+    assert "is complete" in capsys.readouterr().out
+    assert (trained / "best" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["fly"], "unknown verb 'fly'; choose from train, evaluate"),
+        (["train", "--preset", "huge"], "unknown preset 'huge'; choose from nano, minimal"),
+        (["train", "--fusion", "telepathy"], "unknown fusion 'telepathy'; choose from cross-attention, prefix"),
+        (["train", "--device", "tpu"], "unknown device 'tpu'; choose from auto, cpu, cuda, mps"),
+        (["train", "--epochs", "0"], "TrainConfig.epochs is 0; it must be at least 1"),
+        (["train", "--learning-rate", "0"], "learning_rate is 0.0; it must be positive"),
+        (["train", "--val-seed", "42"], "must differ"),
+        (["train", "--resume", "--out", "{tmp}/none"], "holds no run to resume"),
+        (["train", "--resume", "--out", "{run}", "--epochs", "7"], "--resume goes on with epochs 1; 7 needs a new run"),
+        (
+            ["train", "--resume", "--out", "{run}", "--preset", "medium"],
+            "leave out --preset, --fusion, --head, --vision",
+        ),
+        (["train", "--learn-towers"], "--learn-towers is for pretrained towers"),
+        (["train", "--vision", "{tmp}/none"], "cannot load"),
+        (["train", "--out", "{run}"], "holds a run already; go on with --resume"),
+        (["train", "--out", "{file}"], "is a file; --out must name a folder"),
+        (["train", "--out", "{file}/below"], "cannot read or write"),
+        (["evaluate", "--checkpoint", "{tmp}/none"], "no checkpoint folder"),
+        (["evaluate", "--checkpoint", "nobody/nothing"], "the hub did not give one"),
+        (["evaluate", "--checkpoint", "{run}/best", "--num-samples", "0"], "num_samples is 0"),
+        (["evaluate", "--checkpoint", "{run}"], "unknown keys"),
+        (["visualize", "--checkpoint", "{run}/best", "--num-samples", "100"], "a picture holds 1 to 64 scenes"),
+        (["visualize", "--checkpoint", "{run}/best", "--out", "{tmp}/none/a.png"], "cannot read or write"),
+        (["sample", "--index", "-1"], "--index is -1"),
+        (["info", "--preset", "huge"], "unknown preset"),
+        (["bench", "--seeds", "0"], "must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, says, trained, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    before = {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()}
+    names = {"tmp": tmp_path, "run": trained, "file": tmp_path / "file"}
+    tinyvla(*(a.format(**names) for a in args), code=2)
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.strip().splitlines()) == 1, said
+    assert (tmp_path / "file").read_text() == "mine"
+    assert {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()} == before
+
+
+def run_process(folder: Path, *args: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "tinyvla",
+        "train",
+        *args,
+        "--out",
+        str(folder),
+        "--log-dir",
+        str(folder) + "-logs",
+    ]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_and_interrupted_runs_resume_to_the_same_weights(tmp_path):
+    """The real thing: SIGKILL, then Ctrl-C, then to the end, against a run that nobody disturbed."""
+    settings = [*SMALL, "--epochs", "3", "--checkpoint-every", "1"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run_process(whole, *settings).wait(120) == 0
+
+    first = run_process(broken, *settings)
+    deadline = time.time() + 60
+    while not (broken / "resume.safetensors").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert not (broken / "epoch_003").exists(), "killed too late to show anything"
+
+    second = run_process(broken, "--resume", "--device", "cpu")
+    before = os.stat(broken / "resume.safetensors").st_mtime_ns
+    while second.poll() is None and time.time() < deadline + 60:
+        time.sleep(0.02)
+        if (broken / "resume.safetensors").exists() and os.stat(broken / "resume.safetensors").st_mtime_ns != before:
+            second.send_signal(signal.SIGINT)
+            break
+    _, said = second.communicate(timeout=60)
+    assert second.returncode in (0, 130)
+    if second.returncode == 130:
+        assert f"go on with: tinyvla train --resume --out {broken}" in said
+        assert run_process(broken, "--resume", "--device", "cpu").wait(120) == 0
+    for name in ("best", "epoch_001", "epoch_002", "epoch_003"):
+        a, b = (load_file(run / name / "model.safetensors") for run in (whole, broken))
+        assert all((a[k] == b[k]).all() for k in a), name
+    assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()

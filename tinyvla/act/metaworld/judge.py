@@ -1,0 +1,193 @@
+"""One policy acts in many episodes, which run in processes of their own.
+
+Notable:
+- processes simulate and draw; the policy answers all that wait in one batch, so one GPU serves many episodes. Pictures
+  and answers lie in memory that the processes share, and no message is sent for a step;
+- start the processes (`Judges`) before the first use of CUDA, or use "spawn";
+- results come one episode at a time, so what is known when time runs out is kept, and what is not known is missing
+  rather than wrong.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig, Scene
+from tinyvla.act.metaworld.tasks import TASKS, Task
+
+Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""From pictures uint8 `(w, h, w, 3)`, states `(w, 4)` and numbers of tasks `(w,)` to chunks `(w, chunk, 4)`."""
+PATIENCE = 120.0
+"""Seconds that an episode waits for the policy before its process gives up."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How chunks are used. `ensemble` averages all predictions for a step, with weight exp(-ensemble * number)."""
+
+    execute: int = 1
+    """Steps of a chunk that are taken before the policy looks again."""
+    ensemble: float | None = None
+    """Number 0 is the oldest prediction, as in ACT (https://arxiv.org/abs/2304.13705); below 0, new ones weigh more."""
+
+    @property
+    def name(self) -> str:
+        """A short name for tables."""
+        return f"execute {self.execute}" if self.ensemble is None else f"ensemble {self.ensemble:g}"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """How one episode went."""
+
+    mode: str
+    task: str
+    index: int
+    success: bool
+    steps: int
+
+
+class _Desk:
+    """Memory that the processes share: one row per process for what it sees and what it gets."""
+
+    def __init__(self, context: Any, workers: int, image_size: int, chunk: int) -> None:
+        self.shapes = {
+            "images": ((workers, image_size, image_size, 3), np.uint8),
+            "states": ((workers, STATE_SIZE), np.float32),
+            "tasks": ((workers,), np.int64),
+            "chunks": ((workers, chunk, ACTION_SIZE), np.float32),
+            "asked": ((workers,), np.int64),
+            "answered": ((workers,), np.int64),
+        }
+        self.memory = {
+            name: context.RawArray("b", int(np.prod(shape)) * np.dtype(kind).itemsize)
+            for name, (shape, kind) in self.shapes.items()
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            name: np.frombuffer(self.memory[name], kind).reshape(shape) for name, (shape, kind) in self.shapes.items()
+        }
+
+
+def _ask(desk: dict[str, np.ndarray], row: int, scene: Scene) -> Float32[np.ndarray, "chunk 4"]:
+    """Returns the policy's chunk for what the scene shows now."""
+    desk["images"][row] = scene.picture()
+    desk["states"][row] = scene.state
+    desk["tasks"][row] = TASKS.index(scene.task)
+    desk["asked"][row] += 1
+    begun = time.monotonic()
+    while desk["answered"][row] != desk["asked"][row]:
+        time.sleep(1e-4)
+        if time.monotonic() - begun > PATIENCE:
+            raise TimeoutError("the policy did not answer")
+    return desk["chunks"][row].copy()
+
+
+def _act(scene: Scene, ask: Callable[[Scene], np.ndarray], mode: Mode) -> None:
+    """One episode from its beginning to its end."""
+    chunks: list[tuple[int, np.ndarray]] = []
+    while not scene.over:
+        now = scene.steps
+        if now % mode.execute == 0:
+            chunks.append((now, ask(scene)))
+        if mode.ensemble is None:
+            made, chunk = chunks[-1]
+            action = chunk[now - made]
+        else:
+            said = np.stack([chunk[now - made] for made, chunk in chunks if now - made < len(chunk)])
+            weights = np.exp(-mode.ensemble * np.arange(len(said)))
+            action = weights @ said / weights.sum()
+        scene.step(action)
+
+
+def _work(row: int, gpu: int, desk: _Desk, jobs: Any, results: Any, config: MetaWorldConfig) -> None:
+    """A process: takes jobs until there is none; keeps the last task's scene."""
+    os.environ["MUJOCO_EGL_DEVICE_ID"] = str(gpu)
+    arrays, scene = desk.arrays(), None
+    for mode, task, indices, seeds in iter(jobs.get, None):
+        if scene is None or scene.task != task:
+            if scene:
+                scene.close()
+            scene = Scene(task, config)
+        for index, seed in zip(indices, seeds, strict=True):
+            scene.begin(seed)
+            _act(scene, partial(_ask, arrays, row), mode)
+            results.put(Episode(mode.name, task.name, index, scene.succeeded, scene.steps))
+
+
+class Judges:
+    """Processes that wait for episodes to run.
+
+    Args:
+        workers: how many processes.
+        config: pictures and length of episodes.
+        chunk: actions in one answer of the policy.
+        gpu: the GPU that they draw on.
+        start: "spawn", or "fork" if CUDA has not been used yet in this process.
+    """
+
+    def __init__(self, workers: int, config: MetaWorldConfig, chunk: int, gpu: int = 0, start: str = "spawn") -> None:
+        context: Any = multiprocessing.get_context(start)
+        self._desk = _Desk(context, workers, config.image_size, chunk)
+        self._jobs, self._results = context.Queue(), context.Queue()
+        arguments = (gpu, self._desk, self._jobs, self._results, config)
+        self._processes = [context.Process(target=_work, args=(row, *arguments), daemon=True) for row in range(workers)]
+        for process in self._processes:
+            process.start()
+
+    def run(
+        self,
+        answer: Answer,
+        modes: Sequence[Mode],
+        tasks: Sequence[Task],
+        seeds: Callable[[Task, int], int],
+        episodes: int = 10,
+        seconds: float = float("inf"),
+    ) -> Iterator[Episode]:
+        """Run the episodes of all modes, one mode after another, and yield each as it ends.
+
+        Args:
+            answer: the policy; rows of processes that wait for nothing hold old pictures, and their answers are unused.
+            modes: how chunks are used.
+            tasks: which tasks.
+            seeds: an episode's seed from its task and number.
+            episodes: episodes per task and mode.
+            seconds: no result is waited for longer than this in total.
+        """
+        parts = [range(start, min(start + 3, episodes)) for start in range(0, episodes, 3)]
+        for mode in modes:
+            for part in parts:
+                for task in tasks:
+                    self._jobs.put((mode, task, list(part), [seeds(task, index) for index in part]))
+        desk, left = self._desk.arrays(), len(modes) * len(tasks) * episodes
+        until = time.monotonic() + seconds
+        while left and time.monotonic() < until and any(process.is_alive() for process in self._processes):
+            asked = desk["asked"].copy()
+            waiting = np.flatnonzero(asked != desk["answered"])
+            if len(waiting):
+                chunks = answer(desk["images"], desk["states"], desk["tasks"])
+                desk["chunks"][waiting] = chunks[waiting]
+                desk["answered"][waiting] = asked[waiting]
+            try:
+                while True:
+                    yield self._results.get_nowait()
+                    left -= 1
+            except queue.Empty:
+                if not len(waiting):
+                    time.sleep(1e-4)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.terminate()

@@ -1,0 +1,157 @@
+"""The command line's verbs that measure: a machine, a preset, a recipe.
+
+Notable:
+- the options that all verbs share are described here, once.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from json import dumps  # not `json`: that is an option's name
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from tinyvla.config import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS, PRESETS, DataConfig, InputError, model_config
+
+PresetName = Annotated[str, arg(help=f"Size of the policy: {', '.join(PRESETS)}.")]
+FusionName = Annotated[str | None, arg(help=f"Another fusion: {', '.join(FUSION_KINDS + ABLATION_KINDS)}.")]
+HeadName = Annotated[str | None, arg(help=f"Another action head: {', '.join(HEAD_KINDS)}.")]
+DeviceName = Annotated[str, arg(help="auto (CUDA where there is one), cpu, cuda or mps.")]
+Checkpoint = Annotated[Path, arg(help="A checkpoint folder, or owner/name on the Hugging Face hub.")]
+JsonFlag = Annotated[bool, arg(help="Print one JSON object instead of a table.")]
+# Options of a nested dataclass without its prefix: --epochs, not --config.epochs.
+Flat = arg(name="")
+
+
+def load(checkpoint: Path, device: str) -> Any:
+    """The policy of a checkpoint, on a device."""
+    from tinyvla.model.policy import TinyVLA
+    from tinyvla.learn.train import choose_device
+
+    return TinyVLA.from_pretrained(checkpoint, device=str(choose_device(device)))
+
+
+def doctor(device: DeviceName = "auto") -> None:
+    """Check this machine: versions, CUDA, disk, 20 real training steps, and how long each preset would take."""
+    from tinyvla.app.doctor import run_doctor
+
+    if not run_doctor(device):
+        sys.exit(1)
+
+
+def info(
+    preset: Annotated[str | None, arg(help=f"A preset: {', '.join(PRESETS)}; all of them if none is named.")] = None,
+    checkpoint: Annotated[Path | None, arg(help="A checkpoint folder instead.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Count the parameters of each component."""
+    import torch
+
+    from tinyvla.model.policy import TinyVLA
+
+    if preset and checkpoint:
+        raise InputError("give --preset or --checkpoint, not both")
+    counts: dict[str, dict[str, int]] = {}
+    if checkpoint:
+        counts[str(checkpoint)] = load(checkpoint, "cpu").num_parameters()
+    else:
+        with torch.device("meta"):  # shapes without memory
+            for name in [preset] if preset else PRESETS:
+                counts[name] = TinyVLA(model_config(name)).num_parameters()
+    if json:
+        print(dumps(counts if len(counts) > 1 else next(iter(counts.values()))))
+        return
+    for name, parts in counts.items():
+        print(f"{name}")
+        for part, number in parts.items():
+            print(f"  {part:18}{number:>13,}{number / parts['total']:>8.1%}")
+        print()
+    rows = PRESETS["minimal"].language.vocab_size
+    print(f"token embedding: one row for each of DistilBERT's {rows:,} word pieces, of which BlockFind uses 11")
+
+
+def bench(
+    preset: PresetName = "minimal",
+    seeds: int = 20,
+    device: DeviceName = "auto",
+    steps: Annotated[int | None, arg(help="Instead of the recipe's.")] = None,
+    plain: bool = False,
+    reference: int = 0,
+    cold: int = 0,
+    epochs: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Measure how long a recipe with a fixed number of steps takes, and how many runs reach 95 % direction accuracy.
+
+    Args:
+        seeds: Runs, with seeds 0, 1, ...
+        plain: Use the plain step instead of the device's fast one.
+        reference: Runs of the plain recipe in the same call, to compare with.
+        cold: Fresh Python processes to time, imports included.
+        epochs: Also time so many epochs, at the settings that the course teaches.
+        out: Where to write the figures; results/bench_PRESET_DEVICE.json unless told.
+    """
+    from tinyvla import bench as b
+    from tinyvla.speed.recorded import PLAIN, StepOptions
+    from tinyvla.learn.train import choose_device
+
+    if seeds < 1 or (steps is not None and steps < 1):
+        raise InputError("--seeds and --steps must be at least 1")
+    where, config = choose_device(device), model_config(preset)
+    recipe = b.RECIPES[preset] if steps is None else replace(b.RECIPES[preset], num_steps=steps)
+    result = b.bench(config, recipe, where, seeds, PLAIN if plain else StepOptions.for_device(where))
+    if reference:
+        result["reference"] = b.bench_reference(config, where, reference)
+        result["speedup"] = result["reference"]["seconds"]["median"] / result["seconds"]["median"]
+    if cold:
+        from tinyvla.measure.cold import bench_cold
+
+        result["cold"] = bench_cold(preset, where, cold)
+    if epochs:
+        ways = [(64, False), (256, False)] if where.type == "cuda" else [(64, False)]
+        result["epochs"] = [b.bench_epochs(config, where, epochs, *way) for way in ways]
+    out = out or Path("results") / f"bench_{preset}_{where.type}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    options = {"reference": reference, "cold": cold, "epochs": epochs, "steps": steps}
+    command = f"tinyvla bench --preset {preset} --seeds {seeds} --device {where.type}" + " --plain" * plain
+    command += "".join(f" --{name} {value}" for name, value in options.items() if value)
+    out.write_text(dumps({"command": command, "preset": preset, **result}, indent=2) + "\n", encoding="utf-8")
+    print(b.table(preset, result))
+    print(f"wrote {out}")
+
+
+def throughput(
+    presets: Annotated[tuple[str, ...], arg(help=f"Which: {', '.join(PRESETS)}.")] = tuple(PRESETS),
+    batch_size: int = 64,
+    device: DeviceName = "auto",
+    compile: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Measure the training step of presets: time, memory, share of the device's peak, and a profile on a GPU.
+
+    Args:
+        batch_size: Scenes in a step.
+        compile: Fuse kernels with torch.compile first; needs a CUDA GPU.
+        out: Where to write the figures; results/throughput_DEVICE.json unless told.
+    """
+    from tinyvla.data.batch import TensorSplit
+    from tinyvla.data.blockfind import BlockFind
+    from tinyvla.speed.recorded import choose_step
+    from tinyvla.measure.throughput import report, table
+    from tinyvla.learn.train import choose_device
+
+    where = choose_device(device)
+    choose_step(where, fast=False, plain=False, compile=compile)  # refuses what the device cannot do
+    configs = {name: model_config(name) for name in presets}
+    split = TensorSplit.from_blockfind(BlockFind(DataConfig().num_train, DataConfig().train_seed), where)
+    result = report(configs, split, batch_size, compile)
+    out = out or Path("results") / f"throughput_{where.type}{'_compiled' if compile else ''}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = f"tinyvla throughput --presets {' '.join(presets)} --batch-size {batch_size} --device {where.type}"
+    command += " --compile" * compile
+    out.write_text(dumps({"command": command, **result}, indent=2) + "\n", encoding="utf-8")
+    print(table(result))
+    print(f"wrote {out}")

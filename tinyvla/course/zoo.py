@@ -1,0 +1,85 @@
+"""What the notebooks share: trained policies, trained once on each machine and then cached, and measured figures.
+
+Notable:
+- the cache's key is everything that decides the weights, so a changed setting trains anew and nothing goes stale;
+- the folder is `$TINYVLA_CACHE`, or `tinyvla` in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tinyvla
+from tinyvla.data.batch import TensorSplit
+from tinyvla.config import DataConfig, InputError, TrainConfig, model_config
+from tinyvla.data.blockfind import BlockFind
+from tinyvla.model.policy import TinyVLA
+from tinyvla.learn.train import choose_device, fit, new_policy
+
+
+def load_results(name: str) -> dict[str, Any]:
+    """A file of measured figures, `results/NAME.json`, with the command that made it under "command".
+
+    Raises:
+        InputError: there is no such file; the message lists those that there are.
+    """
+    installed = resources.files("tinyvla") / "results"  # in a wheel; a checkout has them beside the package
+    folder = installed if installed.is_dir() else Path(__file__).parent.parent / "results"
+    files = {path.name.removesuffix(".json"): path for path in folder.iterdir() if path.name.endswith(".json")}
+    if name not in files:
+        raise InputError(f"there are no results {name!r}; choose from {', '.join(sorted(files))}")
+    return json.loads(files[name].read_text(encoding="utf-8"))
+
+
+def cache_folder() -> Path:
+    """Where trained policies are kept."""
+    if chosen := os.environ.get("TINYVLA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinyvla"
+
+
+def trained_policy(
+    preset: str = "nano",
+    fusion: str | None = None,
+    epochs: int = 2,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    device: str = "auto",
+    progress_bar: bool = True,
+) -> TinyVLA:
+    """A policy trained on BlockFind, ready to act: from the cache, or trained now and kept there.
+
+    Two epochs of `nano` take about half a minute on two CPU cores.
+    """
+    config = model_config(preset, fusion)
+    settings = replace(TrainConfig(), epochs=epochs, learning_rate=learning_rate, seed=seed)
+    identity = {"model": config.to_dict(), "train": asdict(settings), "data": asdict(DataConfig())}
+    text = json.dumps({**identity, "version": tinyvla.__version__}, sort_keys=True)
+    folder = cache_folder() / f"{preset}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    where = choose_device(device)
+    if folder.exists():
+        try:
+            return TinyVLA.from_pretrained(folder, device=str(where))
+        except InputError:
+            shutil.rmtree(folder)  # damaged: train it again
+    policy = new_policy(config, seed, where)
+    data = DataConfig()
+    train, val = (
+        TensorSplit.from_blockfind(BlockFind(n, s), where)
+        for n, s in ((data.num_train, data.train_seed), (data.num_val, data.val_seed))
+    )
+    fit(policy, train, val, settings, progress_bar=progress_bar)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    policy.save_pretrained(temporary)
+    try:
+        os.replace(temporary, folder)
+    except OSError:  # another process was quicker
+        shutil.rmtree(temporary, ignore_errors=True)
+    return policy.eval()

@@ -1,0 +1,261 @@
+"""Export: a policy as one file, ONNX or a torch.export program, that acts without this package.
+
+Notable:
+- the batch and the instruction's length stay free; image size and weights are fixed;
+- a file is written only after what is in it has answered as the policy does, on scenes and at several batch sizes;
+- heads that draw their answer are refused: what they do depends on a generator, and an exported program has none.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from tinyvla.data.batch import TensorSplit
+from tinyvla.learn.checkpoint import write_atomically
+from tinyvla.config import DataConfig, InputError, PretrainedConfig
+from tinyvla.data.blockfind import BlockFind
+from tinyvla.model.policy import TinyVLA
+
+SUFFIXES = (".onnx", ".pt2")
+EXPORTABLE_HEADS = ("regression", "l1", "directions")
+"""Heads whose answer follows from image and instruction alone."""
+INPUT_NAMES = ("images", "input_ids", "attention_mask")
+TOLERANCE = 1e-4
+"""Largest difference from the policy's actions that is taken for rounding."""
+MAX_ONNX_BYTES = 2**31 - 2**24
+"""Protocol buffers, ONNX's container, end at 2 GiB; a little is left for the graph."""
+
+Exported = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""An exported policy: images, input_ids, attention_mask on the CPU to actions."""
+
+
+def export_policy(policy: TinyVLA, path: str | Path, split: BlockFind | None = None) -> float:
+    """Write a policy as ONNX (`.onnx`) or as a torch.export program (`.pt2`), once it has been compared.
+
+    The program takes `images`, float32 `(b, 3, 64, 64)` in [0, 1], `input_ids`, int64 `(b, t)`, and `attention_mask`,
+    bool `(b, t)`, and gives `actions`, float32, in the action's own units.
+
+    Args:
+        policy: on any device; it is not changed.
+        path: where to write; the suffix chooses the format.
+        split: scenes to compare on; a few of the test split's unless given.
+
+    Returns:
+        The largest difference from the policy's own actions.
+
+    Raises:
+        InputError: the head draws its answer, the suffix is unknown, a package is missing, or the exported program
+            does not answer as the policy does.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into")
+    data = export_bytes(policy, path.suffix)
+    difference = check_parity(policy, run_bytes(data, path.suffix), split)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomically(path, write)
+    return difference
+
+
+def load_exported(path: str | Path) -> Exported:
+    """The policy in an exported file, as a function on the CPU.
+
+    Raises:
+        InputError: there is no such file, its suffix is unknown, or a package is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; write one with `tinyvla export --out {path}`")
+    return run_bytes(path.read_bytes(), path.suffix)
+
+
+def export_bytes(policy: TinyVLA, suffix: str) -> bytes:
+    """What is written into a file of this suffix.
+
+    Raises:
+        InputError: as `export_policy`, but for the comparison.
+    """
+    _check_suffix(suffix)
+    kind = policy.config.head.kind
+    if kind not in EXPORTABLE_HEADS:
+        can = ", ".join(EXPORTABLE_HEADS)
+        raise InputError(f"a {kind} head draws its answer and cannot be exported; heads that can: {can}")
+    policy.head.check(policy.config.head.statistics)
+    if any(isinstance(part, PretrainedConfig) for part in (policy.config.vision, policy.config.language)):
+        raise InputError("a policy with pretrained towers cannot be exported; only the course's own towers can")
+    if suffix == ".onnx":
+        _need("onnx", "onnxscript", "onnxruntime")
+        if 4 * policy.num_parameters()["total"] > MAX_ONNX_BYTES:
+            raise InputError("an ONNX file holds at most 2 GiB, and this policy is larger; export it to a .pt2 file")
+    with _quiet():
+        program = trace(policy)
+        return _onnx_bytes(program) if suffix == ".onnx" else _pt2_bytes(program)
+
+
+def trace(policy: TinyVLA) -> ExportedProgram:
+    """The policy's forward pass as a graph, for any batch and any instruction that fits."""
+    size, longest = policy.config.vision.image_size, policy.config.language.max_length
+    batch, length = Dim("batch"), Dim("length", max=longest)
+    images = torch.zeros(2, policy.config.vision.num_channels, size, size)
+    ids = torch.zeros(2, min(6, longest), dtype=torch.long)
+    shapes = ({0: batch}, {0: batch, 1: length}, {0: batch, 1: length})
+    example = (images, ids, torch.ones_like(ids, dtype=torch.bool))
+    # strict: without it, `len(images)` in the towers would fix the batch at the example's.
+    return torch.export.export(_free_copy(policy), example, dynamic_shapes=shapes, strict=True)
+
+
+def _free_copy(policy: TinyVLA) -> TinyVLA:
+    """On the CPU, ready to act, and not bound to the instructions that a training run knew beforehand."""
+    policy = copy.deepcopy(policy).cpu().eval().requires_grad_(False)
+    policy.language.known = None
+    return policy
+
+
+def _onnx_bytes(program: ExportedProgram) -> bytes:
+    names = ({0: "batch"}, {0: "batch", 1: "length"}, {0: "batch", 1: "length"})
+    exported = torch.onnx.export(
+        program,
+        input_names=INPUT_NAMES,
+        output_names=["actions"],
+        dynamic_shapes=names,
+        dynamo=True,
+        verbose=False,
+    )
+    assert exported is not None
+    return exported.model_proto.SerializeToString()
+
+
+def _pt2_bytes(program: ExportedProgram) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def run_bytes(data: bytes, suffix: str) -> Exported:
+    """The program in a file's bytes, as a function; onnxruntime gets as many threads as PyTorch has.
+
+    Raises:
+        InputError: the suffix is unknown, a package is missing, or the bytes are not of that format.
+    """
+    _check_suffix(suffix)
+    load = _run_onnx if suffix == ".onnx" else _run_pt2
+    if suffix == ".onnx":
+        _need("onnxruntime")
+    try:
+        return load(data)
+    except Exception as error:  # both libraries raise kinds of their own
+        raise InputError(f"this is not a usable {suffix} program ({type(error).__name__}: {error})") from None
+
+
+def _run_onnx(data: bytes) -> Exported:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def run(*inputs: Tensor) -> Tensor:
+        arrays = {name: tensor.numpy() for name, tensor in zip(INPUT_NAMES, inputs, strict=True)}
+        return torch.from_numpy(session.run(["actions"], arrays)[0])
+
+    return run
+
+
+def _run_pt2(data: bytes) -> Exported:
+    with _quiet():
+        module = torch.export.load(io.BytesIO(data)).module()
+    return torch.no_grad()(module)
+
+
+@torch.no_grad()
+def parity(policy: TinyVLA, exported: Exported, split: BlockFind | None = None) -> float:
+    """Largest difference between the actions of a policy and those of its exported program.
+
+    Compared with one scene, two, and all of the split, each with the instruction as it is and padded to the longest.
+    """
+    split = split or BlockFind(16, DataConfig().test_seed)
+    policy, tensors = _free_copy(policy), TensorSplit.from_blockfind(split)
+    longest = policy.config.language.max_length
+    differences = []
+    for count in sorted({1, min(2, len(split)), len(split)}):
+        batch = tensors.take(slice(count))
+        images = F.interpolate(batch.images, size=policy.config.vision.image_size)  # the same, at the usual size
+        for padding in (0, longest - batch.input_ids.shape[1]):
+            inputs = (images, F.pad(batch.input_ids, (0, padding)), F.pad(batch.attention_mask, (0, padding)))
+            differences.append((policy(*inputs) - exported(*inputs)).abs().max())
+    return float(torch.stack(differences).max())
+
+
+def check_parity(policy: TinyVLA, exported: Exported, split: BlockFind | None = None) -> float:
+    """`parity`, refused where it is more than rounding.
+
+    Raises:
+        InputError: the largest difference is above `TOLERANCE`, or not a number.
+    """
+    difference = parity(policy, exported, split)
+    if not difference <= TOLERANCE:
+        raise InputError(
+            f"the exported program's actions differ from the policy's by up to {difference:.2g}; "
+            f"at most {TOLERANCE:g} is rounding, so nothing was written"
+        )
+    return difference
+
+
+def usage(path: str | Path) -> str:
+    """Three lines of Python that run an exported file on a black image and "find the red block"."""
+    row = [101, 2424, 1996, 2417, 3796, 102]
+    if Path(path).suffix == ".onnx":
+        return (
+            "import numpy as np, onnxruntime\n"
+            f'inputs = {{"images": np.zeros((1, 3, 64, 64), "float32"), "input_ids": np.array([{row}], "int64"), '
+            '"attention_mask": np.ones((1, 6), bool)}\n'
+            f'print(onnxruntime.InferenceSession("{Path(path).as_posix()}").run(["actions"], inputs)[0])'
+        )
+    return (
+        "import torch\n"
+        f"inputs = torch.zeros(1, 3, 64, 64), torch.tensor([{row}]), torch.ones(1, 6, dtype=torch.bool)\n"
+        f'print(torch.export.load("{Path(path).as_posix()}").module()(*inputs))'
+    )
+
+
+def _check_suffix(suffix: str) -> None:
+    if suffix not in SUFFIXES:
+        raise InputError(f"cannot export to {suffix or 'a file without a suffix'!r}; choose from {', '.join(SUFFIXES)}")
+
+
+def _need(*packages: str) -> None:
+    """Refuse where a package is missing."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise InputError(f'ONNX needs {package}: pip install "tinyvla[export]"') from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks about themselves, such as optional packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,60 @@
+"""The optimizer: AdamW or Muon with weight decay on matrices alone, and a learning rate that climbs, holds and falls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinyvla.config import TrainConfig
+from tinyvla.device import has_bfloat16_units
+from tinyvla.learn.muon import Muon
+
+
+def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
+    """The learning rate of a step: linear warm-up, constant, linear decay to zero."""
+    warmup = min(config.warmup_steps, total_steps // 4)
+    decay = config.decay_fraction * total_steps
+    climb = (step + 1) / warmup if step < warmup else 1.0
+    fall = (total_steps - step) / decay if total_steps - step < decay else 1.0
+    return config.learning_rate * min(climb, fall)
+
+
+def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = False) -> torch.optim.AdamW:
+    """The optimizer of all that is not frozen; it decays matrices and leaves embeddings, biases and norms alone.
+
+    Args:
+        policy: on its device already.
+        config: names the optimizer and its settings.
+        capturable: keep the learning rate on the device, for steps that are recorded.
+    """
+    embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim == 2 and id(parameter) not in embeddings].append(parameter)
+    device = next(policy.parameters()).device
+    rate = torch.tensor(config.learning_rate, device=device) if capturable else config.learning_rate
+    options: dict[str, Any] = {
+        "lr": rate,
+        "betas": (config.beta1, config.beta2),
+        "weight_decay": config.weight_decay,
+        "fused": True,
+        "capturable": capturable,
+    }
+    others: dict[str, Any] = {"params": groups[False], "weight_decay": 0.0}
+    if config.optimizer == "muon":
+        dtype = torch.bfloat16 if has_bfloat16_units(device) else torch.float32
+        return Muon(groups[True], [others], dtype=dtype, **options)
+    return torch.optim.AdamW([{"params": groups[True]}, others], **options)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """For all weights; in place where the rate lies on a device."""
+    on_device = {id(group["lr"]): group["lr"] for group in optimizer.param_groups if isinstance(group["lr"], Tensor)}
+    for tensor in on_device.values():  # groups may share one
+        tensor.fill_(rate)
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = rate

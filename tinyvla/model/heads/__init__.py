@@ -1,0 +1,45 @@
+"""Action heads: a fused feature becomes an action, or a chunk of them.
+
+Notable:
+- every head answers two verbs, `loss(features, actions)` for training and `predict(features)` for acting, so the
+  training loop never knows which head it trains;
+- regression answers with one action, the mean of what was demonstrated. The others learn a distribution and draw from
+  it, so that two right answers stay two;
+- all randomness comes from a generator that the caller may give, so training and acting can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+from tinyvla.config import ModelConfig
+from tinyvla.model.heads.base import Head
+from tinyvla.model.heads.denoising import DenoisingHead, DiffusionHead, FlowHead
+from tinyvla.model.heads.regression import DirectionsHead, RegressionHead
+from tinyvla.model.heads.tokens import BinsHead, FastHead
+
+__all__ = [
+    "HEADS",
+    "BinsHead",
+    "DenoisingHead",
+    "DiffusionHead",
+    "DirectionsHead",
+    "FastHead",
+    "FlowHead",
+    "Head",
+    "RegressionHead",
+    "make_head",
+]
+
+HEADS: dict[str, type[Head]] = {
+    "regression": RegressionHead,
+    "l1": RegressionHead,
+    "directions": DirectionsHead,
+    "bins": BinsHead,
+    "fast": FastHead,
+    "flow": FlowHead,
+    "diffusion": DiffusionHead,
+}
+
+
+def make_head(config: ModelConfig) -> Head:
+    """The head that a configuration names."""
+    return HEADS[config.head.kind](config)

@@ -1,0 +1,114 @@
+"""TinyLanguageModel: a causal transformer over the instruction's tokens.
+
+Notable:
+- token embeddings start at std 1.0, the scale of the sine-cosine positions; at 0.02 the words are drowned and the
+  policy learns to ignore them;
+- it returns hidden states, not logits: nothing here predicts the next word;
+- `sentence` averages the states of the real tokens. The last token has seen every word too, but only through
+  attention that starts at zero: reading it alone learns more slowly and sometimes not at all;
+- a batch holds few distinct instructions, so each one is encoded once;
+- `LanguageTower` says what any model in the language slot must offer; `tinyvla.model.pretrained` has others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tinyvla.config import LanguageConfig, PretrainedConfig
+from tinyvla.model.layers import Block, sincos_positions
+from tinyvla.model.tokenizer import Encoded, encode
+
+
+def causal_mask(attention_mask: Bool[Tensor, "b t"]) -> Bool[Tensor, "b 1 t t"]:
+    """True where a token may look: at itself and at earlier tokens that are not padding."""
+    length = attention_mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()
+    return earlier & attention_mask[:, None, None, :]
+
+
+class LanguageTower(nn.Module):
+    """What fusions expect of a language model: a tokenizer, embeddings, and one state per token."""
+
+    config: LanguageConfig | PretrainedConfig
+    token_embedding: nn.Module
+    static_shapes = True
+    """Whether its work can be recorded (`tinyvla.speed.recorded`)."""
+    known: Int[Tensor, "n t2"] | None = None
+    """All instructions that can occur, ids beside mask, where that is known beforehand."""
+
+    def encode(self, instructions: Sequence[str]) -> Encoded:
+        """Token ids and mask of instructions, as `tinyvla.model.tokenizer.encode`."""
+        return encode(instructions, self.config.max_length)
+
+    def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Tokens as they enter the first block."""
+        raise NotImplementedError
+
+    def read(
+        self, x: Float[Tensor, "b n d"], allowed: Bool[Tensor, "b 1 n n"], skip: int = 0
+    ) -> Float[Tensor, "b t d"]:
+        """States of embedded tokens, image tokens among them, but for the first `skip`; they look where allowed."""
+        raise NotImplementedError
+
+    def forward(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Encode token ids; `attention_mask` is True on real tokens, False on padding."""
+        raise NotImplementedError
+
+    def mean_state(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """One vector per instruction: the mean state of its real tokens."""
+        hidden = self(input_ids, attention_mask) * attention_mask[..., None]
+        return hidden.sum(dim=1) / attention_mask.sum(dim=1, keepdim=True)
+
+    def sentence(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """`mean_state`, with each distinct instruction encoded once.
+
+        Which ones a batch holds depends on its values. Where shapes must not, as in an exported or a recorded model,
+        the instructions in `known` are encoded, or each row if none are known.
+        """
+        if self.known is None and torch.compiler.is_compiling():
+            return self.mean_state(input_ids, attention_mask)
+        rows = torch.cat([input_ids, attention_mask.to(input_ids.dtype)], dim=1)
+        distinct = rows.unique(dim=0) if self.known is None else self.known
+        ids, mask = distinct.chunk(2, dim=1)
+        is_it = (rows[:, None] == distinct).all(dim=-1)  # (b, distinct)
+        states = self.mean_state(ids, mask.bool())
+        return is_it.to(states.dtype) @ states
+
+
+class TinyLanguageModel(LanguageTower):
+    """Causal transformer; maps token ids to one state per token."""
+
+    config: LanguageConfig
+    token_embedding: nn.Embedding
+    positions: Tensor
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        positions = sincos_positions(torch.arange(config.max_length).float(), config.embed_dim, 10_000.0)
+        self.register_buffer("positions", positions, persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Token embeddings plus positions."""
+        return self.token_embedding(input_ids) + self.positions[: input_ids.shape[1]]
+
+    def forward(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Encode token ids; `attention_mask` is True on real tokens, False on padding."""
+        return self.read(self.embed(input_ids), causal_mask(attention_mask))
+
+    def read(
+        self, x: Float[Tensor, "b n d"], allowed: Bool[Tensor, "b 1 n n"], skip: int = 0
+    ) -> Float[Tensor, "b t d"]:
+        """States of embedded tokens but for the first `skip`, through all blocks."""
+        for block in self.blocks:
+            x = block(x, allowed)
+        return self.norm(x[:, skip:])

@@ -1,0 +1,37 @@
+"""Small statistics: intervals for shares, and the spread of repeated measurements."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+
+def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % confidence interval of a share seen in `n` trials (Wilson 1927, https://doi.org/10.2307/2276774).
+
+    Unlike share +- 1.96 standard errors, it stays inside [0, 1] and is honest at 0 % and 100 %.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def share_with_interval(share: float, n: int) -> str:
+    """For example "97.0% [95.7%, 97.9%]"."""
+    low, high = wilson_interval(share, n)
+    return f"{share:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def spread(values: Sequence[int | float]) -> dict[str, float]:
+    """Minimum, median, maximum, mean and standard deviation."""
+    values = [float(value) for value in values]
+    return {
+        "min": min(values),
+        "median": statistics.median(values),
+        "max": max(values),
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+    }
