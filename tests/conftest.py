@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two workers on two cores: one thread each, for the notebooks' kernels as well
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("MPLBACKEND", None)  # the notebooks' kernels inherit the environment; they need their own backend
 
 import matplotlib
@@ -19,8 +21,8 @@ import pytest
 import torch
 
 from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig
-from tinyvla.model.policy import TinyVLA
-from tinyvla.learn.train import new_policy
+from tinyvla.data.batch import CAMERA, Batch
+from tinyvla.model.policy import TinyVLA, new_policy
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +49,13 @@ def awakened(policy: TinyVLA) -> TinyVLA:
             for linear in (block.attention.output, block.mlp.output):
                 linear.weight.normal_(std=0.2, generator=generator)
     return policy
+
+
+def batch_of(
+    images: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, actions: torch.Tensor | None = None
+) -> Batch:
+    """A batch of the default camera."""
+    return Batch({CAMERA: images}, input_ids, attention_mask, actions=actions)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

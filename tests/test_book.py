@@ -99,13 +99,13 @@ def test_every_results_file_is_on_the_results_page():
         results = json.loads(path.read_text(encoding="utf-8"))
         parts = [results] if "command" in results else results["presets"].values()
         for command in (command for part in parts for command in part["command"].split(" && ")):
-            assert f"`{command}`" in page, f"scripts/write_results.py does not show {path.name}"
+            assert f"`{command}`" in page, f"tools/write_results.py does not show {path.name}"
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.stem)
 def test_prose_states_no_measured_figure_by_hand(path):
     """Seconds, shares, megabytes and millions about this project stand in a role; others' carry a citation."""
-    if "written by scripts/write_results.py" in path.read_text(encoding="utf-8"):
+    if "written by tools/write_results.py" in path.read_text(encoding="utf-8"):
         return  # test_readme.py compares it with the files
     text = re.sub(
         r"(?ms)^(```+|:::+)(?!\{(note|tip|warning|admonition|important)).*?^\1\s*$",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.ipynb"))
 
-_spec = importlib.util.spec_from_file_location("notebooks_script", ROOT / "scripts" / "notebooks.py")
+_spec = importlib.util.spec_from_file_location("notebooks_script", ROOT / "tools" / "notebooks.py")
 script = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(script)
 
@@ -121,7 +121,7 @@ def test_the_badge_opens_this_notebook(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_time_is_the_measured_one(name):
-    assert f", {script.running_time(name)} to run" in prose(name), "run: python scripts/notebooks.py times"
+    assert f", {script.running_time(name)} to run" in prose(name), "run: python tools/notebooks.py times"
 
 
 @pytest.mark.parametrize("name", NAMES)

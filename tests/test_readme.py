@@ -14,8 +14,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_figures_are_those_of_the_results_files():
-    check = [sys.executable, str(ROOT / "scripts" / "write_results.py"), "--check"]
-    assert subprocess.run(check, check=False).returncode == 0, "run: python scripts/write_results.py"
+    check = [sys.executable, str(ROOT / "tools" / "write_results.py"), "--check"]
+    assert subprocess.run(check, check=False).returncode == 0, "run: python tools/write_results.py"
 
 
 def test_ci_runs_the_readmes_test_line():

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("set_repository", ROOT / "scripts" / "set_repository.py")
+_spec = importlib.util.spec_from_file_location("set_repository", ROOT / "tools" / "set_repository.py")
 script = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(script)
 
@@ -14,7 +14,7 @@ def test_all_addresses_agree():
     here = script.current_repository()
     for path in script.files():
         found = script.addresses(path.read_text(encoding="utf-8"))
-        assert found <= {here}, f"{path.name} points at {found}; run: python scripts/set_repository.py {here}"
+        assert found <= {here}, f"{path.name} points at {found}; run: python tools/set_repository.py {here}"
 
 
 def test_a_fork_is_pointed_at_everywhere(tmp_path):

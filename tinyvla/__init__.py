@@ -12,21 +12,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tinyvla.config import PRESETS as PRESETS
-    from tinyvla.config import DataConfig as DataConfig
-    from tinyvla.config import InputError as InputError
     from tinyvla.config import ModelConfig as ModelConfig
-    from tinyvla.config import TrainConfig as TrainConfig
     from tinyvla.data.blockfind import BlockFind as BlockFind
+    from tinyvla.errors import InputError as InputError
+    from tinyvla.kinds import register as register
     from tinyvla.model.policy import TinyVLA as TinyVLA
+    from tinyvla.recipes import DataConfig as DataConfig
+    from tinyvla.recipes import TrainConfig as TrainConfig
 
 _HOMES = {
     "PRESETS": "config",
-    "DataConfig": "config",
-    "InputError": "config",
+    "DataConfig": "recipes",
+    "InputError": "errors",
     "ModelConfig": "config",
-    "TrainConfig": "config",
-    "BlockFind": "dataset",
-    "TinyVLA": "model",
+    "TrainConfig": "recipes",
+    "BlockFind": "data.blockfind",
+    "TinyVLA": "model.policy",
+    "register": "kinds",
 }
 __all__ = [*_HOMES, "__version__"]
 

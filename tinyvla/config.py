@@ -12,29 +12,49 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-FUSION_KINDS = ("cross-attention", "prefix", "fusion-tokens", "gated", "concat", "pool-add")
-ABLATION_KINDS = ("vision-only", "language-only")
-"""These are no fusions. Each drops one input, to show what the other alone is worth."""
-HEAD_KINDS = ("regression", "l1", "directions", "bins", "fast", "flow", "diffusion")
+from tinyvla.errors import InputError
+from tinyvla.kinds import FUSIONS, HEADS
+
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
-OPTIMIZERS = ("adamw", "muon")
 DTYPES = ("float32", "bfloat16", "float16")
+RESIZES = ("stretch", "pad")
 
 
-def _check(condition: bool, message: str) -> None:
+def check(condition: bool, message: str) -> None:
+    """Refuse a configuration, with a message, unless a condition holds."""
     if not condition:
         raise InputError(message)
 
 
-def _check_positive(config: Any, *names: str) -> None:
+def check_positive(config: Any, *names: str) -> None:
     """Refuse values below one, naming the field."""
     for name in names:
         value = getattr(config, name)
-        _check(value >= 1, f"{type(config).__name__}.{name} is {value}; it must be at least 1")
+        check(value >= 1, f"{type(config).__name__}.{name} is {value}; it must be at least 1")
+
+
+def _height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def _check_image_size(config: Any) -> None:
+    """Refuse what is not one or two positive whole numbers."""
+    size = config.image_size
+    sides = size if isinstance(size, tuple) else (size, size)
+    check(
+        len(sides) == 2 and all(isinstance(side, int) and side >= 1 for side in sides),
+        f"{type(config).__name__}.image_size is {size}; it must be pixels, at least 1: one number, or height and width",
+    )
+
+
+def _nearest(side: int, patch_size: int) -> str:
+    """The sizes next to `side` that the patch divides, in words."""
+    below, above = side // patch_size * patch_size, -(-side // patch_size) * patch_size
+    return f"{below} or {above}" if below else f"{above}"
 
 
 def _check_heads(config: Any) -> None:
-    _check(
+    check(
         config.embed_dim % config.num_heads == 0,
         f"{type(config).__name__}: embed_dim {config.embed_dim} is not divisible by num_heads "
         f"{config.num_heads}; choose num_heads among the divisors of {config.embed_dim}",
@@ -45,8 +65,8 @@ def _check_heads(config: Any) -> None:
 class VisionConfig:
     """Shape of the vision transformer (`tinyvla.model.vision.TinyViT`)."""
 
-    image_size: int = 64
-    """Side of the square input image, in pixels."""
+    image_size: int | tuple[int, int] = 64
+    """Height and width of the images at the model's door, in pixels; one number where they are equal."""
     patch_size: int = 8
     """Side of a patch, in pixels."""
     num_channels: int = 3
@@ -57,28 +77,38 @@ class VisionConfig:
     """Hidden width of a block's MLP, in multiples of `embed_dim`."""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self, "image_size", "patch_size", "num_channels", "embed_dim", "num_layers", "num_heads", "mlp_ratio"
-        )
-        _check(
-            self.image_size % self.patch_size == 0,
-            f"VisionConfig: image_size {self.image_size} is not divisible by patch_size {self.patch_size}",
-        )
-        _check(
+        check_positive(self, "patch_size", "num_channels", "embed_dim", "num_layers", "num_heads", "mlp_ratio")
+        _check_image_size(self)
+        wrong = [side for side in self.size if side % self.patch_size]
+        if wrong:
+            divisors = [n for n in range(1, min(self.size) + 1) if all(side % n == 0 for side in self.size)]
+            check(
+                False,
+                f"VisionConfig: image_size {self.image_size} is not divisible by patch_size {self.patch_size}; "
+                f"{_nearest(wrong[0], self.patch_size)} would be, or a patch_size of {', '.join(map(str, divisors))}",
+            )
+        check(
             self.embed_dim % 4 == 0,
             f"VisionConfig: embed_dim {self.embed_dim} is not divisible by 4, which the 2-D sine-cosine positions need",
         )
         _check_heads(self)
 
     @property
-    def grid_size(self) -> int:
-        """Patches along one side."""
-        return self.image_size // self.patch_size
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        return _height_and_width(self.image_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.size
+        return height // self.patch_size, width // self.patch_size
 
     @property
     def num_tokens(self) -> int:
         """Patches plus the CLS token."""
-        return self.grid_size**2 + 1
+        rows, columns = self.grid
+        return rows * columns + 1
 
 
 @dataclass(frozen=True)
@@ -95,8 +125,8 @@ class LanguageConfig:
     mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        _check_positive(self, "vocab_size", "max_length", "embed_dim", "num_layers", "num_heads", "mlp_ratio")
-        _check(
+        check_positive(self, "vocab_size", "max_length", "embed_dim", "num_layers", "num_heads", "mlp_ratio")
+        check(
             self.embed_dim % 2 == 0,
             f"LanguageConfig: embed_dim {self.embed_dim} is odd; the sine-cosine positions need an even width",
         )
@@ -117,8 +147,8 @@ class PretrainedConfig:
     """Commit on the hub; the newest unless given."""
     fingerprint: str = ""
     """Of the weights that were loaded; others are refused."""
-    image_size: int = 64
-    """Side of the policy's images, which a vision model scales to its own size."""
+    image_size: int | tuple[int, int] = 64
+    """Height and width of the policy's images, which a vision model scales to its own size."""
     num_channels: int = 3
     num_tokens: int = 1
     vocab_size: int = 1
@@ -126,10 +156,46 @@ class PretrainedConfig:
     """Longest instruction, in a language model's own tokens."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "embed_dim")
-        _check(bool(self.source), "a pretrained part's source is empty; give an id on the hub or a folder")
-        _check(self.dtype in DTYPES, f"unknown dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
-        _check(self.frozen or self.dtype == "float32", f"{self.dtype} is for frozen weights; learning needs float32")
+        check_positive(self, "embed_dim")
+        _check_image_size(self)
+        check(bool(self.source), "a pretrained part's source is empty; give an id on the hub or a folder")
+        check(self.dtype in DTYPES, f"unknown dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
+        check(self.frozen or self.dtype == "float32", f"{self.dtype} is for frozen weights; learning needs float32")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the policy's images, in pixels."""
+        return _height_and_width(self.image_size)
+
+
+@dataclass(frozen=True)
+class ObservationConfig:
+    """What the policy is given beside the sentence (`tinyvla.model.observation`)."""
+
+    cameras: tuple[str, ...] = ("camera",)
+    """Names of the cameras, in order; a data set's key is `observation.images.` and the name."""
+    state_dim: int = 0
+    """Numbers in the robot's own state, such as joint angles; 0 leaves the state out."""
+    resize: str = "stretch"
+    """How an image of another size is brought to the policy's: one of `RESIZES`. "pad" keeps its proportions."""
+    state_normalization: str = "mean-std"
+    """One of `NORMALIZATIONS`."""
+    statistics: str = ""
+    """Fingerprint of the state's statistics; written by `TinyVLA.fit_statistics`."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.cameras), "a policy needs at least one camera; name it in ObservationConfig.cameras")
+        check(
+            all(isinstance(name, str) and name for name in self.cameras),
+            f"cameras are {list(self.cameras)}; each must be a name such as 'wrist'",
+        )
+        check(len(set(self.cameras)) == len(self.cameras), f"a camera is named twice in {', '.join(self.cameras)}")
+        check(self.state_dim >= 0, f"state_dim is {self.state_dim}; it must not be negative")
+        check(self.resize in RESIZES, f"unknown resize {self.resize!r}; choose from {', '.join(RESIZES)}")
+        check(
+            self.state_normalization in NORMALIZATIONS,
+            f"unknown state_normalization {self.state_normalization!r}; choose from {', '.join(NORMALIZATIONS)}",
+        )
 
 
 @dataclass(frozen=True)
@@ -137,16 +203,13 @@ class FusionConfig:
     """How vision tokens and the instruction become one feature (`tinyvla.model.fusion`)."""
 
     kind: str = "cross-attention"
-    """One of `FUSION_KINDS` or `ABLATION_KINDS`."""
+    """One of `tinyvla.kinds.FUSIONS`."""
     embed_dim: int = 256
     num_heads: int = 4
 
     def __post_init__(self) -> None:
-        _check_positive(self, "embed_dim", "num_heads")
-        _check(
-            self.kind in FUSION_KINDS + ABLATION_KINDS,
-            f"unknown fusion {self.kind!r}; choose from {', '.join(FUSION_KINDS + ABLATION_KINDS)}",
-        )
+        check_positive(self, "embed_dim", "num_heads")
+        FUSIONS.check(self.kind)
         _check_heads(self)
 
 
@@ -157,7 +220,7 @@ class HeadConfig:
     action_dim: int = 2
     hidden_dim: int = 256
     kind: str = "regression"
-    """One of `HEAD_KINDS`."""
+    """One of `tinyvla.kinds.HEADS`."""
     horizon: int = 1
     """Actions in a chunk."""
     num_directions: int = 8
@@ -176,21 +239,21 @@ class HeadConfig:
     """Fingerprint of the statistics, and of `fast`'s tokenizer; written by `TinyVLA.fit_statistics`."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "action_dim", "hidden_dim", "horizon", "num_steps")
-        _check(self.kind in HEAD_KINDS, f"unknown head {self.kind!r}; choose from {', '.join(HEAD_KINDS)}")
-        _check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
-        _check(self.fast_vocab_size >= 2, f"fast_vocab_size is {self.fast_vocab_size}; it must be at least 2")
-        _check(self.fast_scale > 0, f"fast_scale is {self.fast_scale}; it must be positive")
-        _check(self.num_bins >= 2, f"num_bins is {self.num_bins}; it must be at least 2")
-        _check(
+        check_positive(self, "action_dim", "hidden_dim", "horizon", "num_steps")
+        HEADS.check(self.kind)
+        check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
+        check(self.fast_vocab_size >= 2, f"fast_vocab_size is {self.fast_vocab_size}; it must be at least 2")
+        check(self.fast_scale > 0, f"fast_scale is {self.fast_scale}; it must be positive")
+        check(self.num_bins >= 2, f"num_bins is {self.num_bins}; it must be at least 2")
+        check(
             self.normalization in NORMALIZATIONS,
             f"unknown normalization {self.normalization!r}; choose from {', '.join(NORMALIZATIONS)}",
         )
-        _check(
+        check(
             self.hidden_dim % 2 == 0 or self.kind not in ("flow", "diffusion"),
             f"HeadConfig.hidden_dim {self.hidden_dim} is odd; the noise level's sine-cosine needs an even width",
         )
-        _check(
+        check(
             self.kind != "bins" or self.normalization != "mean-std",
             "bins need bounded actions: choose normalization quantiles or none",
         )
@@ -204,6 +267,7 @@ class ModelConfig:
     language: LanguageConfig | PretrainedConfig = field(default_factory=LanguageConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries, as written to `config.json`."""
@@ -217,7 +281,7 @@ class ModelConfig:
             InputError: a key is unknown or a value is refused by its dataclass.
         """
         unknown = sorted(set(values) - set(_PARTS))
-        _check(not unknown, f"config.json holds unknown keys {unknown}; a TinyVLA's keys are {sorted(_PARTS)}")
+        check(not unknown, f"config.json holds unknown keys {unknown}; a TinyVLA's keys are {sorted(_PARTS)}")
         try:
             return cls(**{name: _part(name, values.get(name, {})) for name in _PARTS})
         except TypeError as error:
@@ -229,76 +293,14 @@ _PARTS: dict[str, Any] = {
     "language": LanguageConfig,
     "fusion": FusionConfig,
     "head": HeadConfig,
+    "observation": ObservationConfig,
 }
 
 
 def _part(name: str, values: dict[str, Any]) -> Any:
     is_pretrained = name in ("vision", "language") and "source" in values
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return (PretrainedConfig if is_pretrained else _PARTS[name])(**values)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Sizes and seeds of the three BlockFind splits."""
-
-    num_train: int = 8_000
-    num_val: int = 1_000
-    num_test: int = 1_000
-    train_seed: int = 42
-    val_seed: int = 43
-    test_seed: int = 44
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "num_train", "num_val", "num_test")
-        seeds = {self.train_seed, self.val_seed, self.test_seed}
-        _check(len(seeds) == 3, "train_seed, val_seed and test_seed must differ, or the splits share their scenes")
-        _check(all(0 <= s < 2**32 for s in seeds), "data seeds must lie between 0 and 2**32 - 1")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the policy is trained."""
-
-    epochs: int = 20
-    """Passes over the training split; 2 are enough for 95 %, 20 for 99 %."""
-    batch_size: int = 64
-    optimizer: str = "adamw"
-    """One of `OPTIMIZERS`; "muon" needs fewer steps and wants about ten times the learning rate."""
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.01
-    """Applied to matrices; embeddings, biases and norms are left alone."""
-    beta1: float = 0.9
-    beta2: float = 0.99
-    warmup_steps: int = 100
-    """Steps in which the learning rate climbs from zero, at most a quarter of all steps."""
-    decay_fraction: float = 0.5
-    """Last share of the steps, in which the learning rate falls linearly to zero."""
-    grad_clip: float = 1.0
-    """Largest gradient norm; longer gradients are scaled down to it."""
-    seed: int = 0
-    """Decides the initial weights and the order of the scenes."""
-    checkpoint_every: int = 5
-    """Epochs between kept checkpoints (`epoch_005`, `epoch_010`, ...)."""
-    accumulate: int = 1
-    """Parts in which a batch is taken, their gradients added up: the same step with less memory."""
-    recompute: bool = False
-    """Keep each block's input alone and run the block again in the backward pass: less memory, more time."""
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "epochs", "batch_size", "checkpoint_every", "accumulate")
-        _check(
-            self.accumulate <= self.batch_size,
-            f"accumulate is {self.accumulate}, but a batch has {self.batch_size} scenes; it cannot have more parts",
-        )
-        _check(
-            self.optimizer in OPTIMIZERS, f"unknown optimizer {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}"
-        )
-        _check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive (try 3e-4)")
-        _check(self.grad_clip > 0, f"grad_clip is {self.grad_clip}; it must be positive (try 1.0)")
-        _check(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; it must not be negative")
-        _check(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; it must not be negative")
-        _check(0 <= self.decay_fraction <= 1, f"decay_fraction is {self.decay_fraction}; it must lie in [0, 1]")
-        _check(0 <= self.seed < 2**63, f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
 
 
 def _preset(vision: tuple[int, int, int], language: tuple[int, int, int], fusion_dim: int) -> ModelConfig:
@@ -327,7 +329,7 @@ def model_config(preset: str, fusion: str | None = None, head: str | None = None
     Raises:
         InputError: the preset, the fusion or the head is unknown; the message lists the known ones.
     """
-    _check(preset in PRESETS, f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+    check(preset in PRESETS, f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     config = PRESETS[preset]
     if fusion is not None:
         config = dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, kind=fusion))

@@ -22,7 +22,7 @@ from tinyvla.act.arm.control import (
     rotation_vector,
     tip_pose,
 )
-from tinyvla.config import InputError
+from tinyvla.errors import InputError
 
 if find_spec("mujoco") is None:
     pytest.skip("MuJoCo is not installed", allow_module_level=True)
@@ -39,7 +39,9 @@ def scratch(model):
 
 
 def test_importing_it_needs_no_simulator():
-    code = "import sys; sys.modules['mujoco'] = None; import tinyvla.act.arm, tinyvla.act.arm.rollout; print('fine')"
+    code = (
+        "import sys; sys.modules['mujoco'] = None; import tinyvla.act.arm.world, tinyvla.act.arm.policy; print('fine')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "fine", done.stderr
 
@@ -68,7 +70,9 @@ def test_without_egl_the_error_says_what_to_install(monkeypatch):
 
 def test_mujoco_imported_too_early_is_told():
     code = (
-        "import mujoco, tinyvla.act.arm.control as c\ntry: c.load_renderer(8, 8)\nexcept ValueError as error: print(error)"
+        "import mujoco, tinyvla.act.arm.control as c\n"
+        "try: c.load_renderer(8, 8)\n"
+        "except ValueError as error: print(error)"
     )
     hidden = {"MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"}
     rest = {name: value for name, value in os.environ.items() if name not in hidden}

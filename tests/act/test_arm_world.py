@@ -16,6 +16,7 @@ import gymnasium
 from gymnasium.utils.env_checker import check_env
 
 from tinyvla.act.arm import ENV_IDS
+from tinyvla.act.arm.control import NUM_JOINTS, load_model, load_mujoco, tip_pose
 from tinyvla.act.arm.env import ArmEnv
 from tinyvla.act.arm.expert import (
     BLOCK_SIZE,
@@ -28,10 +29,11 @@ from tinyvla.act.arm.expert import (
     expert_chunk,
     imagined,
 )
-from tinyvla.act.arm.world import APART, LIMITS, TABLE, ArmConfig, ArmWorld
-from tinyvla.config import InputError
+from tinyvla.act.arm.scene import APART, LIMITS, TABLE
+from tinyvla.act.arm.world import PICTURE_SIZE, STATE_DIM, ArmConfig, ArmWorld
 from tinyvla.data.blockfind import COLORS
-from tinyvla.model.tokenizer import unknown_words
+from tinyvla.errors import InputError
+from tinyvla.model.tokenizer import split_words, vocabulary
 
 SEEDS = list(range(30))
 STILL = np.array([[0.0] * 6 + [1.0]])
@@ -63,7 +65,9 @@ class TestScenes:
             for named in range(3):
                 world = ArmWorld(SEEDS, task, named=named)
                 assert world.instructions == [f"{start}{COLORS[row[named]]} block" for row in world.colors]
-                assert not any(unknown_words(text) for text in world.instructions)
+                tokens = [ids for text in world.instructions for _, ids in split_words(text)]
+                assert all(len(ids) == 1 for ids in tokens), "every word is one token"
+                assert not any(vocabulary()["[UNK]"] in ids for ids in tokens)
 
     def test_views_show_both_cameras_and_the_colours(self):
         world = ArmWorld([0, 3])
@@ -73,6 +77,53 @@ class TestScenes:
         assert not np.array_equal(views[0, :, :32], views[0, :, 32:])
         assert views.max() > 200
         assert views.min() < 80
+
+    def test_an_observation_has_the_stacked_picture_the_state_and_the_words(self):
+        world = ArmWorld([0, 3, 4])
+        seen = world.observe()
+        assert set(seen) == {"observation.images.camera", "observation.state", "task"}
+        np.testing.assert_array_equal(seen["observation.images.camera"], world.views())
+        np.testing.assert_array_equal(seen["observation.state"], world.robot_state())
+        assert seen["task"] == world.instructions
+        one = world.observe(np.array([2]))
+        np.testing.assert_array_equal(one["observation.state"], seen["observation.state"][2:])
+        assert one["task"] == world.instructions[2:]
+
+    def test_cameras_can_be_apart(self):
+        world = ArmWorld([0, 3], config=ArmConfig(cameras="separate", image_size=32))
+        seen = world.observe()
+        assert set(seen) == {"observation.images.above", "observation.images.front", "observation.state", "task"}
+        above, front = (seen[f"observation.images.{name}"] for name in ("above", "front"))
+        assert above.shape == front.shape == (2, 3, 16, 32)
+        np.testing.assert_array_equal(np.concatenate([above, front], axis=2), world.views())
+        assert {name: view.shape for name, view in world.camera_views(size=64).items()} == {
+            "above": (2, 3, 32, 64),
+            "front": (2, 3, 32, 64),
+        }
+
+    def test_the_robot_feels_its_joints_and_its_gripper(self):
+        world = ArmWorld([2, 3])
+        state = world.robot_state()
+        assert state.shape == (2, STATE_DIM)
+        assert state.dtype == np.float32
+        np.testing.assert_allclose(state[:, -1], MAX_OPENING)
+        np.testing.assert_allclose(state[:, -1], world.state().openings, atol=1e-6)
+        scratch = load_mujoco().MjData(load_model())
+        for row, tip in zip(state, world.tips, strict=True):
+            scratch.qpos[:NUM_JOINTS] = row[:NUM_JOINTS]
+            load_mujoco().mj_kinematics(load_model(), scratch)
+            np.testing.assert_allclose(tip_pose(load_model(), scratch)[0], tip, atol=1e-5)
+        for _ in range(4):
+            world.step(np.tile(-STILL, (2, 1)))
+        assert world.robot_state()[0, -1] < 0.01
+
+    def test_a_picture_for_people_has_a_line_between_the_views(self):
+        world = ArmWorld([0, 3])
+        picture = world.picture(1)
+        assert picture.shape == (PICTURE_SIZE, PICTURE_SIZE, 3)
+        assert (picture[PICTURE_SIZE // 2] == 255).all()
+        views = world.views(np.array([1]), PICTURE_SIZE)[0].transpose(1, 2, 0)
+        np.testing.assert_array_equal(np.delete(picture, PICTURE_SIZE // 2, 0), np.delete(views, PICTURE_SIZE // 2, 0))
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
@@ -93,6 +144,8 @@ class TestScenes:
             ArmConfig(max_steps=0)
         with pytest.raises(InputError, match="must be even"):
             ArmConfig(image_size=65)
+        with pytest.raises(InputError, match=r"unknown ArmConfig\.cameras 'both'; choose from stacked, separate"):
+            ArmConfig(cameras="both")
 
 
 class TestSteps:
@@ -134,16 +187,16 @@ class TestSteps:
             if not len(running):
                 break
             world.step(expert_action(world.state()))
-            passed |= world.terminated
+            passed |= world.succeeded
             near = world.distances[:, 0] <= 0.03
-            assert not (world.terminated & ~near).any()
+            assert not (world.succeeded & ~near).any()
         assert passed.any()
 
     def test_pick_asks_for_the_named_block(self):
         world = ArmWorld(SEEDS, "pick")
         while len(world.running):
             world.step(expert_action(world.state()))
-        assert world.terminated.all()
+        assert world.succeeded.all()
         assert (world.blocks[:, 0, 2] > 0.07).all()
         assert (world.nearest == 0).all()
 
@@ -170,7 +223,7 @@ class TestExpert:
         world = ArmWorld(range(100, 160), task)
         while len(world.running):
             world.step(expert_action(world.state()))
-        assert world.terminated.mean() >= 0.95
+        assert world.succeeded.mean() >= 0.95
 
     def test_phases_follow_from_what_can_be_seen(self):
         far = expert_action(state((0.1, 0.0, -0.1)))[0]
@@ -215,6 +268,12 @@ class TestExpert:
             planned = imagined(planned, plans[:, i])
         error = np.linalg.norm(planned.offsets - world.state(np.arange(len(SEEDS))).offsets, axis=1)
         assert np.median(error) < 0.012
+
+    def test_the_world_asks_it_for_the_running_episodes(self):
+        world = ArmWorld(SEEDS[:4], ["reach", "pick"] * 2)
+        world.truncated[2] = True
+        plans = world.expert_chunk(5)
+        np.testing.assert_array_equal(plans, expert_chunk(world.state(np.array([0, 1, 3])), 5))
 
     def test_all_phases_fit_one_call(self):
         parts = [state((0.1, 0, 0)), state((0, 0, 0)), state((0, 0, 0), BLOCK_SIZE)]

@@ -5,19 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from tinyvla.config import InputError
+from tinyvla.act.block_painting import draw_frame, paint
+from tinyvla.act.block_world import WORLD_SIZE, BlockWorld, WorldConfig, expert_action, expert_chunk, random_action
+from tinyvla.act.rollout import rollout
 from tinyvla.data.blockfind import BACKGROUND, PALETTE, BlockFind
-from tinyvla.act.block_world import (
-    WORLD_SIZE,
-    BatchedWorld,
-    WorldConfig,
-    draw_frame,
-    episode_seeds,
-    expert_action,
-    expert_chunk,
-    paint,
-    random_action,
-)
+from tinyvla.errors import InputError
 
 STOP = np.zeros((1, 2))
 
@@ -34,7 +26,7 @@ def naive_view(centers: np.ndarray, colors: np.ndarray) -> np.ndarray:
 
 
 def test_the_first_view_is_a_scene_of_blockfind():
-    world = BatchedWorld(range(20))
+    world = BlockWorld(range(20))
     for seed, view, words in zip(world.seeds, world.views(), world.instructions, strict=True):
         scene = BlockFind(1, seed)[0]
         np.testing.assert_array_equal(view, scene.image)
@@ -43,7 +35,7 @@ def test_the_first_view_is_a_scene_of_blockfind():
 
 def test_painting_matches_painting_pixel_by_pixel():
     rng = np.random.RandomState(0)
-    colors = BatchedWorld(range(30)).colors
+    colors = BlockWorld(range(30)).colors
     centers = rng.randint(-8, 73, size=(30, 4, 2)).astype(float)
     colors = np.where(rng.random_sample(colors.shape) < 0.2, -1, colors)
     for slot in range(4):  # blocks of a scene never overlap, so look at them one by one
@@ -53,7 +45,7 @@ def test_painting_matches_painting_pixel_by_pixel():
 
 
 def test_after_a_move_blocks_lie_off_the_grid():
-    world = BatchedWorld([3])
+    world = BlockWorld([3])
     before = world.views()[0]
     world.step(np.array([[0.75, -0.5]]))  # 3 pixels right, 2 up: what is seen moves the other way
     after = world.views()[0]
@@ -62,7 +54,7 @@ def test_after_a_move_blocks_lie_off_the_grid():
 
 
 def test_less_than_a_pixel_is_not_seen():
-    world = BatchedWorld([3])
+    world = BlockWorld([3])
     before, distance = world.views(), world.distances
     world.step(np.array([[0.1, 0.1]]))
     np.testing.assert_array_equal(world.views(), before)
@@ -70,7 +62,7 @@ def test_less_than_a_pixel_is_not_seen():
 
 
 def test_the_view_never_leaves_the_world():
-    world = BatchedWorld([0], WorldConfig(max_steps=100))
+    world = BlockWorld([0], WorldConfig(max_steps=100))
     for _ in range(30):
         world.step(np.array([[5.0, -5.0]]))  # cut off at 1
     np.testing.assert_array_equal(world.camera, [[WORLD_SIZE - 32, 32]])
@@ -78,34 +70,34 @@ def test_the_view_never_leaves_the_world():
 
 
 def test_success_needs_the_named_block_and_stopping():
-    world = BatchedWorld([0])
+    world = BlockWorld([0])
     world.camera[0] = world.centers[0, 0] - [4, 0]
     world.step(np.array([[1.0, 0.0]]))  # onto it, at full speed
     assert world.distances[0] == 0
     assert world.centered_colors == [world.instructions[0].split()[2]]
-    assert not world.terminated[0]
+    assert not world.succeeded[0]
     world.step(STOP)
-    assert world.terminated[0]
+    assert world.succeeded[0]
     assert len(world.running) == 0
 
-    world = BatchedWorld([0])
+    world = BlockWorld([0])
     world.camera[0] = world.centers[0, 1]  # another block
     world.step(STOP)
-    assert not world.terminated[0]
+    assert not world.succeeded[0]
     assert world.centered_colors[0] is not None
     assert world.centered_colors[0] not in world.instructions[0]
 
 
 def test_the_tolerance_is_a_limit():
     for distance, succeeds in ((1.99, True), (2.01, False)):
-        world = BatchedWorld([0])
+        world = BlockWorld([0])
         world.camera[0] = world.centers[0, 0] - [0, distance]
         world.step(STOP)
-        assert world.terminated[0] == succeeds
+        assert world.succeeded[0] == succeeds
 
 
 def test_episodes_are_cut_off_and_the_others_go_on():
-    world = BatchedWorld(range(5), WorldConfig(max_steps=3))
+    world = BlockWorld(range(5), WorldConfig(max_steps=3))
     world.camera[2] = world.centers[2, 0]
     world.step(np.zeros((5, 2)))
     assert world.running.tolist() == [0, 1, 3, 4]
@@ -123,7 +115,7 @@ def test_the_expert_is_fast_far_away_and_exact_nearby():
 
 
 def test_a_chunk_is_what_the_expert_does_next():
-    world = BatchedWorld(range(8))
+    world = BlockWorld(range(8))
     chunk = expert_chunk(world.offsets, 4.0, 12)
     assert chunk.shape == (8, 12, 2)
     done = np.zeros((8, 12, 2))
@@ -132,7 +124,7 @@ def test_a_chunk_is_what_the_expert_does_next():
             done[index, step] = expert_action(world.offsets[index], 4.0)
             world.step(done[index, step])
     np.testing.assert_allclose(chunk, done, atol=1e-9)
-    np.testing.assert_allclose(4.0 * chunk.sum(axis=1), BatchedWorld(range(8)).offsets, atol=1e-9)
+    np.testing.assert_allclose(4.0 * chunk.sum(axis=1), BlockWorld(range(8)).offsets, atol=1e-9)
 
 
 def test_random_actions_fill_the_square():
@@ -143,14 +135,8 @@ def test_random_actions_fill_the_square():
     assert actions.min() < -0.95
 
 
-def test_seeds_of_different_splits_never_meet():
-    assert episode_seeds(3, 44) == [4_400_000, 4_400_001, 4_400_002]
-    assert episode_seeds(100_000, 43)[-1] < episode_seeds(1, 44)[0]
-    assert episode_seeds(100_000, 42_948)[-1] < 2**32
-
-
 def test_500_views_are_painted_quickly():
-    world = BatchedWorld(range(500))
+    world = BlockWorld(range(500))
     world.views()
     started = time.perf_counter()
     world.views()
@@ -160,19 +146,60 @@ def test_500_views_are_painted_quickly():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: BatchedWorld([]), "no seeds"),
-        (lambda: BatchedWorld([-1]), "between 0 and"),
-        (lambda: BatchedWorld([2**32]), "between 0 and"),
-        (lambda: BatchedWorld([0]).step(np.zeros((2, 2))), "1 running episodes need"),
-        (lambda: BatchedWorld([0]).step(np.array([[np.nan, 0]])), "NaN"),
+        (lambda: BlockWorld([]), "no seeds"),
+        (lambda: BlockWorld([-1]), "between 0 and"),
+        (lambda: BlockWorld([2**32]), "between 0 and"),
+        (lambda: BlockWorld([0]).step(np.zeros((2, 2))), "1 running episodes need"),
+        (lambda: BlockWorld([0]).step(np.array([[np.nan, 0]])), "NaN"),
         (lambda: WorldConfig(tolerance=0.0), "tolerance is 0.0; it must be positive"),
-        (lambda: episode_seeds(0, 44), "number of episodes is 0"),
-        (lambda: episode_seeds(1, 42_949), "seed is 42949"),
     ],
 )
 def test_what_cannot_be_used_is_refused(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+def test_an_observation_is_what_predict_takes(tiny_policy):
+    world = BlockWorld(range(5), WorldConfig(max_steps=1))
+    seen = world.observe()
+    np.testing.assert_array_equal(seen["observation.images.camera"], world.views())
+    assert seen["task"] == world.instructions
+    assert tiny_policy.predict(seen).shape == (5, 2)
+    two = world.observe(np.array([3, 1]))
+    np.testing.assert_array_equal(two["observation.images.camera"], world.views()[[3, 1]])
+    assert two["task"] == [world.instructions[3], world.instructions[1]]
+
+
+def test_its_expert_plans_for_the_running_episodes():
+    world = BlockWorld(range(4), WorldConfig(step_size=2.0))
+    world.camera[1] = world.centers[1, 0]
+    world.step(np.zeros((4, 2)))
+    chunk = world.expert_chunk(3)
+    assert chunk.shape == (3, 3, 2)
+    np.testing.assert_array_equal(chunk, expert_chunk(world.offsets[[0, 2, 3]], 2.0, 3))
+
+
+def test_an_outcome_has_an_entry_for_each_episode():
+    result = rollout(lambda seen: np.zeros((len(seen["task"]), 2)), BlockWorld(range(6), WorldConfig(max_steps=2)))
+    assert {name: len(values) for name, values in result.outcome.items()} == dict.fromkeys(
+        ("reached", "path_lengths", "expert_path_lengths", "final_distances", "ended_on"), 6
+    )
+    np.testing.assert_array_equal(result.outcome["path_lengths"], 0)
+    np.testing.assert_array_equal(result.outcome["final_distances"], result.outcome["expert_path_lengths"])
+    assert result.summary == {
+        "reached": 0.0,
+        "ended_on_another_block": 0.0,
+        "path_ratio": 0.0,
+        "mean_final_distance": BlockWorld(range(6)).distances.mean(),
+    }
+
+
+def test_a_picture_is_the_view_with_arrows():
+    world = BlockWorld([5, 6])
+    action = np.array([0.5, -0.5])
+    expected = draw_frame(world.views()[1], world.offsets[1], action)
+    np.testing.assert_array_equal(world.picture(1, action), expected)
+    assert not np.array_equal(world.picture(1), expected)
 
 
 def test_a_frame_shows_target_and_action():

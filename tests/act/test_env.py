@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from tinyvla import env as module
-from tinyvla.config import InputError
+from tinyvla.act import env as module
+from tinyvla.act.block_world import BlockWorld
 from tinyvla.act.env import ENV_ID, BlockFindEnv, expert_action
-from tinyvla.act.block_world import BatchedWorld
+from tinyvla.errors import InputError
 
 BY_MODULE = f"tinyvla.act.env:{ENV_ID}"
 
@@ -29,7 +29,7 @@ def test_an_episode_is_its_seeds():
     np.testing.assert_array_equal(one["image"], again["image"])
     assert one["instruction"] == again["instruction"] == info["instruction"]
     assert not np.array_equal(one["image"], other["image"])
-    np.testing.assert_array_equal(one["image"], BatchedWorld([7]).views()[0])
+    np.testing.assert_array_equal(one["image"], BlockWorld([7]).views()[0])
     drawn = [[env.reset(seed=7), env.reset(), env.reset()][i][1]["seed"] for i in (0, 1, 2)]
     assert len(set(drawn)) == 3
     assert drawn == [[env.reset(seed=7), env.reset(), env.reset()][i][1]["seed"] for i in (0, 1, 2)]
@@ -68,7 +68,7 @@ def test_it_vectorises(mode, options):
     envs = gymnasium.make_vec(BY_MODULE, num_envs=3, vectorization_mode=mode, vector_kwargs=options)
     try:
         seen, _ = envs.reset(seed=5)
-        world = BatchedWorld([5, 6, 7])
+        world = BlockWorld([5, 6, 7])
         actions = np.array([[0.5, 0.25], [-1, 1], [0, 0]], np.float32)
         for _ in range(2):
             np.testing.assert_array_equal(seen["image"], world.views())

@@ -23,8 +23,8 @@ from tinyvla.adapt.contrastive import (
     take_towers,
 )
 from tinyvla.data.blockfind import COLORS, BlockFind
+from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
-from tinyvla.learn.train import new_policy
 
 BRIEF = PretrainConfig(num_pairs=64, num_steps=3, batch_size=8)
 

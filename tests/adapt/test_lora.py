@@ -9,10 +9,6 @@ from conftest import awakened
 from test_pretrained import build
 from torch import nn
 
-from tinyvla.data.batch import TensorSplit
-from tinyvla.config import PRESETS, InputError, TrainConfig
-from tinyvla.data.blockfind import NEW_PALETTE, BlockFind, ChangedFind
-from tinyvla.learn.evaluate import swap_accuracy
 from tinyvla.adapt.lora import (
     TARGETS,
     adapter_off,
@@ -25,10 +21,20 @@ from tinyvla.adapt.lora import (
     target_layers,
     trainable_parameters,
 )
-from tinyvla.model.policy import TinyVLA
+from tinyvla.config import PRESETS
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.blockfind import NEW_PALETTE, BlockFind, ChangedFind
+from tinyvla.errors import InputError
+from tinyvla.learn.evaluate import swap_accuracy
+from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.learn.train import fit, train_step
+from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import pretrained_config
-from tinyvla.speed.recorded import StepOptions, one_product
-from tinyvla.learn.train import fit, make_optimizer, make_step, new_policy, train_step
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.patch import one_product
+from tinyvla.speed.step import make_step
+from tinyvla.speed.tuned import StepOptions
 
 SETTINGS = TrainConfig(epochs=2, batch_size=32, learning_rate=3e-3)
 ALL = ("attention", "mlp", "inputs", "embedding", "head")
@@ -36,20 +42,20 @@ ALL = ("attention", "mlp", "inputs", "embedding", "head")
 
 @pytest.fixture(scope="module")
 def data() -> TensorSplit:
-    return TensorSplit.from_blockfind(ChangedFind(128, seed=1))
+    return TensorSplit.from_blockfind(ChangedFind(128, seed=1), encode)
 
 
 def answers(policy: TinyVLA, data: TensorSplit) -> torch.Tensor:
     batch = data.take(slice(32))
     with torch.no_grad():
-        return policy.eval()(batch.images, batch.input_ids, batch.attention_mask)
+        return policy.eval()(batch)
 
 
 @pytest.fixture
 def adapted(tiny_policy, data) -> TinyVLA:
     """With an adapter that has been trained a little, so that no part of it is zero."""
     policy = add_lora(tiny_policy, rank=4, targets=ALL)
-    fit(policy, data, data, SETTINGS, progress_bar=False)
+    fit(policy, data, data, SETTINGS)
     return policy.eval()
 
 
@@ -84,11 +90,11 @@ def test_only_the_adapter_is_trained(tiny_policy, data):
     optimized = [p for group in make_optimizer(policy, SETTINGS).param_groups for p in group["params"]]
     assert sum(p.numel() for p in optimized) == trained
     before, base = copy.deepcopy(policy.state_dict()), base_fingerprint(policy)
-    records = fit(policy, data, data, SETTINGS, progress_bar=False)
+    records = fit(policy, data, data, SETTINGS)
     assert records[-1]["train_loss"] < records[0]["train_loss"]
     assert base_fingerprint(policy) == base
     changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == names
+    assert changed == {*names, "language.seen"}  # a record of the training's words, and no weight
 
 
 def test_every_preset_can_be_adapted_with_two_percent():
@@ -161,7 +167,7 @@ def test_the_fast_step_does_not_pass_an_adapter_by(adapted, data):
     """One product for the three projections would multiply the frozen weights and forget the adapter."""
     before = answers(adapted, data)
     with one_product(adapted):
-        assert not any(getattr(m, "in_one_product", False) for m in adapted.modules())
+        assert not any("project" in vars(m) for m in adapted.modules())
         assert torch.equal(answers(adapted, data), before)
 
 
@@ -170,8 +176,8 @@ def test_where_one_projection_is_adapted_all_three_take_the_ordinary_path(tiny_p
     nn.init.normal_(policy.vision.blocks[0].attention.value.lora_B["default"].weight)
     before = answers(policy, data)
     with one_product(policy):
-        assert not policy.vision.blocks[0].attention.in_one_product
-        assert policy.language.blocks[0].attention.in_one_product
+        assert "project" not in vars(policy.vision.blocks[0].attention)
+        assert "project" in vars(policy.language.blocks[0].attention)
         torch.testing.assert_close(answers(policy, data), before, rtol=0, atol=1e-5)
 
 
@@ -196,10 +202,10 @@ def test_transformers_towers_can_be_adapted_saved_loaded_and_merged(vision, lang
     assert towers == {"vision", "language", "fusion"}
     layers = {name.rsplit(".lora_A", 1)[0] for name, p in policy.named_parameters() if ".lora_A." in name}
     assert len(layers) == {"phi": 28, "llama": 30, "distilbert": 28}[language]
-    train = TensorSplit.from_blockfind(BlockFind(32, 1), "cpu", policy.language.encode)
+    train = TensorSplit.from_blockfind(BlockFind(32, 1), policy.language.encode, "cpu")
     plain, hashed = answers(base(), train), base_fingerprint(policy)
     assert torch.equal(answers(policy, train), plain)
-    fit(policy, train, train, SETTINGS, progress_bar=False)
+    fit(policy, train, train, SETTINGS)
     changed = answers(policy, train)
     assert (changed - plain).abs().max() > 1e-3
     assert base_fingerprint(policy) == hashed
@@ -212,10 +218,9 @@ def test_transformers_towers_can_be_adapted_saved_loaded_and_merged(vision, lang
 
 
 def losses(device: str, options: StepOptions) -> torch.Tensor:
-    train = TensorSplit.from_blockfind(ChangedFind(128, 1), device)
+    train = TensorSplit.from_blockfind(ChangedFind(128, 1), encode, device)
     policy = add_lora(new_policy(PRESETS["nano"], 0), rank=4, targets=ALL).to(device)
-    optimizer = make_optimizer(policy, SETTINGS, capturable=options.graph)
-    step = make_step(policy, optimizer, train, SETTINGS, torch.Generator(device), options)
+    step = make_step(policy, train, SETTINGS, options)
     return torch.stack([step(torch.arange(n, n + 32, device=device)) for n in range(20)])
 
 

@@ -1,23 +1,17 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
+from tinyvla.app.demo import run_demo, scene_as_text
 from tinyvla.data.blockfind import BlockFind
-from tinyvla.app.demo import angle_of, named_colors, run_demo, scene_as_text, warning_for
+from tinyvla.model.tokenizer import encode
 
 
 @pytest.fixture
 def sample():
     return BlockFind(1, 0)[0]  # blue, orange, purple, yellow
-
-
-def test_angle_is_counter_clockwise_with_up_at_90():
-    assert [angle_of(*v) for v in ((1.0, 0.0), (0.0, -1.0), (-1.0, 0.0), (0.0, 1.0))] == [0, 90, 180, 270]
-
-
-def test_named_colours_are_whole_words():
-    assert named_colors("Find the RED block, not the blue one") == ["red", "blue"]
-    assert named_colors("find the reddish block") == []
 
 
 def test_scene_as_letters(sample):
@@ -31,19 +25,18 @@ def test_scene_in_colour_resets_every_line(sample):
     assert all(line.endswith("\x1b[0m") for line in scene_as_text(sample, in_color=True).split("\n"))
 
 
-def test_warnings(sample):
-    assert warning_for("find the blue block", sample) is None
-    assert "no red block in this scene" in warning_for("find the red block", sample)
-    assert "names no block colour" in warning_for("find the block", sample)
-
-
 def test_a_conversation(tiny_policy, tmp_path, monkeypatch, capsys):
-    lines = iter(["find the blue block", "find the zebra", "find the red block", "new", ""])
+    lines = iter(["find the blue block", "find the blue zebra", "find \ud83d", "find the red block", "new", ""])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
-    run_demo(tiny_policy, 0, tmp_path / "demo.png")
+    tiny_policy.language.note_words(encode(["find the blue block", "find the red block"])[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is printed need not be warned of as well
+        run_demo(tiny_policy, 0, tmp_path / "demo.png")
     said = capsys.readouterr().out
-    assert said.count("angle") == 2
-    assert "unknown words 'zebra'" in said
+    assert said.count("angle") == 3
+    assert said.count("never seen in training") == 1
+    assert "never seen in training: 'zebra'; " in said
+    assert "the instruction holds U+D83D" in said
     assert "warning: there is no red block" in said
     assert "scene 1:" in said
     assert (tmp_path / "demo.png").stat().st_size > 5_000

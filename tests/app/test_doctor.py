@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from tinyvla.config import PRESETS
 from tinyvla.app.doctor import run_doctor
+from tinyvla.config import PRESETS
 
 
 def test_doctor_takes_real_steps_and_estimates_every_preset(capsys):

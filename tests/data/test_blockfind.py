@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 
-from tinyvla.config import DataConfig, InputError
 from tinyvla.data.blockfind import (
     BACKGROUND,
     COLORS,
@@ -18,6 +17,8 @@ from tinyvla.data.blockfind import (
     render,
     trajectories,
 )
+from tinyvla.errors import InputError
+from tinyvla.recipes import DataConfig
 
 # Written once by `BlockFind(n, seed)`; a change here is a change of every result of the course.
 FINGERPRINTS = {(8_000, 42): "e3b734bbafce80ee", (1_000, 43): "d65c80763a19fbdf", (1_000, 44): "075480e5bced00f1"}

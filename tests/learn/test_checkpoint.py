@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tinyvla.errors import InputError
 from tinyvla.learn.checkpoint import Progress, RunFolder, RunSettings, write_atomically
-from tinyvla.config import DataConfig, InputError, TrainConfig
-from tinyvla.learn.train import make_optimizer, new_policy
+from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import DataConfig, TrainConfig
 
 
 @pytest.fixture

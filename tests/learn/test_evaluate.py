@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tinyvla.data.batch import TensorSplit
 from tinyvla.config import ModelConfig
+from tinyvla.data.batch import TensorSplit
 from tinyvla.data.blockfind import BlockFind, directions
 from tinyvla.learn.evaluate import (
     Metrics,
@@ -18,14 +18,11 @@ from tinyvla.learn.evaluate import (
     floors,
     language_only_floor,
     predict_split,
-    share_with_interval,
     swap_accuracy,
     vision_only_floor,
-    wilson_interval,
 )
-from tinyvla.model.policy import TinyVLA
-from tinyvla.model.tokenizer import load_tokenizer
-from tinyvla.learn.train import new_policy
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.model.tokenizer import encode, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +44,9 @@ class Oracle(TinyVLA):
     def _key(self, image: np.ndarray, color: str) -> tuple[bytes, str | None]:
         return image.tobytes(), None if self.deaf else color
 
-    def forward(self, images, input_ids, attention_mask, generator=None):
-        pixels = (images * 255).round().byte().numpy()
-        colors = load_tokenizer().convert_ids_to_tokens(input_ids[:, 3].tolist())
+    def forward(self, batch, generator=None):
+        pixels = (batch.image * 255).round().byte().numpy()
+        colors = load_tokenizer().convert_ids_to_tokens(batch.input_ids[:, 3].tolist())
         keys = [self._key(image, color) for image, color in zip(pixels, colors, strict=True)]
         return torch.from_numpy(np.stack([self.answers.get(key, np.zeros(2, np.float32)) for key in keys]))
 
@@ -77,21 +74,6 @@ def test_a_policy_that_answers_zero_has_l2_one_and_no_direction():
     metrics = Metrics.of(torch.zeros(4, 2), unit([0, 90, 180, 270]))
     assert metrics.l2_error == pytest.approx(1.0)
     assert metrics.direction_accuracy == 0.0
-
-
-def test_wilson_interval_of_textbook_values():
-    assert wilson_interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson_interval(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert wilson_interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson_interval(0.0, 0) == (0.0, 1.0)
-    assert share_with_interval(0.5, 100) == "50.0% [40.4%, 59.6%]"
-
-
-def test_wilson_interval_covers_as_often_as_it_says():
-    rng = np.random.RandomState(0)
-    hits = rng.binomial(50, 0.9, size=2_000)
-    covered = [low <= 0.9 <= high for low, high in (wilson_interval(h / 50, 50) for h in hits)]
-    assert 0.93 < np.mean(covered) < 0.985
 
 
 def test_the_swap_tells_listening_from_guessing(tiny_config, splits):
@@ -138,7 +120,7 @@ def test_report_has_all_that_was_promised(tiny_config, splits):
 
 def test_predicting_a_split_leaves_the_training_mode_as_it_was(tiny_policy, splits):
     tiny_policy.train()
-    predicted = predict_split(tiny_policy, TensorSplit.from_blockfind(splits[1]))
+    predicted = predict_split(tiny_policy, TensorSplit.from_blockfind(splits[1], encode))
     assert predicted.shape == (300, 2)
     assert tiny_policy.training
 
@@ -160,7 +142,7 @@ def test_ambiguity_tells_choosing_from_averaging(
         pick = torch.zeros(len(answers)) if policy_takes == "first" else torch.rand(len(answers), generator=generator)
         return answers[torch.arange(len(answers)), (pick > 0.5).long()]
 
-    monkeypatch.setattr(tiny_policy, "features", lambda images, ids, mask: torch.zeros(len(images), 1))
+    monkeypatch.setattr(tiny_policy, "features", lambda batch: torch.zeros(len(batch), 1))
     monkeypatch.setattr(tiny_policy.head, "predict", predict)
     result = ambiguity(tiny_policy, split, num_draws=50)
     assert result.num_scenes == len(answers)

@@ -7,11 +7,16 @@ import torch
 from torch import nn
 
 from tinyvla.data.batch import TensorSplit
-from tinyvla.learn.checkpoint import RunFolder, RunSettings
-from tinyvla.config import DataConfig, InputError, TrainConfig
 from tinyvla.data.blockfind import BlockFind
+from tinyvla.errors import InputError
+from tinyvla.learn.callbacks import OnEpoch
+from tinyvla.learn.checkpoint import RunFolder, RunSettings
 from tinyvla.learn.muon import Muon, orthogonalize
-from tinyvla.learn.train import fit, make_optimizer, new_policy
+from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import DataConfig, TrainConfig
 
 MUON = TrainConfig(epochs=2, batch_size=32, optimizer="muon", learning_rate=3e-3)
 
@@ -62,9 +67,9 @@ def test_embeddings_biases_and_norms_are_left_to_adamw(tiny_config):
 
 
 def test_it_learns_and_resumes_exactly(tiny_config, tmp_path):
-    splits = [TensorSplit.from_blockfind(BlockFind(n, s)) for n, s in ((256, 42), (64, 43))]
+    splits = [TensorSplit.from_blockfind(BlockFind(n, s), encode) for n, s in ((256, 42), (64, 43))]
     unbroken = new_policy(tiny_config, 0)
-    records = fit(unbroken, *splits, MUON, progress_bar=False)
+    records = fit(unbroken, *splits, MUON)
     assert records[-1]["train_loss"] < records[0]["train_loss"]
 
     class Stop(Exception): ...
@@ -75,9 +80,9 @@ def test_it_learns_and_resumes_exactly(tiny_config, tmp_path):
     run = RunFolder(tmp_path / "run")
     run.start(RunSettings(tiny_config, MUON, DataConfig()), {}, overwrite=False)
     with pytest.raises(Stop):
-        fit(new_policy(tiny_config, 0), *splits, MUON, run, on_epoch=stop, progress_bar=False)
+        fit(new_policy(tiny_config, 0), *splits, MUON, run=run, callbacks=[OnEpoch(stop)])
     resumed = new_policy(tiny_config, 99)
-    fit(resumed, *splits, MUON, run, progress_bar=False)
+    fit(resumed, *splits, MUON, run=run)
     for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 

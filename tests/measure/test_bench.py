@@ -4,11 +4,14 @@ import json
 
 import torch
 
+from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import RECIPES, Recipe, Runner, bench, bench_reference, recorded_command, spread, table
-from tinyvla.config import PRESETS, DataConfig, TrainConfig
 from tinyvla.data.blockfind import BlockFind
-from tinyvla.speed.recorded import PLAIN
+from tinyvla.measure.bench import RECIPES, Runner, bench, bench_reference, recorded_command, table
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import DataConfig, Recipe, TrainConfig
+from tinyvla.speed.tuned import PLAIN
+from tinyvla.stats import spread
 
 SMALL = DataConfig(num_train=256, num_val=64)
 RECIPE = Recipe(10, TrainConfig(batch_size=32))
@@ -16,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_every_run_is_reported_also_those_that_fail(tiny_config):
-    result = bench(tiny_config, RECIPE, CPU, seeds=3, options=PLAIN, data=SMALL)
+    result = bench(tiny_config, RECIPE, CPU, seeds=3, kind=PLAIN, data=SMALL)
     assert [run["seed"] for run in result["runs"]] == [0, 1, 2]
     assert [run["steps"] for run in result["runs"]] == [10, 10, 10]
     assert result["reached"] == sum(run["direction_accuracy"] >= 0.95 for run in result["runs"]) == 0
@@ -26,7 +29,7 @@ def test_every_run_is_reported_also_those_that_fail(tiny_config):
 
 
 def test_a_run_depends_on_its_seed_alone(tiny_config):
-    runner = Runner(tiny_config, TensorSplit.from_blockfind(BlockFind(256, 42)), RECIPE, PLAIN)
+    runner = Runner(tiny_config, TensorSplit.from_blockfind(BlockFind(256, 42), encode), RECIPE, PLAIN)
 
     def weights(seed):
         runner.run(seed)
@@ -38,7 +41,7 @@ def test_a_run_depends_on_its_seed_alone(tiny_config):
 
 
 def test_a_recipe_may_be_longer_than_an_epoch(tiny_config):
-    runner = Runner(tiny_config, TensorSplit.from_blockfind(BlockFind(70, 42)), RECIPE, PLAIN)
+    runner = Runner(tiny_config, TensorSplit.from_blockfind(BlockFind(70, 42), encode), RECIPE, PLAIN)
     batches = runner._batches(0)
     assert [len(b) for b in batches] == [32] * 10
     assert not torch.equal(batches[0], batches[2])  # the second epoch has another order
@@ -49,7 +52,7 @@ def test_every_preset_has_a_recipe():
 
 
 def test_the_reference_and_the_table(tiny_config):
-    result = bench(tiny_config, RECIPE, CPU, seeds=1, options=PLAIN, data=SMALL)
+    result = bench(tiny_config, RECIPE, CPU, seeds=1, kind=PLAIN, data=SMALL)
     result["reference"] = bench_reference(tiny_config, CPU, seeds=1, data=SMALL, max_steps=2)
     result["speedup"] = 3.0
     shown = table("tiny", result)
@@ -63,5 +66,5 @@ def test_spread():
 
 def test_a_recorded_command_names_no_place(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/scripts/measure.py", "--seeds", "3", "--out", "a folder/b", "--cpu"])
-    assert recorded_command() == "python scripts/measure.py --seeds 3 --cpu"
-    assert recorded_command(("--film",)) == "python scripts/measure.py --seeds 3 --out 'a folder/b' --cpu"
+    assert recorded_command() == "python experiments/measure.py --seeds 3 --cpu"
+    assert recorded_command(("--film",)) == "python experiments/measure.py --seeds 3 --out 'a folder/b' --cpu"

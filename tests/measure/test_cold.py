@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from tinyvla import cold
-from tinyvla.measure.bench import Recipe
-from tinyvla.config import TrainConfig
+from tinyvla.measure import cold
+from tinyvla.recipes import Recipe, TrainConfig
 
 
 def test_a_fresh_process_says_where_its_time_went(monkeypatch):

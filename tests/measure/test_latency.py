@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tinyvla import BlockFind
-from tinyvla.config import InputError
+from tinyvla.errors import InputError
 from tinyvla.measure.latency import WARMUP, latency
 
 
@@ -31,9 +31,9 @@ def test_every_way_gets_the_same_scenes_and_a_warm_up(tiny_policy, monkeypatch):
     monkeypatch.setattr(tiny_policy, "predict", predict)
     shapes = []
 
-    def exported(images, ids, mask):
-        shapes.append((images.shape, ids.shape, mask.dtype))
-        return torch.zeros(len(images), 2)
+    def exported(batch):
+        shapes.append((batch.image.shape, batch.input_ids.shape, batch.attention_mask.dtype))
+        return torch.zeros(len(batch), 2)
 
     result = latency(tiny_policy, split, 4, repeats=2, exported=exported)
     assert len(seen) == len(shapes) == WARMUP + 2

@@ -5,15 +5,16 @@ import torch
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.blockfind import BlockFind
 from tinyvla.measure.plain_recipe import ReferencePolicy, reference_to_target
+from tinyvla.model.tokenizer import encode
 
 
 def test_padding_does_not_change_its_answer(tiny_config):
     torch.manual_seed(0)
     policy = ReferencePolicy(tiny_config).eval()
-    batch = TensorSplit.from_blockfind(BlockFind(4, 1)).take(slice(0, 4))
+    batch = TensorSplit.from_blockfind(BlockFind(4, 1), encode).take(slice(0, 4))
     ids, mask = batch.input_ids, batch.attention_mask
     padded = [torch.nn.functional.pad(x, (0, 5)) for x in (ids, mask)]
-    torch.testing.assert_close(policy(batch.images, *padded), policy(batch.images, ids, mask))
+    torch.testing.assert_close(policy(batch.image, *padded), policy(batch.image, ids, mask))
 
 
 def test_it_has_about_as_many_parameters_as_the_policy(tiny_config):
@@ -28,7 +29,7 @@ def test_it_has_about_as_many_parameters_as_the_policy(tiny_config):
 
 def test_it_trains_until_the_target_or_the_last_step(tiny_config):
     split = BlockFind(96, 42)
-    val = TensorSplit.from_blockfind(BlockFind(32, 43))
+    val = TensorSplit.from_blockfind(BlockFind(32, 43), encode)
     short = reference_to_target(tiny_config, split, val, 0, target=1.1, max_steps=4, check_every=2)
     assert short["steps"] == 4
     assert not short["reached"]

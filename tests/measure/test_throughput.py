@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
-from tinyvla.data.batch import TensorSplit
 from tinyvla.config import PRESETS
+from tinyvla.data.batch import TensorSplit
 from tinyvla.data.blockfind import BlockFind
-from tinyvla.speed.recorded import PLAIN
 from tinyvla.measure.throughput import kind_of, report, step_flops, table, throughput
+from tinyvla.model.tokenizer import encode
+from tinyvla.speed.tuned import PLAIN
 
 
 def test_flops_grow_with_the_preset_and_the_batch():
@@ -21,15 +21,15 @@ def test_flops_grow_with_the_preset_and_the_batch():
 
 
 def test_a_steps_time_and_arithmetic_agree(tiny_config):
-    train = TensorSplit.from_blockfind(BlockFind(64, 42))
+    train = TensorSplit.from_blockfind(BlockFind(64, 42), encode)
     row = throughput(tiny_config, train, PLAIN, batch_size=32, num_steps=3)
     assert row["scenes_per_second"] == pytest.approx(32 / row["seconds_per_step"])
     assert row["flops_per_second"] == pytest.approx(step_flops(tiny_config, 32) / row["seconds_per_step"])
 
 
 def test_the_report_is_json_and_a_table(tiny_config):
-    train = TensorSplit.from_blockfind(BlockFind(64, 42))
-    result = json.loads(json.dumps(report({"tiny": tiny_config}, train, 32, compile=False)))
+    train = TensorSplit.from_blockfind(BlockFind(64, 42), encode)
+    result = json.loads(json.dumps(report({"tiny": tiny_config}, train, 32, PLAIN)))
     assert 0 < result["presets"]["tiny"]["mfu"] < 1
     assert "tiny" in table(result)
 
@@ -50,10 +50,8 @@ def test_kernels_are_sorted_by_name(kernel, kind):
 
 @pytest.mark.gpu
 def test_on_a_gpu_there_is_a_profile():
-    from tinyvla.speed.recorded import StepOptions
-
-    train = TensorSplit.from_blockfind(BlockFind(500, 42), "cuda")
-    row = throughput(PRESETS["nano"], train, StepOptions.for_device(torch.device("cuda")))
+    train = TensorSplit.from_blockfind(BlockFind(500, 42), encode, "cuda")
+    row = throughput(PRESETS["nano"], train)
     assert 0 < row["peak_gpu_memory_gb"] < 2
     assert row["profile"]["kernels"] > 50
     assert 0 < row["profile"]["busy_share"] <= 1

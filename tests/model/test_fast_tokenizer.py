@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyvla.config import InputError
 from tinyvla.data.blockfind import BlockFind, trajectories
+from tinyvla.errors import InputError
 from tinyvla.model.heads.fast_tokenizer import FastTokenizer, cosine_transform
 
 HORIZON = 16

@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import awakened
+from conftest import awakened, batch_of
 
-from tinyvla.config import ABLATION_KINDS, FUSION_KINDS, FusionConfig
-from tinyvla.model.fusion import FUSIONS, make_fusion, prefix_mask
+from tinyvla.config import FusionConfig
+from tinyvla.kinds import ABLATION_KINDS, FUSION_KINDS, FUSIONS
+from tinyvla.model.fusion import make_fusion, prefix_mask
+from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
-from tinyvla.learn.train import new_policy
 
 
 def with_fusion(config, kind):
@@ -29,16 +30,16 @@ def test_the_feature_depends_on_both_image_and_words(tiny_config, kind):
     policy = awakened(new_policy(with_fusion(tiny_config, kind), seed=0))
     images = torch.rand(2, 3, 64, 64)
     red, blue = encode(["find the red block"] * 2), encode(["find the blue block"] * 2)
-    feature = policy.features(images, *red)
+    feature = policy.features(batch_of(images, *red))
     assert not torch.allclose(feature[0], feature[1])
-    assert not torch.allclose(feature, policy.features(images, *blue))
+    assert not torch.allclose(feature, policy.features(batch_of(images, *blue)))
 
 
 @pytest.mark.parametrize("kind", FUSION_KINDS)
 def test_gradients_reach_every_part(tiny_config, kind):
     policy = awakened(new_policy(with_fusion(tiny_config, kind), seed=0))
     ids, mask = encode(["find the red block", "find the blue block"])
-    policy.loss(torch.rand(2, 3, 64, 64), ids, mask, torch.randn(2, 2)).backward()
+    policy.loss(batch_of(torch.rand(2, 3, 64, 64), ids, mask, torch.randn(2, 2))).backward()
     without = [n for n, p in policy.named_parameters() if p.grad is None]
     assert not without
     for part in ("vision.patch_projection.weight", "language.token_embedding.weight", "head.output.weight"):
@@ -63,9 +64,9 @@ def test_the_query_attends_to_all_patches(tiny_policy):
 def test_padding_changes_nothing(tiny_config, kind):
     policy = awakened(new_policy(with_fusion(tiny_config, kind), seed=0)).eval()
     image = torch.rand(1, 3, 64, 64)
-    alone = policy(image, *encode(["find the red block"]))
+    alone = policy(batch_of(image, *encode(["find the red block"])))
     ids, mask = encode(["find the red block", "please find the small red block"])
-    padded = policy(image.expand(2, -1, -1, -1), ids, mask)
+    padded = policy(batch_of(image.expand(2, -1, -1, -1), ids, mask))
     torch.testing.assert_close(padded[:1], alone)
 
 
@@ -73,9 +74,9 @@ def test_ablations_are_deaf_or_blind(tiny_config):
     images = torch.rand(2, 3, 64, 64)
     red, blue = encode(["find the red block"] * 2), encode(["find the blue block"] * 2)
     deaf = new_policy(with_fusion(tiny_config, "vision-only"), seed=0)
-    torch.testing.assert_close(deaf(images, *red), deaf(images, *blue))
+    torch.testing.assert_close(deaf(batch_of(images, *red)), deaf(batch_of(images, *blue)))
     blind = new_policy(with_fusion(tiny_config, "language-only"), seed=0)
-    torch.testing.assert_close(blind(images, *red), blind(images.flip(0), *red))
+    torch.testing.assert_close(blind(batch_of(images, *red)), blind(batch_of(images.flip(0), *red)))
 
 
 def test_prefix_mask():

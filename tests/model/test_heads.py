@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from tinyvla.config import HEAD_KINDS, InputError
 from tinyvla.data.blockfind import BlockFind, trajectories
-from tinyvla.model.heads import HEADS, DiffusionHead, DirectionsHead, RegressionHead, make_head
+from tinyvla.errors import InputError
+from tinyvla.kinds import HEAD_KINDS, HEADS
+from tinyvla.model.heads import DiffusionHead, DirectionsHead, RegressionHead, make_head
 from tinyvla.model.policy import TinyVLA
 
 
@@ -75,7 +76,7 @@ def test_chunks_of_any_size_come_out_as_they_went_in(tiny_config, kind, horizon,
 @pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_a_wrong_shape_is_refused(tiny_config, kind):
     head = make_head(with_head(tiny_config, kind=kind))
-    with pytest.raises(InputError, match=r"\(7,\) each, and the policy's head makes \(2,\)"):
+    with pytest.raises(InputError, match=r"\(7,\) each, and the policy's head makes \(1, 2\)"):
         head.loss(torch.randn(3, 16), torch.randn(3, 7))
 
 

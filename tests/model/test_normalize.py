@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tinyvla.config import HeadConfig, InputError
+from tinyvla.errors import InputError
 from tinyvla.model.normalize import Normalizer
 
 ACTIONS = torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.02, 3.0, 400.0]) + 5
@@ -11,7 +11,7 @@ ACTIONS = torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0)) * t
 
 @pytest.mark.parametrize("kind", ["mean-std", "quantiles"])
 def test_there_and_back_is_exact_to_the_last_bit_of_float32(kind):
-    normalizer = Normalizer(HeadConfig(action_dim=3, horizon=4, normalization=kind))
+    normalizer = Normalizer(kind, 3)
     normalizer.fit(ACTIONS)
     back = normalizer.inverse(normalizer(ACTIONS.double()))
     assert torch.equal(back.float(), ACTIONS)
@@ -19,7 +19,7 @@ def test_there_and_back_is_exact_to_the_last_bit_of_float32(kind):
 
 
 def test_mean_and_standard_deviation():
-    normalizer = Normalizer(HeadConfig(action_dim=3, normalization="mean-std"))
+    normalizer = Normalizer("mean-std", 3)
     normalizer.fit(ACTIONS)
     normalised = normalizer(ACTIONS).flatten(0, 1)
     torch.testing.assert_close(normalised.mean(dim=0), torch.zeros(3), atol=1e-3, rtol=0)
@@ -27,7 +27,7 @@ def test_mean_and_standard_deviation():
 
 
 def test_quantiles_bring_98_percent_into_bounds_whatever_the_outliers():
-    normalizer = Normalizer(HeadConfig(action_dim=3, normalization="quantiles"))
+    normalizer = Normalizer("quantiles", 3)
     wild = ACTIONS.clone()
     wild[0, 0] = 1e6
     normalizer.fit(wild)
@@ -36,7 +36,7 @@ def test_quantiles_bring_98_percent_into_bounds_whatever_the_outliers():
 
 
 def test_a_dimension_that_does_not_move_is_not_stretched():
-    normalizer = Normalizer(HeadConfig(action_dim=3, normalization="quantiles"))
+    normalizer = Normalizer("quantiles", 3)
     still = ACTIONS.clone()
     still[..., 1] = 7.0
     normalizer.fit(still)
@@ -45,7 +45,7 @@ def test_a_dimension_that_does_not_move_is_not_stretched():
 
 
 def test_none_leaves_actions_alone():
-    normalizer = Normalizer(HeadConfig(action_dim=3))
+    normalizer = Normalizer("none", 3)
     assert torch.equal(normalizer(ACTIONS), ACTIONS)
     assert normalizer.state_dict() == {}
     with pytest.raises(InputError, match="does not normalise"):
@@ -54,8 +54,8 @@ def test_none_leaves_actions_alone():
 
 @pytest.mark.parametrize(
     ("actions", "message"),
-    [(torch.randn(10, 7), "7 dimensions, the policy's head has 3"), (torch.full((10, 3), torch.nan), "NaN")],
+    [(torch.randn(10, 7), "7 dimensions, the policy has 3"), (torch.full((10, 3), torch.nan), "NaN")],
 )
 def test_useless_statistics_are_refused(actions, message):
     with pytest.raises(InputError, match=message):
-        Normalizer(HeadConfig(action_dim=3, normalization="quantiles")).fit(actions)
+        Normalizer("quantiles", 3).fit(actions)

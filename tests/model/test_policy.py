@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tinyvla.config import PRESETS, InputError
+from tinyvla.config import PRESETS
+from tinyvla.data.batch import TensorSplit
 from tinyvla.data.blockfind import BlockFind
-from tinyvla.model.policy import TinyVLA
+from tinyvla.errors import InputError
+from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode
-from tinyvla.learn.train import new_policy
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,8 @@ def test_predict_takes_one_or_many(tiny_policy, scenes):
 
 
 def test_predict_is_what_forward_computes(tiny_policy, scenes):
-    ids, mask = encode(scenes.instructions)
     with torch.no_grad():
-        want = tiny_policy(torch.from_numpy(scenes.images).float() / 255, ids, mask)
+        want = tiny_policy(TensorSplit.from_blockfind(scenes, encode).take(slice(None)))
     torch.testing.assert_close(tiny_policy.predict(scenes.images, scenes.instructions), want)
 
 
@@ -138,7 +138,7 @@ def test_from_pretrained_downloads_from_the_hub(tiny_policy, tmp_path, monkeypat
         asked.append((repo_id, options.get("revision")))
         return str(tmp_path)
 
-    monkeypatch.setattr("tinyvla.model.policy.snapshot_download", download)
+    monkeypatch.setattr("tinyvla.model.folder.snapshot_download", download)
     TinyVLA.from_pretrained("someone/tiny", revision="v1")
     assert asked == [("someone/tiny", "v1")]
 

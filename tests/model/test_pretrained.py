@@ -16,15 +16,20 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from tinyvla.app import cli
+from tinyvla.config import LanguageConfig, ModelConfig, PretrainedConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.config import FUSION_KINDS, InputError, LanguageConfig, ModelConfig, PretrainedConfig, TrainConfig
 from tinyvla.data.blockfind import COLORS, BlockFind, instruction_for
-from tinyvla.learn.evaluate import evaluate, predict_split
 from tinyvla.deploy.export import export_bytes
-from tinyvla.model.policy import TinyVLA
+from tinyvla.errors import InputError
+from tinyvla.kinds import FUSION_KINDS
+from tinyvla.learn.evaluate import evaluate, predict_split
+from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import PretrainedVision, make_language, make_vision, pretrained_config
-from tinyvla.speed.recorded import StepOptions
-from tinyvla.learn.train import fit, make_optimizer, new_policy
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.step import make_step
+from tinyvla.speed.tuned import StepOptions
 
 SENTENCES = [instruction_for(color) for color in COLORS]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -130,7 +135,7 @@ def configure(folders, tiny_config):
 
 
 def tensors(policy: TinyVLA, count: int = 8, seed: int = 0) -> TensorSplit:
-    return TensorSplit.from_blockfind(BlockFind(count, seed), "cpu", policy.language.encode)
+    return TensorSplit.from_blockfind(BlockFind(count, seed), policy.language.encode, "cpu")
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -278,7 +283,7 @@ class TestPolicies:
     def test_projection_fusion_and_head_learn_and_frozen_towers_do_not(self, vision, language, configure):
         policy = new_policy(configure(vision, language), 0)
         before, data = weights(policy), tensors(policy)
-        losses = fit(policy, data, data, TrainConfig(epochs=8, learning_rate=1e-2), progress_bar=False)
+        losses = fit(policy, data, data, TrainConfig(epochs=8, learning_rate=1e-2))
         assert losses[-1]["train_loss"] < losses[0]["train_loss"]
         changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
         assert changed == {name for name in before if name.startswith(("fusion.", "head."))}
@@ -287,7 +292,7 @@ class TestPolicies:
     def test_towers_that_are_not_frozen_learn(self, optimizer, configure):
         policy = new_policy(configure("siglip", "distilbert", frozen=False), 0)
         before, data = weights(policy), tensors(policy)
-        fit(policy, data, data, TrainConfig(epochs=2, optimizer=optimizer), progress_bar=False)
+        fit(policy, data, data, TrainConfig(epochs=2, optimizer=optimizer))
         changed = {name.split(".")[0] for name, value in policy.state_dict().items() if not value.equal(before[name])}
         assert changed == {"vision", "language", "fusion", "head"}
 
@@ -326,12 +331,13 @@ class TestPolicies:
 
     def test_its_steps_are_not_recorded(self, configure):
         options = StepOptions(graph=True, bfloat16=True)
-        assert options.that_work_with(new_policy(configure("siglip", None), 0)) == StepOptions(bfloat16=True)
+        assert options.supported_by(new_policy(configure("siglip", None), 0)) == StepOptions(bfloat16=True)
 
     def test_bfloat16_autocast_works(self, configure):
         policy = new_policy(configure("siglip", "llama"), 0)
         data = tensors(policy)
-        records = fit(policy, data, data, TrainConfig(epochs=1), progress_bar=False, options=StepOptions(bfloat16=True))
+        config = TrainConfig(epochs=1)
+        records = fit(policy, data, data, config, make_step(policy, data, config, StepOptions(bfloat16=True)))
         assert torch.isfinite(torch.tensor(records[0]["train_loss"]))
 
 
@@ -339,7 +345,7 @@ class TestCheckpoints:
     def trained(self, config: ModelConfig) -> TinyVLA:
         policy = new_policy(config, 0)
         data = tensors(policy)
-        fit(policy, data, data, TrainConfig(epochs=1), progress_bar=False)
+        fit(policy, data, data, TrainConfig(epochs=1))
         return policy.eval()
 
     @pytest.mark.parametrize("frozen", [True, False])

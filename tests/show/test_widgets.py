@@ -9,20 +9,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import batch_of
 
-from tinyvla.config import InputError
 from tinyvla.data.blockfind import COLORS, NUM_CELLS, BlockFind
+from tinyvla.errors import InputError
+from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
-from tinyvla.learn.train import new_policy
+from tinyvla.show.scene_svg import circle_radii, scene_svg
 from tinyvla.show.widgets import (
     Playground,
     PlaygroundState,
     attention_map,
-    circle_radii,
     has_attention_map,
     playground,
     playground_figure,
-    scene_svg,
 )
 
 SAMPLE = BlockFind(1, 0)[0]  # blue, yellow, purple, orange
@@ -121,10 +121,10 @@ def test_attention_is_what_the_fusion_uses(tiny_config):
     policy = new_policy(dataclasses.replace(tiny_config, fusion=fusion), 0).eval()
     weights = torch.from_numpy(attention_map(policy, SAMPLE.image, SAMPLE.instruction))
     weights = torch.cat([1 - weights.sum(0, keepdim=True), weights])
-    images, (input_ids, mask) = torch.from_numpy(SAMPLE.image)[None] / 255, encode([SAMPLE.instruction])
+    batch = batch_of(torch.from_numpy(SAMPLE.image)[None] / 255, *encode([SAMPLE.instruction]))
     attention = policy.fusion.attention
-    fused = attention.output(weights @ attention.value(policy.vision(images)[0]))
-    torch.testing.assert_close(fused[None], policy.features(images, input_ids, mask))
+    fused = attention.output(weights @ attention.value(policy.vision(batch.image)[0]))
+    torch.testing.assert_close(fused[None], policy.features(batch))
 
 
 def test_attention_depends_on_the_sentence(tiny_policy):
@@ -191,11 +191,13 @@ def test_warnings(state):
     state.instruction = "find the red block"
     assert state.answer().warning.startswith("there is no red block in this scene")
     assert state.answer().predicted is not None
+    state.policy.language.note_words(encode(["find the red blue green yellow purple orange block"])[0])
     state.instruction = "find the zebra"
-    assert "unknown words 'zebra'" in state.answer().warning
-    assert state.answer().predicted is None
+    assert "never seen in training: 'zebra'" in state.answer().warning
+    assert state.answer().predicted is not None
     state.instruction = ""
     assert "empty" in state.answer().warning
+    assert state.answer().predicted is None
 
 
 def test_an_empty_scene_is_a_scene(state):
@@ -240,9 +242,9 @@ def test_attention_is_shown_when_asked_for(box):
     box.overlay.value = True
     assert len(having(box.picture.value, "attention")) == NUM_CELLS
     assert "CLS token" in box.readout.value
-    box.instruction.value = "find the zebra"
+    box.instruction.value = "  "
     assert having(box.picture.value, "attention") == having(box.picture.value, "predicted") == []
-    assert "unknown words" in box.warning.value
+    assert "empty" in box.warning.value
 
 
 def test_a_policy_without_attention_has_no_switch_for_it(pooled, box):
@@ -296,7 +298,7 @@ def test_figure_says_when_there_is_no_such_block(tiny_policy):
     assert "no red block" in axes[0, 0].get_xlabel()
 
 
-@pytest.mark.parametrize(("instructions", "message"), [(["find the zebra"], "zebra"), ([], "at least one")])
+@pytest.mark.parametrize(("instructions", "message"), [([" "], "empty"), ([], "at least one")])
 def test_figure_refuses_what_cannot_be_read(tiny_policy, instructions, message):
     with pytest.raises(InputError, match=message):
         playground_figure(tiny_policy, 0, instructions)

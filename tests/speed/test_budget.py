@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 import torch
+from steps import tensors
 
-from tinyvla.data.batch import TensorSplit
-from tinyvla.config import PRESETS, InputError
-from tinyvla.data.blockfind import BlockFind
-from tinyvla.speed.memory import SavedTensors, recompute_blocks
-from tinyvla.model.policy import TinyVLA
-from tinyvla.speed.budget import BLOCK_NUMBERS, block_weights, budget, towers
+from tinyvla.config import PRESETS
+from tinyvla.errors import InputError
 from tinyvla.measure.throughput import step_flops
-from tinyvla.learn.train import new_policy
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.speed.budget import BLOCK_NUMBERS, block_weights, budget, towers
+from tinyvla.speed.memory import SavedTensors, recomputed
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -34,10 +34,9 @@ def saved_by_blocks(policy, split, first, last, recompute):
     kept = []
     for count in (first, last):
         cut = new_policy(dataclasses.replace(policy, vision=dataclasses.replace(policy.vision, num_layers=count)), 0)
-        recompute_blocks(cut, recompute)
         batch = split.take(slice(0, 16))
-        with SavedTensors(cut) as saved:
-            cut.vision(batch.images).sum()
+        with recomputed(cut) if recompute else nullcontext(), SavedTensors(cut) as saved:
+            cut.vision(batch.image).sum()
         kept.append(saved.bytes)
     return kept[1] - kept[0]
 
@@ -45,7 +44,7 @@ def saved_by_blocks(policy, split, first, last, recompute):
 @pytest.mark.parametrize(("recompute", "numbers"), [(False, BLOCK_NUMBERS), (True, 1)])
 def test_a_block_keeps_as_many_numbers_as_on_paper(recompute, numbers):
     """In float32, for each token and unit of width; statistics of the norms and of attention come on top."""
-    config, split = PRESETS["nano"], TensorSplit.from_blockfind(BlockFind(16, 42))
+    config, split = PRESETS["nano"], tensors(16)
     stream = 16 * config.vision.num_tokens * config.vision.embed_dim * 4
     assert saved_by_blocks(config, split, 1, 3, recompute) / (2 * stream) == pytest.approx(numbers, rel=0.03)
 

@@ -6,31 +6,38 @@ import os
 import pickle
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from conftest import awakened
 from safetensors.torch import load_file
 
+from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.config import FUSION_KINDS, HEAD_KINDS, PRESETS, InputError, TrainConfig
 from tinyvla.data.blockfind import BlockFind
+from tinyvla.errors import InputError
+from tinyvla.kinds import FUSION_KINDS, HEAD_KINDS
+from tinyvla.learn.optimizer import set_learning_rate
+from tinyvla.learn.train import fit
 from tinyvla.model.layers import Block
-from tinyvla.speed.memory import SavedTensors, backward_in_parts, in_parts, recompute_blocks, save_memory
-from tinyvla.speed.recorded import PLAIN, StepOptions
-from tinyvla.learn.train import fit, make_optimizer, make_step, new_policy, set_learning_rate, train_step
+from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.memory import SavedTensors, backward_in_parts, in_parts, recomputed, share_of_actions
+from tinyvla.speed.step import make_step
+from tinyvla.speed.tuned import StepOptions
 
 
 @pytest.fixture(scope="module")
 def split() -> TensorSplit:
-    return TensorSplit.from_blockfind(BlockFind(64, 42))
+    return TensorSplit.from_blockfind(BlockFind(64, 42), encode)
 
 
-def gradient(policy, batch, parts=1, options=PLAIN):
+def gradient(policy, batch, parts=1, bfloat16=False):
     """Loss and gradient of one batch."""
     policy.zero_grad()
-    loss = backward_in_parts(policy.loss, batch, parts, options=options)
+    loss = backward_in_parts(policy.loss, batch, parts, bfloat16=bfloat16)
     return loss, torch.cat([p.grad.flatten() for p in policy.parameters()])
 
 
@@ -54,14 +61,14 @@ def test_one_part_is_the_plain_step_bit_for_bit(tiny_config, split):
     batch = split.take(slice(0, 20))
     _, in_parts_of_one = gradient(policy, batch)
     policy.zero_grad()
-    policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions).backward()
+    policy.loss(batch).backward()
     assert torch.equal(in_parts_of_one, torch.cat([p.grad.flatten() for p in policy.parameters()]))
 
 
 def test_parts_are_even_and_no_more_than_scenes(split):
     batch = split.take(slice(0, 10))
-    assert [len(part.images) for part in in_parts(batch, 4)] == [3, 3, 2, 2]
-    assert [len(part.images) for part in in_parts(batch, 64)] == [1] * 10
+    assert [len(part) for part in in_parts(batch, 4)] == [3, 3, 2, 2]
+    assert [len(part) for part in in_parts(batch, 64)] == [1] * 10
     assert torch.equal(torch.cat([part.actions for part in in_parts(batch, 3)]), batch.actions)
 
 
@@ -69,13 +76,12 @@ def test_parts_are_even_and_no_more_than_scenes(split):
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_recomputing_gives_the_same_gradient_and_keeps_less(tiny_config, split, fusion, bfloat16):
     fused = dataclasses.replace(tiny_config, fusion=dataclasses.replace(tiny_config.fusion, kind=fusion))
-    policy, options = awakened(new_policy(fused, 0)), StepOptions(bfloat16=bfloat16)
+    policy = awakened(new_policy(fused, 0))
     batch, kept = split.take(slice(0, 20)), []
     gradients = []
-    for recompute in (False, True):
-        recompute_blocks(policy, recompute, options)
-        with SavedTensors(policy) as saved:
-            gradients.append(gradient(policy, batch, options=options)[1])
+    for context in (nullcontext(), recomputed(policy, bfloat16)):
+        with context, SavedTensors(policy) as saved:
+            gradients.append(gradient(policy, batch, bfloat16=bfloat16)[1])
         kept.append(saved.bytes)
     assert torch.equal(*gradients)
     assert kept[1] < 0.75 * kept[0]
@@ -87,10 +93,10 @@ def test_every_head_recomputes(tiny_config, split, head):
     if head == "fast":
         policy.fit_statistics(split.actions)
     seen = []
-    for recompute in (False, True):
-        recompute_blocks(policy, recompute)
+    for context in (nullcontext(), recomputed(policy)):
         policy.zero_grad()
-        loss = backward_in_parts(policy.loss, split.take(slice(0, 20)), 1, torch.Generator().manual_seed(3))
+        with context:
+            loss = backward_in_parts(policy.loss, split.take(slice(0, 20)), 1, torch.Generator().manual_seed(3))
         seen.append((loss, policy.vision.cls_token.grad.clone()))
     assert torch.equal(seen[0][0], seen[1][0])
     assert torch.equal(seen[0][1], seen[1][1])
@@ -101,7 +107,8 @@ def test_training_with_both_is_the_same_training(tiny_config, split):
     for settings in ({}, {"accumulate": 3, "recompute": True}):
         policy = new_policy(tiny_config, 0)
         config = TrainConfig(epochs=2, batch_size=24, learning_rate=1e-3, **settings)  # the last batch is smaller
-        losses.append([r["train_loss"] for r in fit(policy, split, split, config, progress_bar=False)])
+        step = make_step(policy, split, config, "plain")
+        losses.append([r["train_loss"] for r in fit(policy, split, split, config, step)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -110,55 +117,78 @@ def test_the_largest_preset_with_its_layers_cut_takes_such_a_step(split):
     vision, language = (dataclasses.replace(c, num_layers=1) for c in (config.vision, config.language))
     policy = new_policy(dataclasses.replace(config, vision=vision, language=language), 0)
     settings = TrainConfig(accumulate=2, recompute=True)
-    save_memory(policy, settings)
     before = policy.head.output.weight.clone()
-    batch = split.take(slice(0, 8))
-    assert train_step(policy, make_optimizer(policy, settings), batch, 1.0, accumulate=2).isfinite()
+    assert make_step(policy, split, settings, "plain")(torch.arange(8)).isfinite()
     assert not torch.equal(policy.head.output.weight, before)
 
 
-def test_recomputing_can_be_switched_off_copied_and_pickled(tiny_policy):
-    recompute_blocks(tiny_policy)
-    for copied in (copy.deepcopy(tiny_policy), pickle.loads(pickle.dumps(tiny_policy.vision.blocks))):
-        assert all(m.recompute for m in copied.modules() if isinstance(m, Block))
-    recompute_blocks(tiny_policy, False)
-    assert not any(m.recompute for m in tiny_policy.modules() if isinstance(m, Block))
+def test_recomputing_leaves_no_trace_so_the_policy_can_be_copied_and_pickled(tiny_policy):
+    with recomputed(tiny_policy):
+        assert all("forward" in vars(m) for m in tiny_policy.modules() if isinstance(m, Block))
+    for policy in (tiny_policy, copy.deepcopy(tiny_policy)):
+        assert not any("forward" in vars(m) for m in policy.modules())
+    assert pickle.loads(pickle.dumps(tiny_policy.vision.blocks))
 
 
 def test_a_policy_that_acts_does_not_recompute(tiny_policy, split, monkeypatch):
-    recompute_blocks(tiny_policy)
-    monkeypatch.setattr("tinyvla.model.layers.checkpoint", None)
-    tiny_policy.predict(split.images[:2], "find the red block")
+    monkeypatch.setattr("tinyvla.speed.memory.checkpoint", None)
+    with recomputed(tiny_policy):
+        tiny_policy.predict(split.images["camera"][:2], "find the red block")
+
+
+def padded(split, lengths):
+    """The split with chunks of three actions, of which these many are real."""
+    pad = torch.arange(3) >= torch.tensor(lengths)[:, None]
+    return dataclasses.replace(split, actions=split.actions[:, None].repeat(1, 3, 1), action_is_pad=pad)
+
+
+@pytest.mark.parametrize("head", ["regression", "bins"])
+def test_parts_count_with_their_share_of_real_actions(tiny_config, split, head):
+    policy = awakened(new_policy(small(tiny_config, kind=head, horizon=3), 0))
+    batch = padded(split, [3] * 16 + [1] * 47 + [2]).take(slice(4, 28))  # the parts' real actions: 3 n, then n
+    assert share_of_actions(batch[:12], batch) == pytest.approx(36 / 48)
+    loss, whole = gradient(policy, batch)
+    again, added = gradient(policy, batch, 2)
+    assert loss.item() == pytest.approx(again.item(), rel=1e-5)
+    torch.testing.assert_close(added, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_a_part_may_hold_no_real_action(tiny_config, split):
+    policy = awakened(new_policy(small(tiny_config, horizon=3), 0))
+    batch = padded(split, [2] * 10 + [0] * 54).take(slice(0, 20))
+    _, whole = gradient(policy, batch)
+    _, added = gradient(policy, batch, 2)
+    torch.testing.assert_close(added, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_are_averaged_over_processes_once(tiny_config, split):
-    policy, said = new_policy(tiny_config, 0), []
+    policy, calls = new_policy(tiny_config, 0), []
 
     class Spread:
         """Stands in for a module that averages gradients in each backward pass, unless told not to."""
 
         def __call__(self, *batch):
-            said.append("average" if not said or said[-1] != "alone" else "forward")
+            calls.append("average" if not calls or calls[-1] != "alone" else "forward")
             return policy.loss(*batch)
 
         @contextmanager
         def no_sync(self):
-            said.append("alone")
+            calls.append("alone")
             yield
 
     backward_in_parts(Spread(), split.take(slice(0, 9)), 3)
-    assert said == ["alone", "forward", "alone", "forward", "average"]
+    assert calls == ["alone", "forward", "alone", "forward", "average"]
 
 
-def test_what_does_not_go_together_is_refused(tiny_config):
+def test_what_does_not_go_together_is_refused(tiny_config, split):
     with pytest.raises(InputError, match="cannot have more parts"):
         TrainConfig(batch_size=8, accumulate=9)
     with pytest.raises(InputError, match="at least 1"):
         TrainConfig(accumulate=0)
     with pytest.raises(InputError, match="leave out --accumulate"):
-        save_memory(new_policy(small(tiny_config, kind="fast"), 0), TrainConfig(accumulate=2))
+        make_step(new_policy(small(tiny_config, kind="fast"), 0), split, TrainConfig(accumulate=2))
     with pytest.raises(InputError, match="leave out --recompute"):
-        save_memory(new_policy(tiny_config, 0), TrainConfig(recompute=True), StepOptions(compile=True))
+        make_step(new_policy(tiny_config, 0), split, TrainConfig(recompute=True), StepOptions(compile=True))
 
 
 def test_saved_tensors_counts_shared_memory_once():
@@ -175,16 +205,14 @@ def test_saved_tensors_counts_shared_memory_once():
 @pytest.mark.gpu
 @pytest.mark.parametrize("settings", [{"accumulate": 4}, {"recompute": True}, {"accumulate": 3, "recompute": True}])
 def test_recorded_steps_do_the_same(tiny_config, settings):
-    train = TensorSplit.from_blockfind(BlockFind(300, 42), "cuda")
+    train = TensorSplit.from_blockfind(BlockFind(300, 42), encode, "cuda")
     seen = []
     for options in (StepOptions(), StepOptions(graph=True)):
         config = TrainConfig(learning_rate=1e-3, batch_size=32, **settings)
-        policy = new_policy(tiny_config, 0, "cuda")
-        optimizer = make_optimizer(policy, config, capturable=options.graph)
-        step = make_step(policy, optimizer, train, config, torch.Generator("cuda"), options)
+        step = make_step(new_policy(tiny_config, 0, "cuda"), train, config, options)
         losses = []
         for number in range(10):
-            set_learning_rate(optimizer, 1e-3 * (number + 1) / 10)
+            set_learning_rate(step.optimizer, 1e-3 * (number + 1) / 10)
             losses.append(step(torch.arange(number, number + 32, device="cuda")).item())
         seen.append(torch.tensor(losses))
     torch.testing.assert_close(*seen, rtol=1e-3, atol=1e-3)
@@ -192,7 +220,9 @@ def test_recorded_steps_do_the_same(tiny_config, settings):
 
 def test_two_processes_in_parts_train_like_one(tmp_path):
     pytest.importorskip("accelerate")
-    options = "--preset nano --plain --epochs 1 --num-train 192 --num-val 32 --num-test 32 --device cpu"
+    options = (
+        "--preset nano --step plain --recipe plain --epochs 1 --num-train 192 --num-val 32 --num-test 32 --device cpu"
+    )
     # `accelerate launch` starts several processes on GPUs; on a CPU torch's own launcher does.
     two = "-m torch.distributed.run --nproc_per_node 2 --master_port 29523"
     for launcher, more, name in (("", "", "one"), (two, "--accumulate 3 --recompute", "two")):

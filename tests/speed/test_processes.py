@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tinyvla.speed.processes import make_accelerator, share
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.blockfind import BlockFind
+from tinyvla.learn.checkpoint import Progress
+from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.processes import OnlyReading, SharedStep, make_accelerator, share
 
 pytest.importorskip("accelerate")
 
@@ -36,8 +43,46 @@ def test_a_process_on_its_own_needs_no_accelerator(monkeypatch):
     assert make_accelerator("cpu") is None
 
 
+def test_all_processes_but_the_main_one_only_read(tiny_policy, tmp_path):
+    run = OnlyReading(tmp_path)
+    run.save_epoch(
+        tiny_policy, torch.optim.AdamW(tiny_policy.parameters()), Progress(), [{"val_loss": 1, "epoch": 1}], 1
+    )
+    run.finish()
+    assert list(tmp_path.iterdir()) == []
+    assert run.records() == []
+
+
+def test_shares_count_as_many_as_their_real_actions(tiny_config):
+    class Two(Processes):
+        device = torch.device("cpu")
+
+        def prepare_model(self, model):
+            return model
+
+        def reduce(self, value, how):
+            return {"mean": (value + other) / 2}[how] if other is not None else value
+
+    split = TensorSplit.from_blockfind(BlockFind(8, 1), encode)
+    pad = (torch.arange(8) % 2 == 1)[:, None] & torch.tensor([False, True])  # odd rows have one real action of two
+    split = dataclasses.replace(split, actions=split.actions[:, None].repeat(1, 2, 1), action_is_pad=pad)
+    config = dataclasses.replace(tiny_config, head=dataclasses.replace(tiny_config.head, horizon=2))
+    step = SharedStep(new_policy(config, 0), split, TrainConfig(batch_size=8), Two(2, 1))
+    other = torch.tensor(8.0)  # real actions of the process that takes the even rows
+    assert step._weight(torch.arange(1, 8, 2)) == pytest.approx(4 / 6)
+    other = None
+    assert (
+        SharedStep(
+            new_policy(config, 0), dataclasses.replace(split, action_is_pad=None), TrainConfig(), Two(2, 1)
+        )._weight(torch.arange(1, 8, 2))
+        == 1.0
+    )
+
+
 def test_two_processes_train_like_one(tmp_path):
-    options = "--preset nano --plain --epochs 1 --num-train 192 --num-val 32 --num-test 32 --device cpu"
+    options = (
+        "--preset nano --step plain --recipe plain --epochs 1 --num-train 192 --num-val 32 --num-test 32 --device cpu"
+    )
 
     def train(out, launcher):
         folders = ["--out", str(out), "--log-dir", str(tmp_path / "logs")]

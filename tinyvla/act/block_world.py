@@ -15,11 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8
-from PIL import Image, ImageDraw
+from jaxtyping import Float, Int64, UInt8
 
-from tinyvla.config import InputError
-from tinyvla.data.blockfind import BACKGROUND, CELL_SIZE, COLORS, IMAGE_SIZE, PALETTE, BlockFind, cell_centers, instruction_for
+from tinyvla.act.block_painting import draw_frame, paint
+from tinyvla.act.result import Result
+from tinyvla.act.world import Episodes, checked_actions
+from tinyvla.data.batch import CAMERA
+from tinyvla.data.blockfind import COLORS, IMAGE_SIZE, BlockFind, cell_centers, instruction_for
+from tinyvla.errors import InputError
+from tinyvla.model.observation import IMAGE_KEY, TASK_KEY, Observation
 
 WORLD_SIZE = 128
 """Side of the square world, in pixels; the first view lies in its middle."""
@@ -79,61 +83,37 @@ def random_action(rng: np.random.RandomState, num: int) -> Float[np.ndarray, "nu
     return rng.uniform(-1, 1, size=(num, 2))
 
 
-def episode_seeds(num_episodes: int, seed: int) -> list[int]:
-    """Seeds of `num_episodes` episodes. Those of two different seeds never overlap, so training and test stay apart.
+class BlockWorld(Episodes):
+    """The block world: move each camera onto the block that its sentence names, and stop there.
 
-    Raises:
-        InputError: `num_episodes` is not in 1 ... 100,000 or `seed` not in 0 ... 42,948.
-    """
-    block = 100_000
-    if not 1 <= num_episodes <= block:
-        raise InputError(f"the number of episodes is {num_episodes}; it must lie between 1 and {block:,}")
-    if not 0 <= seed < 2**32 // block:
-        raise InputError(f"the episodes' seed is {seed}; it must lie between 0 and {2**32 // block - 1:,}")
-    return [seed * block + i for i in range(num_episodes)]
-
-
-class BatchedWorld:
-    """Many episodes side by side. `views` and `step` are about those that are still running, in order.
+    Args:
+        seeds: one per episode; `BlockFind(1, seed)` is its scene.
+        config: the rules.
 
     Attributes:
-        seeds: one per episode; `BlockFind(1, seed)` is its scene.
         config: the rules.
         instructions: one sentence per episode.
         centers: float64 `(n, b, 2)`, the blocks' centres in pixels of the world; slot 0 is the target.
         colors: int64 `(n, b)`, indices into `COLORS`, -1 where a scene has fewer blocks.
         camera: float64 `(n, 2)`, the view's centre (x, y) in pixels of the world.
-        steps: int64 `(n,)`, steps done.
         path_lengths: float64 `(n,)`, pixels travelled.
-        terminated: bool `(n,)`, the camera has stopped on the named block.
-        truncated: bool `(n,)`, the steps are used up without success.
+        reached: bool `(n,)`, whether the camera was centred on the target after some step.
+        steps, succeeded, truncated: see `tinyvla.act.world.Episodes`.
     """
 
+    action_dim = 2
+
     def __init__(self, seeds: Sequence[int], config: WorldConfig | None = None) -> None:
-        if not len(seeds):
-            raise InputError("there are no seeds; give at least one")
-        if not all(0 <= seed < 2**32 for seed in seeds):
-            raise InputError("an episode's seed must lie between 0 and 2**32 - 1")
         self.config = config or WorldConfig()
-        self.seeds = [int(seed) for seed in seeds]
+        super().__init__(seeds, self.config.max_steps)
         scenes = [BlockFind(1, seed) for seed in self.seeds]
         self.colors: Int64[np.ndarray, "n b"] = np.concatenate([scene.colors for scene in scenes])
         cells = np.concatenate([scene.cells for scene in scenes])
         self.centers = cell_centers(cells).astype(np.float64) + (WORLD_SIZE - IMAGE_SIZE) / 2
         self.instructions = [instruction_for(COLORS[color]) for color in self.colors[:, 0]]
-        n = len(self.seeds)
-        self.camera = np.full((n, 2), WORLD_SIZE / 2)
-        self.steps = np.zeros(n, np.int64)
-        self.path_lengths = np.zeros(n)
-        self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    @property
-    def running(self) -> Int64[np.ndarray, "r"]:
-        """Indices of the episodes that go on."""
-        return np.flatnonzero(~(self.terminated | self.truncated))
+        self.camera = np.full((len(self), 2), WORLD_SIZE / 2)
+        self.path_lengths, self.reached = np.zeros(len(self)), np.zeros(len(self), bool)
+        self._straight = self.distances
 
     @property
     def offsets(self) -> Float[np.ndarray, "n 2"]:
@@ -151,95 +131,82 @@ class BatchedWorld:
         distances = np.linalg.norm(self.centers - self.camera[:, None], axis=2)
         distances[self.colors < 0] = np.inf
         nearest = distances.argmin(axis=1)
-        rows = np.arange(len(self))
-        hit = distances[rows, nearest] <= self.config.tolerance
-        return [COLORS[c] if h else None for c, h in zip(self.colors[rows, nearest], hit, strict=True)]
+        row = np.arange(len(self))
+        hit = distances[row, nearest] <= self.config.tolerance
+        return [COLORS[c] if h else None for c, h in zip(self.colors[row, nearest], hit, strict=True)]
 
-    def views(self, episodes: Int64[np.ndarray, "r"] | None = None) -> UInt8[np.ndarray, "r 3 64 64"]:
-        """What the cameras of the running episodes see, or of those with the given indices."""
+    def views(self, episodes: Int64[np.ndarray, "k"] | None = None) -> UInt8[np.ndarray, "k 3 64 64"]:
+        """Returns what the cameras of some episodes see; of the running ones unless told."""
         index = self.running if episodes is None else episodes
         corner = np.floor(self.camera[index] + 0.5) - IMAGE_SIZE / 2
         return paint(self.centers[index] - corner[:, None], self.colors[index])
 
-    def step(self, actions: Float[np.ndarray, "r 2"]) -> None:
+    def observe(self, episodes: Int64[np.ndarray, "k"] | None = None) -> Observation:
+        """Returns views and sentences of some episodes, under LeRobot's keys; of the running ones unless told."""
+        index = self.running if episodes is None else episodes
+        return {IMAGE_KEY + CAMERA: self.views(index), TASK_KEY: [self.instructions[i] for i in index]}
+
+    def expert_chunk(self, horizon: int) -> Float[np.ndarray, "r h 2"]:
+        """Returns the expert's next actions in the running episodes, straight to the target."""
+        return expert_chunk(self.offsets[self.running], self.config.step_size, horizon)
+
+    def step(self, actions: Float[np.ndarray, "..."]) -> None:
         """Move the cameras of the running episodes, one action (x right, y down) each.
 
-        Components beyond [-1, 1] are cut off there, and the view never leaves the world. An episode terminates when the
+        Components beyond [-1, 1] are cut off there, and the view never leaves the world. An episode succeeds when the
         camera is centred on the target after a move whose action was shorter than `stop_norm`.
 
         Raises:
             InputError: there is not one action per running episode, or one is NaN or infinite.
         """
         index = self.running
-        if actions.shape != (len(index), 2):
-            raise InputError(f"actions have shape {actions.shape}; {len(index)} running episodes need {len(index), 2}")
-        if not np.isfinite(actions).all():
-            raise InputError("an action is NaN or infinite")
-        actions = np.clip(actions.astype(np.float64), -1, 1)
+        actions = checked_actions(actions, len(index), self.action_dim)
         before = self.camera[index]
         margin = IMAGE_SIZE / 2
         after = np.clip(before + self.config.step_size * actions, margin, WORLD_SIZE - margin)
         self.camera[index] = after
         self.path_lengths[index] += np.linalg.norm(after - before, axis=1)
-        self.steps[index] += 1
-        is_stopped = np.linalg.norm(actions, axis=1) < self.config.stop_norm
-        self.terminated[index] = is_stopped & (self.distances[index] <= self.config.tolerance)
-        self.truncated[index] = ~self.terminated[index] & (self.steps[index] >= self.config.max_steps)
+        is_centered = self.distances[index] <= self.config.tolerance
+        self.reached[index] |= is_centered
+        self.end_step(index, is_centered & (np.linalg.norm(actions, axis=1) < self.config.stop_norm))
 
+    def outcome(self) -> dict[str, np.ndarray]:
+        """Returns how each episode went so far.
 
-def paint(
-    centers: Float[np.ndarray, "n b 2"], colors: Int64[np.ndarray, "n b"], palette: Sequence[tuple[int, ...]] = ()
-) -> UInt8[np.ndarray, "n 3 64 64"]:
-    """Views with blocks at any whole pixel; what lies outside the view is cut off.
+        - `reached`: was centred on the named block after some step, whether it stopped there or not;
+        - `path_lengths`: pixels travelled; `expert_path_lengths`: what the expert would travel, the straight line;
+        - `final_distances`: pixels to the named block;
+        - `ended_on`: colour of the block that the camera is centred on, named or not, or None.
+        """
+        return {
+            "reached": self.reached.copy(),
+            "path_lengths": self.path_lengths.copy(),
+            "expert_path_lengths": self._straight,
+            "final_distances": self.distances,
+            "ended_on": np.array(self.centered_colors, dtype=object),
+        }
 
-    Args:
-        centers: the blocks' centres (x, y) in pixels from the view's top-left corner.
-        colors: indices into the palette; -1 is no block.
-        palette: `PALETTE`'s colours unless told.
-    """
-    images = np.empty((len(centers), 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    images[:] = np.asarray(BACKGROUND, np.uint8)[:, None, None]
-    scene, slot = np.nonzero(colors >= 0)
-    axis = np.arange(CELL_SIZE) - CELL_SIZE // 2
-    x, y = (centers[scene, slot].astype(np.int64)[:, :, None] + axis).transpose(1, 0, 2)
-    row, column, block = np.broadcast_arrays(y[:, :, None], x[:, None, :], np.arange(len(scene))[:, None, None])
-    seen: Bool[np.ndarray, "k 8 8"] = (row >= 0) & (row < IMAGE_SIZE) & (column >= 0) & (column < IMAGE_SIZE)
-    block = block[seen]
-    rgb = np.asarray(palette or tuple(PALETTE.values()), np.uint8)[colors[scene, slot][block]]
-    images[scene[block], :, row[seen], column[seen]] = rgb
-    return images
+    @staticmethod
+    def summary(result: Result) -> dict[str, float]:
+        """Returns an outcome in a few numbers.
 
+        - `reached` and `ended_on_another_block`: shares of the episodes;
+        - `path_ratio`: mean of success * expert's path / max(own path, expert's path), 1 for the expert: SPL (Anderson
+          et al. 2018, https://arxiv.org/abs/1807.06757);
+        - `mean_final_distance`: pixels.
+        """
+        outcome = result.outcome
+        straight = outcome["expert_path_lengths"]
+        longer = np.maximum(outcome["path_lengths"], straight)
+        ends = zip(outcome["ended_on"], result.instructions, strict=True)
+        on_another = [color is not None and instruction_for(color) != text for color, text in ends]
+        return {
+            "reached": float(outcome["reached"].mean()),
+            "ended_on_another_block": float(np.mean(on_another)),
+            "path_ratio": float(np.mean(result.success * straight / longer)),
+            "mean_final_distance": float(outcome["final_distances"].mean()),
+        }
 
-def draw_frame(
-    image: UInt8[np.ndarray, "3 64 64"],
-    offset: Float[np.ndarray, "2"],
-    action: Float[np.ndarray, "2"] | None = None,
-    scale: int = 5,
-) -> UInt8[np.ndarray, "s s 3"]:
-    """An enlarged view for people, with an arrow to the target (dark) and the action (magenta).
-
-    Args:
-        offset: pixels from the camera to the target.
-        action: drawn 16 pixels long for a length of 1; nothing is drawn for None.
-        scale: side of a pixel in the picture.
-    """
-    picture = Image.fromarray(image.transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1))
-    draw = ImageDraw.Draw(picture)
-    _arrow(draw, scale * offset, scale * IMAGE_SIZE, (34, 34, 34), scale // 2)
-    if action is not None:
-        _arrow(draw, scale * 16 * action, scale * IMAGE_SIZE, (194, 24, 91), scale)
-    return np.asarray(picture)
-
-
-def _arrow(draw: ImageDraw.ImageDraw, vector: np.ndarray, side: int, color: tuple[int, ...], width: int) -> None:
-    """An arrow from the picture's centre; a dot where it has no length."""
-    center = np.full(2, side / 2)
-    length, tip, head = float(np.linalg.norm(vector)), center + vector, 3.0 * width
-    draw.ellipse([*(center - width), *(center + width)], fill=color)
-    if length <= head:
-        return
-    along = vector / length
-    across = np.array([-along[1], along[0]])
-    base = tip - head * along
-    draw.line([*center, *base], fill=color, width=width)
-    draw.polygon([tuple(p) for p in (tip, base + 0.6 * head * across, base - 0.6 * head * across)], fill=color)
+    def picture(self, episode: int, action: Float[np.ndarray, "2"] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns an episode's view enlarged, with an arrow to the target (dark) and the action (magenta)."""
+        return draw_frame(self.views(np.array([episode]))[0], self.offsets[episode], action)

@@ -4,7 +4,7 @@
     env = gymnasium.make("tinyvla.act.env:tinyvla/BlockFind-v0")
 
 Notable:
-- it is `tinyvla.act.block_world.BatchedWorld` with one episode, so an episode is the same here and in `tinyvla.act.rollout`;
+- it is a `tinyvla.act.block_world.BlockWorld` with one episode, the same as in `tinyvla.act.rollout`;
 - `reset(seed=s)` gives episode `s`; `reset()` draws the next episode from the environment's own generator;
 - `info` holds what a policy must not see: the target's offset, for the expert and for judging;
 - `gymnasium.make_vec` works with its default, synchronous mode. With `vectorization_mode="async"` also pass
@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyvla.config import InputError
-from tinyvla.data.blockfind import COLORS, IMAGE_SIZE, instruction_for
-from tinyvla.act.block_world import BatchedWorld, WorldConfig, draw_frame
+from tinyvla.act.block_world import BlockWorld, WorldConfig
 from tinyvla.act.block_world import expert_action as expert_action
 from tinyvla.act.block_world import random_action as random_action
+from tinyvla.data.blockfind import COLORS, IMAGE_SIZE, instruction_for
+from tinyvla.errors import InputError
 
 try:
     import gymnasium
@@ -71,7 +71,7 @@ class BlockFindEnv(gymnasium.Env[Observation, np.ndarray]):
         image = spaces.Box(0, 255, (3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
         self.observation_space = spaces.Dict({"image": image, "instruction": text})
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.world: BatchedWorld | None = None
+        self.world: BlockWorld | None = None
         self.last_action: np.ndarray | None = None
 
     def reset(
@@ -80,7 +80,7 @@ class BlockFindEnv(gymnasium.Env[Observation, np.ndarray]):
         """Begin episode `seed`, or one drawn from the environment's own generator."""
         super().reset(seed=seed)
         episode = int(self.np_random.integers(2**32)) if seed is None else seed
-        self.world = BatchedWorld([episode], self.config)
+        self.world = BlockWorld([episode], self.config)
         self.last_action = None
         return self._observe(self.world)
 
@@ -102,21 +102,20 @@ class BlockFindEnv(gymnasium.Env[Observation, np.ndarray]):
         """The view enlarged, uint8 `(320, 320, 3)`: an arrow to the target (dark), the last action (magenta)."""
         if self.render_mode is None:
             return None
-        world = self._world()
-        return draw_frame(world.views(np.arange(1))[0], world.offsets[0], self.last_action)
+        return self._world().picture(0, self.last_action)
 
-    def _world(self) -> BatchedWorld:
+    def _world(self) -> BlockWorld:
         if self.world is None:
             raise InputError("there is no episode yet; call reset() first")
         return self.world
 
-    def _observe(self, world: BatchedWorld) -> tuple[Observation, dict[str, Any]]:
+    def _observe(self, world: BlockWorld) -> tuple[Observation, dict[str, Any]]:
         observation = {"image": world.views(np.arange(1))[0], "instruction": world.instructions[0]}
         info = {
             "instruction": world.instructions[0],
             "offset": world.offsets[0],
             "distance": float(world.distances[0]),
-            "is_success": bool(world.terminated[0]),
+            "is_success": bool(world.succeeded[0]),
             "seed": world.seeds[0],
         }
         return observation, info

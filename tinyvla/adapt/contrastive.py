@@ -25,8 +25,8 @@ from tinyvla.config import ModelConfig
 from tinyvla.data.blockfind import BACKGROUND, COLORS, GRID_SIZE, BlockFind
 from tinyvla.model.layers import MLP, Attention
 from tinyvla.model.policy import TinyVLA
-from tinyvla.speed.recorded import PLAIN, StepOptions, precision
 from tinyvla.model.tokenizer import Encoded, load_tokenizer, pad
+from tinyvla.speed.precision import precision
 
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "middle", "right")
@@ -169,13 +169,13 @@ def pretrain(
     model: ImageCaptionModel,
     config: PretrainConfig,
     camera: Camera | None = None,
-    options: StepOptions = PLAIN,
+    bfloat16: bool = False,
     on_step: Callable[[int, float], None] | None = None,
 ) -> float:
     """Train towers on captioned photographs, in place, on the model's device; returns the last losses' mean.
 
     Args:
-        options: the precision; the steps are never recorded.
+        bfloat16: take matrix products in bfloat16, where the device has units for it.
         on_step: called every 100 steps with the step and the mean loss since the last call.
     """
     device = model.bias.device
@@ -191,7 +191,7 @@ def pretrain(
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, (step + 1) / warmup) * decay
         index = torch.randint(config.num_pairs, (config.batch_size,), generator=generator, device=device)
         images = photograph(scenes[index], generator, camera).float() / 255
-        with precision(device, options):
+        with precision(device, bfloat16):
             loss = sigmoid_loss(model(images, ids[index], mask[index]))
         optimizer.zero_grad()
         loss.backward()
@@ -211,7 +211,7 @@ def captioned(num_pairs: int, seed: int, device: torch.device | str = "cpu") -> 
     """Scenes, uint8 `(n, 3, 64, 64)`, and their captions' ids and mask."""
     split = BlockFind(num_pairs, seed)
     lines = captions(split, seed)
-    ids, mask = pad(lines, load_tokenizer()(lines)["input_ids"], max_length=32)  # all at once: every word is known
+    ids, mask = pad(lines, load_tokenizer()(lines)["input_ids"], max_length=32)
     return torch.from_numpy(split.images).to(device), (ids.to(device), mask.to(device))
 
 

@@ -27,8 +27,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from tinyvla.config import PretrainedConfig
+from tinyvla.errors import InputError
 from tinyvla.learn.checkpoint import write_atomically
-from tinyvla.config import InputError, PretrainedConfig
 from tinyvla.model.policy import TinyVLA
 
 if TYPE_CHECKING:  # peft takes seconds to import; only those who use an adapter pay for it
@@ -209,7 +210,7 @@ def base_fingerprint(policy: TinyVLA) -> str:
     """SHA-256 of the base's weights, under their own names; an adapter does not count."""
     digest = hashlib.sha256()
     for name, tensor in sorted(policy.state_dict().items()):
-        if "lora_" in name:
+        if "lora_" in name or name == "language.seen":  # which words training held is a record, not a weight
             continue
         digest.update(name.replace(".base_layer.", ".").encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

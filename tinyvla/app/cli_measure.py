@@ -14,12 +14,22 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from tinyvla.config import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS, PRESETS, DataConfig, InputError, model_config
+from tinyvla.config import PRESETS, model_config
+from tinyvla.errors import InputError
+from tinyvla.kinds import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS
+from tinyvla.recipes import DataConfig
 
 PresetName = Annotated[str, arg(help=f"Size of the policy: {', '.join(PRESETS)}.")]
 FusionName = Annotated[str | None, arg(help=f"Another fusion: {', '.join(FUSION_KINDS + ABLATION_KINDS)}.")]
 HeadName = Annotated[str | None, arg(help=f"Another action head: {', '.join(HEAD_KINDS)}.")]
 DeviceName = Annotated[str, arg(help="auto (CUDA where there is one), cpu, cuda or mps.")]
+StepName = Annotated[
+    str,
+    arg(
+        help="auto: what pays on this device; plain: float32, kernel by kernel, as the course teaches it; compiled: "
+        "auto with its kernels fused by torch.compile, on a CUDA GPU, for long runs."
+    ),
+]
 Checkpoint = Annotated[Path, arg(help="A checkpoint folder, or owner/name on the Hugging Face hub.")]
 JsonFlag = Annotated[bool, arg(help="Print one JSON object instead of a table.")]
 # Options of a nested dataclass without its prefix: --epochs, not --config.epochs.
@@ -28,10 +38,20 @@ Flat = arg(name="")
 
 def load(checkpoint: Path, device: str) -> Any:
     """The policy of a checkpoint, on a device."""
+    from tinyvla.device import choose_device
     from tinyvla.model.policy import TinyVLA
-    from tinyvla.learn.train import choose_device
 
     return TinyVLA.from_pretrained(checkpoint, device=str(choose_device(device)))
+
+
+def print_report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
+    """Judge a policy on scenes of the test split, and print what `tinyvla evaluate` says."""
+    from tinyvla.data.blockfind import BlockFind
+    from tinyvla.learn.evaluate import evaluate
+
+    split = BlockFind(num_samples, data.test_seed)
+    report = evaluate(policy, split, BlockFind(data.num_train, data.train_seed))
+    print(dumps(report.to_dict()) if as_json else "\n" + report.table())
 
 
 def doctor(device: DeviceName = "auto") -> None:
@@ -78,7 +98,7 @@ def bench(
     seeds: int = 20,
     device: DeviceName = "auto",
     steps: Annotated[int | None, arg(help="Instead of the recipe's.")] = None,
-    plain: bool = False,
+    step: StepName = "auto",
     reference: int = 0,
     cold: int = 0,
     epochs: int = 0,
@@ -88,21 +108,20 @@ def bench(
 
     Args:
         seeds: Runs, with seeds 0, 1, ...
-        plain: Use the plain step instead of the device's fast one.
         reference: Runs of the plain recipe in the same call, to compare with.
         cold: Fresh Python processes to time, imports included.
         epochs: Also time so many epochs, at the settings that the course teaches.
-        out: Where to write the figures; results/bench_PRESET_DEVICE.json unless told.
+        out: A file to write the figures to, such as results/bench_minimal_cpu.json; none is written unless given.
     """
-    from tinyvla import bench as b
-    from tinyvla.speed.recorded import PLAIN, StepOptions
-    from tinyvla.learn.train import choose_device
+    from tinyvla.device import choose_device
+    from tinyvla.measure import bench as b
+    from tinyvla.speed.step import step_options
 
     if seeds < 1 or (steps is not None and steps < 1):
         raise InputError("--seeds and --steps must be at least 1")
     where, config = choose_device(device), model_config(preset)
     recipe = b.RECIPES[preset] if steps is None else replace(b.RECIPES[preset], num_steps=steps)
-    result = b.bench(config, recipe, where, seeds, PLAIN if plain else StepOptions.for_device(where))
+    result = b.bench(config, recipe, where, seeds, step_options(step, where))
     if reference:
         result["reference"] = b.bench_reference(config, where, reference)
         result["speedup"] = result["reference"]["seconds"]["median"] / result["seconds"]["median"]
@@ -113,45 +132,45 @@ def bench(
     if epochs:
         ways = [(64, False), (256, False)] if where.type == "cuda" else [(64, False)]
         result["epochs"] = [b.bench_epochs(config, where, epochs, *way) for way in ways]
-    out = out or Path("results") / f"bench_{preset}_{where.type}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     options = {"reference": reference, "cold": cold, "epochs": epochs, "steps": steps}
-    command = f"tinyvla bench --preset {preset} --seeds {seeds} --device {where.type}" + " --plain" * plain
+    command = f"tinyvla bench --preset {preset} --seeds {seeds} --device {where.type}"
+    command += f" --step {step}" * (step != "auto")
     command += "".join(f" --{name} {value}" for name, value in options.items() if value)
-    out.write_text(dumps({"command": command, "preset": preset, **result}, indent=2) + "\n", encoding="utf-8")
-    print(b.table(preset, result))
-    print(f"wrote {out}")
+    _show(b.table(preset, result), {"command": command, "preset": preset, **result}, out)
 
 
 def throughput(
     presets: Annotated[tuple[str, ...], arg(help=f"Which: {', '.join(PRESETS)}.")] = tuple(PRESETS),
     batch_size: int = 64,
     device: DeviceName = "auto",
-    compile: bool = False,
+    step: StepName = "auto",
     out: Path | None = None,
 ) -> None:
     """Measure the training step of presets: time, memory, share of the device's peak, and a profile on a GPU.
 
     Args:
         batch_size: Scenes in a step.
-        compile: Fuse kernels with torch.compile first; needs a CUDA GPU.
-        out: Where to write the figures; results/throughput_DEVICE.json unless told.
+        out: A file to write the figures to, such as results/throughput_cuda.json; none is written unless given.
     """
-    from tinyvla.data.batch import TensorSplit
-    from tinyvla.data.blockfind import BlockFind
-    from tinyvla.speed.recorded import choose_step
+    from tinyvla.device import choose_device
+    from tinyvla.measure.bench import splits
     from tinyvla.measure.throughput import report, table
-    from tinyvla.learn.train import choose_device
+    from tinyvla.speed.step import step_options
 
     where = choose_device(device)
-    choose_step(where, fast=False, plain=False, compile=compile)  # refuses what the device cannot do
+    options = step_options(step, where)
     configs = {name: model_config(name) for name in presets}
-    split = TensorSplit.from_blockfind(BlockFind(DataConfig().num_train, DataConfig().train_seed), where)
-    result = report(configs, split, batch_size, compile)
-    out = out or Path("results") / f"throughput_{where.type}{'_compiled' if compile else ''}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    result = report(configs, splits(where)["train"], batch_size, options)
     command = f"tinyvla throughput --presets {' '.join(presets)} --batch-size {batch_size} --device {where.type}"
-    command += " --compile" * compile
-    out.write_text(dumps({"command": command, **result}, indent=2) + "\n", encoding="utf-8")
-    print(table(result))
-    print(f"wrote {out}")
+    command += f" --step {step}" * (step != "auto")
+    _show(table(result), {"command": command, **result}, out)
+
+
+def _show(table: str, result: dict[str, Any], out: Path | None) -> None:
+    """Print what was measured; write it where the user says."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(table)
+    if out is not None:
+        print(f"wrote {out}")

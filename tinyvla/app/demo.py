@@ -2,34 +2,25 @@
 
 Notable:
 - the scene is drawn with coloured cells where the terminal shows colours, with letters elsewhere;
-- a colour that is not in the scene is answered, with a warning: the policy cannot say that it sees no such block.
+- a colour that is not in the scene is answered, with a warning: the policy cannot say that it sees no such block;
+- so is a sentence with words that training never showed: the policy has random vectors for them.
 """
 
 from __future__ import annotations
 
-import math
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from tinyvla.config import InputError
-from tinyvla.data.blockfind import BACKGROUND, CELL_SIZE, COLORS, GRID_SIZE, PALETTE, BlockFind, Sample
-from tinyvla.model.policy import TinyVLA
+from tinyvla.data.blockfind import BACKGROUND, CELL_SIZE, GRID_SIZE, PALETTE, BlockFind, Sample
+from tinyvla.errors import InputError
+from tinyvla.model.policy import TinyVLA, UnseenWordWarning
 from tinyvla.show.plots import plot_sample
+from tinyvla.show.remarks import angle_of, note_on_words, warning_for
 
 ARROWS = "→↗↑↖←↙↓↘"
-
-
-def named_colors(instruction: str) -> list[str]:
-    """The block colours that an instruction mentions."""
-    words = "".join(c if c.isalpha() else " " for c in instruction.lower()).split()
-    return [color for color in COLORS if color in words]
-
-
-def angle_of(dx: float, dy: float) -> float:
-    """Direction of an action in degrees, counter-clockwise: 0 is right, 90 is up."""
-    return math.degrees(math.atan2(-dy, dx)) % 360
 
 
 def scene_as_text(sample: Sample, in_color: bool) -> str:
@@ -45,20 +36,6 @@ def scene_as_text(sample: Sample, in_color: bool) -> str:
     return "\n".join("  " + line for line in lines)
 
 
-def warning_for(instruction: str, sample: Sample) -> str | None:
-    """What is wrong with asking this of this scene, if anything."""
-    named = named_colors(instruction)
-    present = ", ".join(sorted(sample.colors))
-    if not named:
-        return f"warning: the instruction names no block colour; in this scene are {present}"
-    absent = [color for color in named if color not in sample.colors]
-    if absent:
-        return (
-            f"warning: there is no {' or '.join(absent)} block in this scene, only {present}; the arrow means nothing"
-        )
-    return None
-
-
 def run_demo(policy: TinyVLA, scene_seed: int, picture: Path) -> None:
     """Read instructions from standard input until an empty line, `quit` or the end."""
     sample = _show_scene(scene_seed)
@@ -70,12 +47,15 @@ def run_demo(policy: TinyVLA, scene_seed: int, picture: Path) -> None:
             sample = _show_scene(scene_seed)
             continue
         try:
-            action = policy.predict(sample.image, instruction).numpy()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnseenWordWarning)  # said below, where the conversation is
+                action = policy.predict(sample.image, instruction).numpy()
         except InputError as error:
             print(f"  {error}")
             continue
-        if warning := warning_for(instruction, sample):
-            print(f"  {warning}")
+        for remark in (note_on_words(policy.language.unseen_words(instruction)), warning_for(instruction, sample)):
+            if remark:
+                print(f"  {remark}")
         _answer(sample, instruction, action, picture)
 
 

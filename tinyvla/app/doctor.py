@@ -16,12 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from tinyvla.config import PRESETS, ModelConfig
 from tinyvla.data.batch import TensorSplit, epoch_order
-from tinyvla.measure.bench import cpu_name, synchronize
-from tinyvla.config import PRESETS, DataConfig, ModelConfig, TrainConfig
 from tinyvla.data.blockfind import BlockFind
+from tinyvla.device import choose_device, cpu_name, synchronize
+from tinyvla.learn.train import PlainStep
 from tinyvla.measure.throughput import step_flops
-from tinyvla.learn.train import choose_device, make_optimizer, new_policy, train_step
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import DataConfig, TrainConfig, recipe
 
 NEEDED = {"torch": "2.6", "numpy": "2.0", "transformers": "4.55", "safetensors": "0.4", "matplotlib": "3.8"}
 OPTIONAL = ("tensorboard", "ipywidgets", "jupyterlab", "jupytext")
@@ -31,16 +33,16 @@ NUM_STEPS = 20
 def seconds_per_step(config: ModelConfig, device: torch.device) -> tuple[float, float, float]:
     """Train `NUM_STEPS` steps (after two that do not count); returns seconds per step, first and last loss."""
     settings = TrainConfig()
-    split = TensorSplit.from_blockfind(BlockFind((NUM_STEPS + 2) * settings.batch_size, seed=42), device)
     policy = new_policy(config, seed=0, device=device)
-    optimizer = make_optimizer(policy, settings)
-    batches = epoch_order(len(split), 0, 0).to(device).split(settings.batch_size)
+    scenes = BlockFind((NUM_STEPS + 2) * settings.batch_size, seed=42)
+    split = TensorSplit.from_blockfind(scenes, policy.language.encode, device)
+    step = PlainStep(policy, split, settings)
     losses = []
-    for number, index in enumerate(batches):
+    for number, index in enumerate(epoch_order(len(split), 0, 0).to(device).split(settings.batch_size)):
         if number == 2:
             synchronize(device)
             started = time.perf_counter()
-        losses.append(train_step(policy, optimizer, split.take(index), settings.grad_clip).item())
+        losses.append(step(index).item())
     return (time.perf_counter() - started) / NUM_STEPS, losses[0], losses[-1]
 
 
@@ -87,13 +89,14 @@ def run_doctor(device_name: str = "auto") -> bool:
 
 def _print_estimates(seconds: float) -> None:
     settings, data = TrainConfig(), DataConfig()
-    steps = math.ceil(data.num_train / settings.batch_size)
+    epoch_steps = settings.steps_per_epoch(data.num_train)
     per_flop = seconds / step_flops(PRESETS["minimal"], settings.batch_size)
-    print(f"estimated training time on this machine ({steps} steps an epoch; `minimal` measured, others by arithmetic)")
+    print("estimated training time on this machine (`minimal` measured, others by arithmetic)")
     for name, config in PRESETS.items():
         flops = step_flops(config, settings.batch_size)
-        epoch = steps * flops * per_flop
-        times = f"{_duration(epoch):>10} an epoch{_duration(20 * epoch):>12} for 20"
+        num_steps = recipe(name, data.num_train).total_steps(data.num_train)
+        times = f"{_duration(num_steps * flops * per_flop):>10} for the recipe's {num_steps} steps"
+        times += f"{_duration(20 * epoch_steps * flops * per_flop):>12} for 20 epochs"
         print(f"       {name:14}{times}{flops / 1e9:>10.0f} GFLOP a step")
 
 

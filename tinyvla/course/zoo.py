@@ -16,12 +16,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock
+
 import tinyvla
+from tinyvla.config import ModelConfig, model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.config import DataConfig, InputError, TrainConfig, model_config
 from tinyvla.data.blockfind import BlockFind
-from tinyvla.model.policy import TinyVLA
-from tinyvla.learn.train import choose_device, fit, new_policy
+from tinyvla.device import choose_device
+from tinyvla.errors import InputError
+from tinyvla.learn.callbacks import ProgressBar
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.speed.step import make_step
+from tinyvla.speed.tuned import StepOptions
 
 
 def load_results(name: str) -> dict[str, Any]:
@@ -31,7 +40,7 @@ def load_results(name: str) -> dict[str, Any]:
         InputError: there is no such file; the message lists those that there are.
     """
     installed = resources.files("tinyvla") / "results"  # in a wheel; a checkout has them beside the package
-    folder = installed if installed.is_dir() else Path(__file__).parent.parent / "results"
+    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "results"
     files = {path.name.removesuffix(".json"): path for path in folder.iterdir() if path.name.endswith(".json")}
     if name not in files:
         raise InputError(f"there are no results {name!r}; choose from {', '.join(sorted(files))}")
@@ -63,23 +72,35 @@ def trained_policy(
     identity = {"model": config.to_dict(), "train": asdict(settings), "data": asdict(DataConfig())}
     text = json.dumps({**identity, "version": tinyvla.__version__}, sort_keys=True)
     folder = cache_folder() / f"{preset}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    where = choose_device(device)
-    if folder.exists():
-        try:
-            return TinyVLA.from_pretrained(folder, device=str(where))
-        except InputError:
-            shutil.rmtree(folder)  # damaged: train it again
-    policy = new_policy(config, seed, where)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # two notebooks that start together train it once
+        if not _is_whole(folder):
+            _train(config, settings, choose_device(device), folder, progress_bar)
+    return TinyVLA.from_pretrained(folder, device=str(choose_device(device)))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a policy can be loaded from a folder; one that is damaged is removed, to be trained again."""
+    if not folder.exists():
+        return False
+    try:
+        TinyVLA.from_pretrained(folder)
+    except InputError:
+        shutil.rmtree(folder)
+    return folder.exists()
+
+
+def _train(config: ModelConfig, settings: TrainConfig, where: torch.device, folder: Path, progress_bar: bool) -> None:
+    """Train a policy on BlockFind and keep it in a folder."""
+    policy = new_policy(config, settings.seed, where)
     data = DataConfig()
     train, val = (
-        TensorSplit.from_blockfind(BlockFind(n, s), where)
+        TensorSplit.from_blockfind(BlockFind(n, s), policy.language.encode, where)
         for n, s in ((data.num_train, data.train_seed), (data.num_val, data.val_seed))
     )
-    fit(policy, train, val, settings, progress_bar=progress_bar)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    step = make_step(policy, train, settings, StepOptions(used_rows=True))  # the plain step's weights, sooner
+    fit(policy, train, val, settings, step, callbacks=[ProgressBar()] if progress_bar else [])
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     policy.save_pretrained(temporary)
-    try:
-        os.replace(temporary, folder)
-    except OSError:  # another process was quicker
-        shutil.rmtree(temporary, ignore_errors=True)
-    return policy.eval()
+    os.replace(temporary, folder)

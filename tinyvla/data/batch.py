@@ -1,15 +1,18 @@
-"""A split as tensors on a device, cut into batches by index.
+"""Named tensors that a policy learns from and acts on, and a split of them on a device, cut into batches by index.
 
 Notable:
+- a batch says what is what: images by camera, words, and where there are any the robot's state and the actions;
 - images stay uint8 (a quarter of the memory) until a batch is taken;
 - everything fits in memory, so there is no loader, no worker process and no collate function;
-- the order of an epoch follows from its seed and number alone, so training can be resumed anywhere.
+- the order of an epoch follows from its seed and number alone, so training can be resumed anywhere;
+- sentences are tokenized by the policy's own tokenizer (`policy.language.encode`), which the caller passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,71 +20,159 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from tinyvla.data.blockfind import BlockFind
-from tinyvla.model.tokenizer import Encoded, encode
+from tinyvla.errors import InputError
+
+CAMERA = "camera"
+"""The name of the only camera of BlockFind and of the block world."""
+
+Encoded = tuple[Int64[Tensor, "b t"], Bool[Tensor, "b t"]]
+Tokenize = Callable[[Sequence[str]], Encoded]
+"""Sentences to token ids and mask: `policy.language.encode`."""
+
+Named = TypeVar("Named", bound="Batch | TensorSplit")
+
+
+def _apply(named: Named, function: Callable[[Tensor], Tensor]) -> Named:
+    """The same dataclass with every tensor in it changed by a function."""
+    changed: dict[str, Any] = {}
+    for field in fields(named):
+        value = getattr(named, field.name)
+        if isinstance(value, dict):
+            changed[field.name] = {name: function(tensor) for name, tensor in value.items()}
+        elif value is not None:
+            changed[field.name] = function(value)
+    return replace(named, **changed)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What `TinyVLA.loss` takes."""
+    """What a policy takes: observations, and the actions to learn where it is trained."""
 
-    images: Float[Tensor, "b 3 h w"]
+    images: dict[str, Float[Tensor, "b c h w"]]
+    """By camera, as floats in [0, 1]."""
     input_ids: Int64[Tensor, "b t"]
     attention_mask: Bool[Tensor, "b t"]
-    actions: Float[Tensor, "b *chunk"]
+    """True on real tokens, False on padding."""
+    state: Float[Tensor, "b s"] | None = None
+    """The robot's own, in its own units."""
+    actions: Float[Tensor, "b *chunk"] | None = None
+    """`(b, h, a)`, or `(b, a)` where a chunk holds one action."""
+    action_is_pad: Bool[Tensor, "b k"] | None = None
+    """True on actions after an episode's end, which no loss counts."""
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def image(self) -> Float[Tensor, "b c h w"]:
+        """Returns the images of the only camera.
+
+        Raises:
+            InputError: there are several cameras.
+        """
+        if len(self.images) != 1:
+            raise InputError(f"there are the cameras {', '.join(self.images)}; name one: batch.images[NAME]")
+        return next(iter(self.images.values()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.input_ids.device
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Returns the batch on a device."""
+        return _apply(self, lambda tensor: tensor.to(device))
+
+    def __getitem__(self, index: slice | Int64[Tensor, "k"]) -> Batch:
+        """Returns the rows at an index."""
+        return _apply(self, lambda tensor: tensor[index])
 
 
 @dataclass(frozen=True)
 class TensorSplit:
-    """Scenes, or states of the closed loop, tokenized, on one device."""
+    """Labelled observations, tokenized, on one device."""
 
-    images: UInt8[Tensor, "n 3 h w"]
+    images: dict[str, UInt8[Tensor, "n c h w"]]
+    """By camera, at the policy's size."""
     input_ids: Int64[Tensor, "n t"]
     attention_mask: Bool[Tensor, "n t"]
     actions: Float[Tensor, "n *chunk"]
+    state: Float[Tensor, "n s"] | None = None
+    action_is_pad: Bool[Tensor, "n k"] | None = None
 
     @classmethod
-    def from_blockfind(
-        cls,
-        split: BlockFind,
-        device: torch.device | str = "cpu",
-        tokenize: Callable[[Sequence[str]], Encoded] = encode,
-    ) -> TensorSplit:
-        """Tokenize and move a split. A pretrained language model brings a tokenizer, `policy.language.encode`."""
-        return cls.from_arrays(split.images, split.instructions, split.actions, device, tokenize)
+    def from_blockfind(cls, split: BlockFind, tokenize: Tokenize, device: torch.device | str = "cpu") -> TensorSplit:
+        """Returns a split of the course's task, tokenized, on a device.
+
+        Args:
+            split: scenes, sentences and arrows.
+            tokenize: the policy's own tokenizer, `policy.language.encode`; `tinyvla.model.tokenizer.encode` is that of
+                every policy with the course's own language model.
+            device: where to put the tensors.
+        """
+        return cls.from_arrays({CAMERA: split.images}, split.instructions, split.actions, tokenize, device)
 
     @classmethod
     def from_arrays(
         cls,
-        images: UInt8[np.ndarray, "n 3 h w"],
+        images: Mapping[str, UInt8[np.ndarray, "n c h w"] | UInt8[Tensor, "n c h w"]],
         instructions: Sequence[str],
         actions: Float[np.ndarray, "n *chunk"],
+        tokenize: Tokenize,
         device: torch.device | str = "cpu",
-        tokenize: Callable[[Sequence[str]], Encoded] = encode,
+        state: Float[np.ndarray, "n s"] | None = None,
+        action_is_pad: Bool[np.ndarray, "n k"] | None = None,
     ) -> TensorSplit:
-        """Tokenize and move images, sentences and labels of your own; each different sentence is tokenized once."""
+        """Returns images, sentences and labels of your own as a split; each different sentence is tokenized once.
+
+        Images must have the policy's size; `policy.prepare.split` also scales them.
+        """
         sentences = list(dict.fromkeys(instructions))
         number = {sentence: i for i, sentence in enumerate(sentences)}
         rows = torch.tensor([number[sentence] for sentence in instructions])
         input_ids, attention_mask = (encoded[rows] for encoded in tokenize(sentences))
-        tensors = (torch.from_numpy(images), input_ids, attention_mask, torch.from_numpy(actions).float())
-        return cls(*(tensor.to(device) for tensor in tensors))
+        split = cls(
+            {name: torch.as_tensor(array) for name, array in images.items()},
+            input_ids,
+            attention_mask,
+            torch.as_tensor(actions).float(),
+            None if state is None else torch.as_tensor(state).float(),
+            None if action_is_pad is None else torch.as_tensor(action_is_pad),
+        )
+        return split.to(device)
+
+    def to(self, device: torch.device | str) -> TensorSplit:
+        """Returns the split on a device."""
+        return _apply(self, lambda tensor: tensor.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.input_ids.device
 
     def joined(self, other: TensorSplit) -> TensorSplit:
-        """These and then the other's; both must have been padded to the same length, as the task's sentences are."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return TensorSplit(*(torch.cat(pair) for pair in pairs))
+        """Returns these rows and then the other's; both must have been padded to the same length."""
+        both = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        mine, theirs = both.pop("images")
+        tensors: dict[str, Any] = {name: None if pair[0] is None else torch.cat(pair) for name, pair in both.items()}
+        return TensorSplit({name: torch.cat([mine[name], theirs[name]]) for name in mine}, **tensors)
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def take(self, index: Int64[Tensor, "b"] | slice) -> Batch:
-        """The scenes at `index`, images as floats in [0, 1]."""
+        """Returns the batch at `index`, images as floats in [0, 1]."""
         return Batch(
-            self.images[index].float() / 255, self.input_ids[index], self.attention_mask[index], self.actions[index]
+            {name: images[index].float() / 255 for name, images in self.images.items()},
+            self.input_ids[index],
+            self.attention_mask[index],
+            None if self.state is None else self.state[index],
+            self.actions[index],
+            None if self.action_is_pad is None else self.action_is_pad[index],
         )
 
     def in_order(self, batch_size: int = 250) -> Iterator[Batch]:
-        """Every scene once, in order; the last batch may be smaller."""
+        """Every row once, in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             yield self.take(slice(start, start + batch_size))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
-from tinyvla.config import InputError
+from tinyvla.errors import InputError
 
 IMAGE_SIZE = 64
 CELL_SIZE = 8

@@ -2,21 +2,24 @@
 
 Notable:
 - one shape for all: images by camera, actions, a sentence and an episode's number for each frame;
-- `tinyvla.data.lerobot` reads and writes them as a LeRobotDataset; `tensors` makes what `tinyvla.learn.train.fit` takes.
+- `tinyvla.data.lerobot` reads and writes them as a LeRobotDataset; `tensors` makes what `fit` takes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
-from PIL import Image
+from jaxtyping import Bool, Float32, Int64, UInt8
 
+from tinyvla.config import ModelConfig, ObservationConfig, model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.config import InputError
-from tinyvla.act.rollout import States
+from tinyvla.errors import InputError
+
+if TYPE_CHECKING:
+    from tinyvla.model.policy import TinyVLA
 
 
 @dataclass(frozen=True)
@@ -52,54 +55,58 @@ class Demonstrations:
     def __len__(self) -> int:
         return len(self.actions)
 
-    @classmethod
-    def from_states(cls, states: States, fps: int = 5, done: bool = False) -> Demonstrations:
-        """What `tinyvla.act.rollout` recorded, episode by episode.
+    def policy_config(
+        self,
+        preset: str = "minimal",
+        head: str = "regression",
+        horizon: int = 1,
+        image_size: int | tuple[int, int] = 64,
+        normalization: str = "quantiles",
+    ) -> ModelConfig:
+        """Returns the configuration of a policy for these recordings: their cameras, their state, their actions.
 
         Args:
-            states: of the closed loop.
-            done: export the actions that were done; else the expert's, to learn from.
+            preset: whose towers and fusion.
+            head: one of `tinyvla.kinds.HEADS`.
+            horizon: actions in a chunk.
+            image_size: of the policy, to which images are scaled: pixels, or height and width; 8 must divide it.
+            normalization: of actions and of the state, one of `tinyvla.config.NORMALIZATIONS`.
         """
-        order = np.argsort(states.episodes, kind="stable")
-        actions = (states.actions if done else states.expert_actions)[order]
-        return cls(
-            {"camera": states.images[order]},
-            actions.astype(np.float32),
-            [states.instructions[i] for i in order],
-            states.episodes[order].astype(np.int64),
-            fps=fps,
-            action_names=("dx", "dy"),
+        config = model_config(preset, head=head)
+        state_dim = 0 if self.states is None else self.states.shape[1]
+        return replace(
+            config,
+            vision=replace(config.vision, image_size=image_size),
+            head=replace(config.head, action_dim=self.actions.shape[1], horizon=horizon, normalization=normalization),
+            observation=ObservationConfig(tuple(self.images), state_dim, state_normalization=normalization),
         )
 
-    def chunks(self, horizon: int) -> Float32[np.ndarray, "n h a"]:
-        """At each frame its action and those that follow; an episode's last action is repeated at its end."""
-        last = np.append(np.flatnonzero(np.diff(self.episodes)), len(self) - 1)[self.episodes]
-        ahead = np.minimum(np.arange(len(self))[:, None] + np.arange(horizon), last[:, None])
-        return self.actions[ahead]
+    def chunks(self, horizon: int) -> tuple[Float32[np.ndarray, "n h a"], Bool[np.ndarray, "n h"]]:
+        """Returns each frame's action and those that follow, and which of them lie after the episode's end.
 
-    def tensors(
-        self, camera: str | None = None, image_size: int = 64, horizon: int = 1, device: torch.device | str = "cpu"
-    ) -> TensorSplit:
-        """To train on: images scaled to the policy's size, sentences tokenized, actions in chunks if asked for.
+        There the last action is repeated; a policy's loss leaves it out.
 
         Raises:
-            InputError: there is no such camera, or several and none is named; or a word is unknown.
+            InputError: the horizon is below one.
         """
-        images = self.images[_one_camera(list(self.images), camera)]
-        if images.shape[2:] != (image_size, image_size):
-            images = np.stack([_scaled(image, image_size) for image in images])
-        actions = self.actions if horizon == 1 else self.chunks(horizon)
-        return TensorSplit.from_arrays(images, self.instructions, actions, device)
+        if horizon < 1:
+            raise InputError(f"horizon is {horizon}; a chunk holds at least one action")
+        last = np.append(np.flatnonzero(np.diff(self.episodes)), len(self) - 1)[self.episodes]
+        ahead = np.arange(len(self))[:, None] + np.arange(horizon)
+        return self.actions[np.minimum(ahead, last[:, None])], ahead > last[:, None]
 
+    def tensors(self, policy: TinyVLA, device: torch.device | str | None = None) -> TensorSplit:
+        """Returns the frames for a policy to train on: its cameras, its size, its tokenizer, chunks of its length.
 
-def _one_camera(cameras: list[str], asked: str | None) -> str:
-    if asked is None and len(cameras) == 1:
-        return cameras[0]
-    if asked not in cameras:
-        raise InputError(f"camera {asked!r} cannot be used; name one of {', '.join(cameras) or '(there is none)'}")
-    return asked
+        Args:
+            policy: the one that shall learn from them.
+            device: where to put the tensors; where the policy is unless told.
 
-
-def _scaled(image: UInt8[np.ndarray, "3 h w"], size: int) -> UInt8[np.ndarray, "3 s s"]:
-    resized = Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized).transpose(2, 0, 1)
+        Raises:
+            InputError: a camera or the state that the policy needs is missing, or a sentence is not usable.
+        """
+        horizon = policy.config.head.horizon
+        actions, is_pad = (self.actions, None) if horizon == 1 else self.chunks(horizon)
+        return policy.prepare.split(
+            self.images, self.instructions, actions, policy.device if device is None else device, self.states, is_pad
+        )

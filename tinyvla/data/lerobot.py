@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Float32, Num, UInt8
 from PIL import Image
 
-from tinyvla.config import InputError
 from tinyvla.data.demonstrations import Demonstrations
+from tinyvla.errors import InputError
 
 try:
     import pyarrow as pa

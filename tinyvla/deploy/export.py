@@ -2,6 +2,8 @@
 
 Notable:
 - the batch and the instruction's length stay free; image size and weights are fixed;
+- a program takes named tensors: `images` (or `images_NAME` for each of several cameras), `state` where the policy is
+  given one, `input_ids`, `attention_mask`; it gives `actions`;
 - a file is written only after what is in it has answered as the policy does, on scenes and at several batch sizes;
 - heads that draw their answer are refused: what they do depends on a generator, and an exported program has none.
 """
@@ -15,37 +17,71 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from tinyvla.data.batch import TensorSplit
-from tinyvla.learn.checkpoint import write_atomically
-from tinyvla.config import DataConfig, InputError, PretrainedConfig
+from tinyvla.config import ModelConfig, PretrainedConfig
+from tinyvla.data.batch import Batch
 from tinyvla.data.blockfind import BlockFind
+from tinyvla.errors import InputError
+from tinyvla.learn.checkpoint import write_atomically
 from tinyvla.model.policy import TinyVLA
+from tinyvla.recipes import DataConfig
 
 SUFFIXES = (".onnx", ".pt2")
+WORDS = ("input_ids", "attention_mask")
 EXPORTABLE_HEADS = ("regression", "l1", "directions")
 """Heads whose answer follows from image and instruction alone."""
-INPUT_NAMES = ("images", "input_ids", "attention_mask")
 TOLERANCE = 1e-4
 """Largest difference from the policy's actions that is taken for rounding."""
 MAX_ONNX_BYTES = 2**31 - 2**24
 """Protocol buffers, ONNX's container, end at 2 GiB; a little is left for the graph."""
 
-Exported = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""An exported policy: images, input_ids, attention_mask on the CPU to actions."""
+Exported = Callable[[Batch], Tensor]
+"""An exported policy: a batch on the CPU to actions."""
+
+
+def input_names(config: ModelConfig) -> list[str]:
+    """Returns the names of an exported policy's inputs, in order."""
+    cameras = config.observation.cameras
+    images = ["images"] if len(cameras) == 1 else [f"images_{name}" for name in cameras]
+    return [*images, *["state"] * bool(config.observation.state_dim), "input_ids", "attention_mask"]
+
+
+def inputs_of(batch: Batch) -> list[Tensor]:
+    """Returns a batch's tensors in the order of `input_names`."""
+    state = [] if batch.state is None else [batch.state]
+    return [*batch.images.values(), *state, batch.input_ids, batch.attention_mask]
+
+
+class _Flat(nn.Module):
+    """A policy that takes the tensors of a batch one by one."""
+
+    def __init__(self, policy: TinyVLA) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Returns actions."""
+        *seen, input_ids, attention_mask = tensors
+        cameras = self.policy.config.observation.cameras
+        images = dict(zip(cameras, seen, strict=False))
+        state = seen[-1] if len(seen) > len(cameras) else None
+        return self.policy(Batch(images, input_ids, attention_mask, state))
 
 
 def export_policy(policy: TinyVLA, path: str | Path, split: BlockFind | None = None) -> float:
     """Write a policy as ONNX (`.onnx`) or as a torch.export program (`.pt2`), once it has been compared.
 
-    The program takes `images`, float32 `(b, 3, 64, 64)` in [0, 1], `input_ids`, int64 `(b, t)`, and `attention_mask`,
-    bool `(b, t)`, and gives `actions`, float32, in the action's own units.
+    The program takes `images`, float32 `(b, 3, h, w)` in [0, 1], `state`, float32 `(b, s)` in its own units where the
+    policy is given one, `input_ids`, int64 `(b, t)`, and `attention_mask`, bool `(b, t)`, and gives `actions`, float32,
+    in the action's own units.
 
     Args:
         policy: on any device; it is not changed.
@@ -95,7 +131,7 @@ def export_bytes(policy: TinyVLA, suffix: str) -> bytes:
     if kind not in EXPORTABLE_HEADS:
         can = ", ".join(EXPORTABLE_HEADS)
         raise InputError(f"a {kind} head draws its answer and cannot be exported; heads that can: {can}")
-    policy.head.check(policy.config.head.statistics)
+    policy.check_statistics()
     if any(isinstance(part, PretrainedConfig) for part in (policy.config.vision, policy.config.language)):
         raise InputError("a policy with pretrained towers cannot be exported; only the course's own towers can")
     if suffix == ".onnx":
@@ -104,35 +140,43 @@ def export_bytes(policy: TinyVLA, suffix: str) -> bytes:
             raise InputError("an ONNX file holds at most 2 GiB, and this policy is larger; export it to a .pt2 file")
     with _quiet():
         program = trace(policy)
-        return _onnx_bytes(program) if suffix == ".onnx" else _pt2_bytes(program)
+        return _onnx_bytes(program, policy.config) if suffix == ".onnx" else _pt2_bytes(program)
 
 
 def trace(policy: TinyVLA) -> ExportedProgram:
     """The policy's forward pass as a graph, for any batch and any instruction that fits."""
-    size, longest = policy.config.vision.image_size, policy.config.language.max_length
-    batch, length = Dim("batch"), Dim("length", max=longest)
-    images = torch.zeros(2, policy.config.vision.num_channels, size, size)
-    ids = torch.zeros(2, min(6, longest), dtype=torch.long)
-    shapes = ({0: batch}, {0: batch, 1: length}, {0: batch, 1: length})
-    example = (images, ids, torch.ones_like(ids, dtype=torch.bool))
-    # strict: without it, `len(images)` in the towers would fix the batch at the example's.
-    return torch.export.export(_free_copy(policy), example, dynamic_shapes=shapes, strict=True)
+    batch, length = Dim("batch"), Dim("length", max=policy.config.language.max_length)
+    example = tuple(inputs_of(example_batch(policy, BlockFind(2, seed=0))))
+    shapes = tuple({0: batch, 1: length} if name in WORDS else {0: batch} for name in input_names(policy.config))
+    # The towers ask for `shape[0]`: `len` would fix the batch at the example's.
+    return torch.export.export(_Flat(_free_copy(policy)), example, dynamic_shapes=(shapes,), strict=False)
+
+
+def example_batch(policy: TinyVLA, split: BlockFind) -> Batch:
+    """Returns scenes as the policy takes them: scaled to its size, turned for each camera, with a random state."""
+    rng = np.random.RandomState(0)
+    dim = policy.config.observation.state_dim
+    cameras = policy.config.observation.cameras
+    images = {name: np.ascontiguousarray(np.rot90(split.images, k, axes=(2, 3))) for k, name in enumerate(cameras)}
+    state = rng.randn(len(split), dim).astype(np.float32) if dim else None
+    return policy.prepare.split(images, split.instructions, split.actions, state=state).take(slice(None))
 
 
 def _free_copy(policy: TinyVLA) -> TinyVLA:
-    """On the CPU, ready to act, and not bound to the instructions that a training run knew beforehand."""
+    """On the CPU, ready to act; each row's sentence is encoded, since shapes must not depend on how many differ."""
     policy = copy.deepcopy(policy).cpu().eval().requires_grad_(False)
-    policy.language.known = None
+    policy.language.sentence = policy.language.mean_state  # type: ignore[method-assign]
     return policy
 
 
-def _onnx_bytes(program: ExportedProgram) -> bytes:
-    names = ({0: "batch"}, {0: "batch", 1: "length"}, {0: "batch", 1: "length"})
+def _onnx_bytes(program: ExportedProgram, config: ModelConfig) -> bytes:
+    names = input_names(config)
+    shapes = tuple({0: "batch", 1: "length"} if name in WORDS else {0: "batch"} for name in names)
     exported = torch.onnx.export(
         program,
-        input_names=INPUT_NAMES,
+        input_names=names,
         output_names=["actions"],
-        dynamic_shapes=names,
+        dynamic_shapes=(shapes,),
         dynamo=True,
         verbose=False,
     )
@@ -169,8 +213,10 @@ def _run_onnx(data: bytes) -> Exported:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
-    def run(*inputs: Tensor) -> Tensor:
-        arrays = {name: tensor.numpy() for name, tensor in zip(INPUT_NAMES, inputs, strict=True)}
+    names = [each.name for each in session.get_inputs()]
+
+    def run(batch: Batch) -> Tensor:
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs_of(batch), strict=True)}
         return torch.from_numpy(session.run(["actions"], arrays)[0])
 
     return run
@@ -179,7 +225,12 @@ def _run_onnx(data: bytes) -> Exported:
 def _run_pt2(data: bytes) -> Exported:
     with _quiet():
         module = torch.export.load(io.BytesIO(data)).module()
-    return torch.no_grad()(module)
+
+    @torch.no_grad()
+    def run(batch: Batch) -> Tensor:
+        return module(*inputs_of(batch))
+
+    return run
 
 
 @torch.no_grad()
@@ -189,15 +240,15 @@ def parity(policy: TinyVLA, exported: Exported, split: BlockFind | None = None) 
     Compared with one scene, two, and all of the split, each with the instruction as it is and padded to the longest.
     """
     split = split or BlockFind(16, DataConfig().test_seed)
-    policy, tensors = _free_copy(policy), TensorSplit.from_blockfind(split)
+    whole, policy = example_batch(policy, split), _free_copy(policy)
     longest = policy.config.language.max_length
     differences = []
     for count in sorted({1, min(2, len(split)), len(split)}):
-        batch = tensors.take(slice(count))
-        images = F.interpolate(batch.images, size=policy.config.vision.image_size)  # the same, at the usual size
+        batch = whole[:count]
         for padding in (0, longest - batch.input_ids.shape[1]):
-            inputs = (images, F.pad(batch.input_ids, (0, padding)), F.pad(batch.attention_mask, (0, padding)))
-            differences.append((policy(*inputs) - exported(*inputs)).abs().max())
+            ids, mask = (F.pad(getattr(batch, name), (0, padding)) for name in WORDS)
+            padded = replace(batch, input_ids=ids, attention_mask=mask)
+            differences.append((policy(padded) - exported(padded)).abs().max())
     return float(torch.stack(differences).max())
 
 
@@ -216,21 +267,24 @@ def check_parity(policy: TinyVLA, exported: Exported, split: BlockFind | None = 
     return difference
 
 
-def usage(path: str | Path) -> str:
-    """Three lines of Python that run an exported file on a black image and "find the red block"."""
-    row = [101, 2424, 1996, 2417, 3796, 102]
+def usage(path: str | Path, config: ModelConfig | None = None) -> str:
+    """Returns three lines of Python that run an exported file on a black image and "find the red block"."""
+    config = config or ModelConfig()
+    row, place = [101, 2424, 1996, 2417, 3796, 102], Path(path).as_posix()
+    height, width = config.vision.size
+    onnx, torch_ = {}, {}
+    for name in input_names(config):
+        shape = f"1, {config.observation.state_dim}" if name == "state" else f"1, 3, {height}, {width}"
+        onnx[name], torch_[name] = f'np.zeros(({shape}), "float32")', f"torch.zeros({shape})"
+    onnx |= {"input_ids": f'np.array([{row}], "int64")', "attention_mask": "np.ones((1, 6), bool)"}
+    torch_ |= {"input_ids": f"torch.tensor([{row}])", "attention_mask": "torch.ones(1, 6, dtype=torch.bool)"}
     if Path(path).suffix == ".onnx":
+        named = ", ".join(f'"{name}": {value}' for name, value in onnx.items())
         return (
-            "import numpy as np, onnxruntime\n"
-            f'inputs = {{"images": np.zeros((1, 3, 64, 64), "float32"), "input_ids": np.array([{row}], "int64"), '
-            '"attention_mask": np.ones((1, 6), bool)}\n'
-            f'print(onnxruntime.InferenceSession("{Path(path).as_posix()}").run(["actions"], inputs)[0])'
+            f"import numpy as np, onnxruntime\ninputs = {{{named}}}\n"
+            f'print(onnxruntime.InferenceSession("{place}").run(["actions"], inputs)[0])'
         )
-    return (
-        "import torch\n"
-        f"inputs = torch.zeros(1, 3, 64, 64), torch.tensor([{row}]), torch.ones(1, 6, dtype=torch.bool)\n"
-        f'print(torch.export.load("{Path(path).as_posix()}").module()(*inputs))'
-    )
+    return f'import torch\ninputs = {", ".join(torch_.values())}\nprint(torch.export.load("{place}").module()(*inputs))'
 
 
 def _check_suffix(suffix: str) -> None:

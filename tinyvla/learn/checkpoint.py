@@ -27,8 +27,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tinyvla.config import DataConfig, InputError, ModelConfig, TrainConfig, model_config
+from tinyvla.config import ModelConfig, model_config
+from tinyvla.errors import InputError
 from tinyvla.model.policy import TinyVLA
+from tinyvla.recipes import DataConfig, TrainConfig
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -72,7 +74,7 @@ class RunSettings:
     train: TrainConfig
     data: DataConfig
     step: str = "plain"
-    """One of `tinyvla.speed.recorded.STEPS`: they round differently."""
+    """One of `tinyvla.speed.step.KINDS`: they round differently. "fast" is what "auto" was called once."""
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries."""
@@ -82,7 +84,8 @@ class RunSettings:
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
         """The inverse of `to_dict`; other keys are ignored."""
         parts = ModelConfig.from_dict(values["model"]), TrainConfig(**values["train"]), DataConfig(**values["data"])
-        return cls(*parts, step=values.get("step", "plain"))
+        step = values.get("step", "plain")
+        return cls(*parts, step="auto" if step == "fast" else step)
 
 
 class RunFolder:
@@ -195,6 +198,24 @@ class RunFolder:
         for file in filter(Path.is_file, temporary.iterdir()):  # folders hold tokenizers and the like, always the same
             os.replace(file, folder / file.name)
         shutil.rmtree(temporary)
+
+    def save_epoch(
+        self,
+        policy: TinyVLA,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        records: list[dict[str, Any]],
+        checkpoint_every: int,
+    ) -> None:
+        """Write an epoch's files, the resume state last: a kill before it repeats the epoch and writes them again."""
+        record = records[-1]
+        if record["val_loss"] <= progress.best_loss:
+            progress.best_loss = record["val_loss"]
+            self.save_checkpoint(policy, "best")
+        if record["epoch"] % checkpoint_every == 0:
+            self.save_checkpoint(policy, f"epoch_{record['epoch']:03d}")
+        self.write_records(records)
+        self.save_state(policy, optimizer, progress)
 
     def save_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write all that training needs to go on as if it had never stopped."""

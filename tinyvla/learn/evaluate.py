@@ -8,9 +8,8 @@ Notable:
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.blockfind import BlockFind, directions
 from tinyvla.model.policy import TinyVLA
+from tinyvla.stats import share_with_interval, wilson_interval
 
 DIRECTION_COSINE = 0.8
 """A prediction counts as the right direction when its cosine with the label exceeds this (about 37 degrees)."""
@@ -64,8 +64,8 @@ def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n *ch
     """Actions for every scene, on the CPU; a head that draws, draws the same each time."""
     was_training = policy.training
     policy.eval()
-    generator = torch.Generator(split.images.device).manual_seed(0)
-    actions = [policy(b.images, b.input_ids, b.attention_mask, generator) for b in split.in_order()]
+    generator = torch.Generator(split.device).manual_seed(0)
+    actions = [policy(batch, generator) for batch in split.in_order()]
     policy.train(was_training)
     return torch.cat(actions).float().cpu()
 
@@ -75,14 +75,16 @@ def validation_loss(policy: TinyVLA, split: TensorSplit) -> tuple[float, Metrics
     """Mean training loss over a split, and its metrics."""
     was_training = policy.training
     policy.eval()
-    generator = torch.Generator(split.images.device).manual_seed(0)
-    loss, predicted = 0.0, []
-    for b in split.in_order():
-        features = policy.features(b.images, b.input_ids, b.attention_mask)
-        loss += len(b.actions) * policy.head.loss(features, b.actions, generator).item()
+    generator = torch.Generator(split.device).manual_seed(0)
+    loss, counted, predicted = 0.0, 0, []
+    for batch in split.in_order():
+        features = policy.features(batch)
+        counts = len(batch) if batch.action_is_pad is None else int((~batch.action_is_pad).sum())
+        loss += counts * policy.head.loss(features, batch.actions, generator, batch.action_is_pad).item()
+        counted += counts
         predicted.append(policy.head.predict(features, generator))
     policy.train(was_training)
-    return loss / len(split), Metrics.of(torch.cat(predicted).float().cpu(), split.actions.cpu())
+    return loss / counted, Metrics.of(torch.cat(predicted).float().cpu(), split.actions.cpu())
 
 
 def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
@@ -96,7 +98,7 @@ def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
     if not apart.any():
         return 0.0, 0
     scenes = type(split).from_blocks(swapped.cells[apart], swapped.colors[apart])
-    predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.device, policy.language.encode))
+    predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.language.encode, policy.device))
     return Metrics.of(predicted, torch.from_numpy(scenes.actions)).direction_accuracy, int(apart.sum())
 
 
@@ -124,9 +126,9 @@ def ambiguity(policy: TinyVLA, split: BlockFind, num_draws: int = 20) -> Ambigui
     apart = (answers[:, 0] * answers[:, 1]).sum(dim=1) < np.cos(np.radians(20))
     scenes = BlockFind.from_blocks(split.cells[apart], split.colors[apart])
     scenes.article = split.article
-    tensors = TensorSplit.from_blockfind(scenes, policy.device, policy.language.encode)
+    tensors = TensorSplit.from_blockfind(scenes, policy.language.encode, policy.device)
     generator = torch.Generator(policy.device).manual_seed(0)
-    features = [policy.features(b.images, b.input_ids, b.attention_mask) for b in tensors.in_order()]
+    features = [policy.features(batch) for batch in tensors.in_order()]
     drawn = torch.stack([torch.cat([policy.head.predict(f, generator) for f in features]) for _ in range(num_draws)])
     cosine = F.cosine_similarity(drawn.float().cpu()[:, :, None], answers[apart], dim=-1)  # (draws, n, 2)
     near = cosine > np.cos(np.radians(10))
@@ -175,10 +177,9 @@ def floors(policy: TinyVLA, train: BlockFind, split: BlockFind) -> dict[str, Met
         "vision only": vision_only_floor(split),
     }
     metrics = {name: Metrics.of(torch.from_numpy(predicted), actions) for name, predicted in computed.items()}
-    tensors = TensorSplit.from_blockfind(split, policy.device, policy.language.encode)
-    shuffled = TensorSplit(
-        tensors.images, tensors.input_ids.roll(1, dims=0), tensors.attention_mask.roll(1, dims=0), tensors.actions
-    )
+    tensors = TensorSplit.from_blockfind(split, policy.language.encode, policy.device)
+    words = {name: getattr(tensors, name).roll(1, dims=0) for name in ("input_ids", "attention_mask")}
+    shuffled = replace(tensors, **words)
     return {**metrics, "shuffled instruction": Metrics.of(predict_split(policy, shuffled), actions)}
 
 
@@ -230,7 +231,7 @@ def evaluate(policy: TinyVLA, split: BlockFind, train: BlockFind) -> Report:
         split: the scenes to judge it on.
         train: the scenes that the constant and language-only floors may learn from.
     """
-    tensors = TensorSplit.from_blockfind(split, policy.device, policy.language.encode)
+    tensors = TensorSplit.from_blockfind(split, policy.language.encode, policy.device)
     metrics = Metrics.of(predict_split(policy, tensors), tensors.actions.cpu())
     swap, num_swaps = swap_accuracy(policy, split)
     return Report(metrics, swap, num_swaps, floors(policy, train, split))

@@ -26,13 +26,14 @@ def orthogonalize(
     matrices: Float[Tensor, "*b m n"], steps: int = 5, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "*b m n"]:
     """Matrices with about the same singular vectors and singular values near one, by Newton-Schulz iterations."""
-    x = matrices.to(dtype)
+    x = matrices.to(dtype).reshape(-1, *matrices.shape[-2:])
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.to(matrices.dtype)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b gram + c gram^2, in one pass
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.reshape(matrices.shape).to(matrices.dtype)
 
 
 class Muon(torch.optim.AdamW):

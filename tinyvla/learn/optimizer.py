@@ -1,4 +1,4 @@
-"""The optimizer: AdamW or Muon with weight decay on matrices alone, and a learning rate that climbs, holds and falls."""
+"""The optimizer, AdamW or Muon with weight decay on matrices alone; a learning rate that climbs, holds and falls."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinyvla.config import TrainConfig
 from tinyvla.device import has_bfloat16_units
 from tinyvla.learn.muon import Muon
+from tinyvla.recipes import TrainConfig
 
 
 def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:

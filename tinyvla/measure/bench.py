@@ -3,8 +3,9 @@
 Notable:
 - target, number of runs and number of steps are fixed before the first run, as in cifar10-airbench
   (https://github.com/KellerJordan/cifar10-airbench): nobody looks at validation to decide when to stop;
-- every run is reported, also one that fails. Warm time is that of the steps alone; for the rest see `tinyvla.measure.cold`;
-- `--reference` times the plain recipe (`tinyvla.measure.plain_recipe`) in the same call, so that a claim is a ratio from one run;
+- every run is reported, also one that fails. Warm time is that of the steps alone; `tinyvla.measure.cold` has the rest;
+- `--reference` times the plain recipe (`tinyvla.measure.plain_recipe`) in the same call, so that a claim is a ratio
+  from one run;
 - the result says on what it was measured: device, versions, threads.
 """
 
@@ -12,55 +13,40 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from tinyvla.config import ModelConfig
 from tinyvla.data.batch import TensorSplit, epoch_order
-from tinyvla.config import DataConfig, ModelConfig, TrainConfig
 from tinyvla.data.blockfind import BlockFind
+from tinyvla.device import describe_device, synchronize
 from tinyvla.learn.evaluate import Metrics, predict_split
-from tinyvla.model.policy import TinyVLA
+from tinyvla.learn.optimizer import learning_rate_at, set_learning_rate
 from tinyvla.measure.plain_recipe import reference_to_target
-from tinyvla.speed.recorded import StepOptions, restart
-from tinyvla.learn.train import (
-    learning_rate_at,
-    make_optimizer,
-    make_step,
-    new_policy,
-    set_learning_rate,
-    train_step,
-)
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import DataConfig, Recipe, TrainConfig
+from tinyvla.speed.recorded import restart
+from tinyvla.speed.step import make_step, step_options
+from tinyvla.speed.tuned import StepOptions
+from tinyvla.stats import spread
 
 TARGET = 0.95
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Training settings and a number of steps, chosen once by `scripts/search_recipe.py`."""
-
-    num_steps: int
-    train: TrainConfig
-
-
-def _recipe(num_steps: int, learning_rate: float, **settings: Any) -> Recipe:
-    warmup = num_steps // 5
-    return Recipe(num_steps, TrainConfig(learning_rate=learning_rate, warmup_steps=warmup, **settings))
-
-
 RECIPES = {
-    "nano": _recipe(70, 1.5e-3),
-    "minimal": _recipe(35, 8e-3, optimizer="muon"),
-    "medium": _recipe(60, 2e-3, optimizer="muon"),
-    "smolvla_like": _recipe(60, 1e-3, optimizer="muon"),
+    "nano": Recipe(70, TrainConfig(learning_rate=1.5e-3, warmup_steps=14)),
+    "minimal": Recipe(35, TrainConfig(learning_rate=8e-3, warmup_steps=7, optimizer="muon")),
+    "medium": Recipe(60, TrainConfig(learning_rate=2e-3, warmup_steps=12, optimizer="muon")),
+    "smolvla_like": Recipe(60, TrainConfig(learning_rate=1e-3, warmup_steps=12, optimizer="muon")),
 }
+"""To the target and no further; `tinyvla.recipes.RECIPES` are those that end settled."""
 
 
 def recorded_command(places: Sequence[str] = ("--out",)) -> str:
@@ -70,71 +56,33 @@ def recorded_command(places: Sequence[str] = ("--out",)) -> str:
         if place in arguments:
             at = arguments.index(place)
             del arguments[at : at + 2]
-    return shlex.join(["python", f"scripts/{os.path.basename(sys.argv[0])}", *arguments])
-
-
-def time_to_target(
-    model_config: ModelConfig,
-    train: TensorSplit,
-    val: TensorSplit,
-    config: TrainConfig,
-    max_steps: int,
-    check_every: int = 10,
-) -> dict[str, Any]:
-    """Train until validation reaches `TARGET`, looking every `check_every` steps; the clock stops meanwhile."""
-    device = train.images.device
-    policy = new_policy(model_config, config.seed, device)
-    optimizer = make_optimizer(policy, config)
-    seconds, step, epoch = 0.0, 0, 0
-    accuracy = 0.0
-    policy.train()
-    while step < max_steps:
-        order = epoch_order(len(train), config.seed, epoch).to(device)
-        epoch += 1
-        for index in order.split(config.batch_size):
-            started = time.perf_counter()
-            set_learning_rate(optimizer, learning_rate_at(step, max_steps, config))
-            train_step(policy, optimizer, train.take(index), config.grad_clip).item()
-            synchronize(device)
-            seconds += time.perf_counter() - started
-            step += 1
-            if step % check_every == 0:
-                accuracy = Metrics.of(predict_split(policy, val), val.actions.cpu()).direction_accuracy
-            if accuracy >= TARGET or step >= max_steps:
-                reached = accuracy >= TARGET
-                return {
-                    "seed": config.seed,
-                    "reached": reached,
-                    "steps": step,
-                    "seconds": seconds,
-                    "seconds_per_step": seconds / step,
-                    "direction_accuracy": accuracy,
-                }
-    raise AssertionError("unreachable: max_steps is at least 1")
+    return shlex.join(["python", f"experiments/{os.path.basename(sys.argv[0])}", *arguments])
 
 
 class Runner:
-    """A policy, its optimizer and its step, prepared once; every run starts them anew from another seed."""
+    """A policy and its step, prepared once; every run starts them anew from another seed.
 
-    def __init__(self, config: ModelConfig, train: TensorSplit, recipe: Recipe, options: StepOptions) -> None:
-        device = train.images.device
+    Args:
+        kind: of the step; see `tinyvla.speed.step.make_step`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, train: TensorSplit, recipe: Recipe, kind: str | StepOptions = "auto"
+    ) -> None:
         self.train, self.recipe = train, recipe
-        self.policy = new_policy(config, recipe.train.seed, device)
-        self.optimizer = make_optimizer(self.policy, recipe.train, capturable=options.graph)
-        generator = torch.Generator(device)
-        self.step = make_step(self.policy, self.optimizer, train, recipe.train, generator, options)
-        if not options.graph:  # a recording has taken its warm-up steps already
-            for _ in range(2):
-                self.step(torch.arange(recipe.train.batch_size, device=device))
+        self.policy = new_policy(config, recipe.train.seed, train.device)
+        self.step = make_step(self.policy, train, recipe.train, kind)
+        for _ in range(2):  # the first one records, where steps are recorded; memory is asked for
+            self.step(torch.arange(recipe.train.batch_size, device=train.device))
 
     def run(self, seed: int, fresh: TinyVLA | None = None) -> float:
         """Train from the initial weights of a seed, or from those of `fresh`; returns the seconds of the steps."""
-        config, device = self.recipe.train, self.train.images.device
-        restart(self.policy, self.optimizer, fresh or new_policy(self.policy.config, seed))
+        config, device = self.recipe.train, self.train.device
+        restart(self.policy, self.step.optimizer, fresh or new_policy(self.policy.config, seed))
         synchronize(device)
         started = time.perf_counter()
         for step, index in enumerate(self._batches(seed)):
-            set_learning_rate(self.optimizer, learning_rate_at(step, self.recipe.num_steps, config))
+            set_learning_rate(self.step.optimizer, learning_rate_at(step, self.recipe.num_steps, config))
             self.step(index)
         synchronize(device)
         return time.perf_counter() - started
@@ -145,7 +93,18 @@ class Runner:
         per_epoch = len(self.train) // size
         orders = (epoch_order(len(self.train), seed, epoch) for epoch in range(math.ceil(needed / per_epoch)))
         whole = [order[: per_epoch * size] for order in orders]
-        return list(torch.cat(whole).to(self.train.images.device).split(size))[:needed]
+        return list(torch.cat(whole).to(self.train.device).split(size))[:needed]
+
+
+def splits(device: torch.device, data: DataConfig | None = None) -> dict[str, TensorSplit]:
+    """Returns the three splits, "train", "val" and "test", for policies with the course's own tokenizer."""
+    data = data or DataConfig()
+    sizes = {
+        "train": (data.num_train, data.train_seed),
+        "val": (data.num_val, data.val_seed),
+        "test": (data.num_test, data.test_seed),
+    }
+    return {name: TensorSplit.from_blockfind(BlockFind(*size), encode, device) for name, size in sizes.items()}
 
 
 def bench(
@@ -153,36 +112,33 @@ def bench(
     recipe: Recipe,
     device: torch.device,
     seeds: int,
-    options: StepOptions | None = None,
+    kind: str | StepOptions = "auto",
     data: DataConfig | None = None,
 ) -> dict[str, Any]:
     """Warm time of a recipe over several seeds, and how many of them reach the target on the validation split."""
-    options = StepOptions.for_device(device) if options is None else options
-    data = data or DataConfig()
-    train, val = (
-        TensorSplit.from_blockfind(BlockFind(n, s), device)
-        for n, s in ((data.num_train, data.train_seed), (data.num_val, data.val_seed))
-    )
-    peak = None
+    options = kind if isinstance(kind, StepOptions) else step_options(kind, device)
+    data_splits = splits(device, data)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    runner = Runner(config, train, recipe, options)
-    runs = []
-    for seed in range(recipe.train.seed, recipe.train.seed + seeds):
-        seconds = runner.run(seed)
-        if device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(device) / 1e9
-        accuracy = Metrics.of(predict_split(runner.policy, val), val.actions.cpu()).direction_accuracy
-        runs.append({"seed": seed, "reached": accuracy >= TARGET, "steps": recipe.num_steps, "seconds": seconds})
-        runs[-1] |= {"seconds_per_step": seconds / recipe.num_steps, "direction_accuracy": accuracy}
+    runner = Runner(config, data_splits["train"], recipe, options)
+    first = recipe.train.seed
+    runs = [_one_run(runner, seed, data_splits["val"]) for seed in range(first, first + seeds)]
     return {
         "target_direction_accuracy": TARGET,
         "machine": describe_device(device),
         "train_config": asdict(recipe.train),
         "options": asdict(options),
-        "peak_gpu_memory_gb": peak,
+        "peak_gpu_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
         **summary(runs),
     }
+
+
+def _one_run(runner: Runner, seed: int, val: TensorSplit) -> dict[str, Any]:
+    """Returns what came of a seed."""
+    seconds, steps = runner.run(seed), runner.recipe.num_steps
+    accuracy = Metrics.of(predict_split(runner.policy, val), val.actions.cpu()).direction_accuracy
+    run = {"seed": seed, "reached": accuracy >= TARGET, "steps": steps, "seconds": seconds}
+    return run | {"seconds_per_step": seconds / steps, "direction_accuracy": accuracy}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -198,7 +154,7 @@ def bench_reference(
     """The plain recipe's time to the target."""
     data = data or DataConfig()
     split = BlockFind(data.num_train, data.train_seed)
-    val = TensorSplit.from_blockfind(BlockFind(data.num_val, data.val_seed), device)
+    val = splits(device, data)["val"]
     runs = [reference_to_target(config, split, val, seed, TARGET, max_steps) for seed in range(seeds)]
     return summary(runs)
 
@@ -207,14 +163,13 @@ def bench_epochs(
     config: ModelConfig, device: torch.device, epochs: int, batch_size: int, compile: bool
 ) -> dict[str, Any]:
     """Many epochs at the taught settings but for the fast step: the time of their steps, and how good it gets."""
-    data = DataConfig()
-    splits = [BlockFind(n, s) for n, s in ((data.num_train, data.train_seed), (data.num_test, data.test_seed))]
-    train, test = (TensorSplit.from_blockfind(split, device) for split in splits)
+    data_splits = splits(device)
+    train, test = data_splits["train"], data_splits["test"]
     rate = TrainConfig().learning_rate * math.sqrt(batch_size / TrainConfig().batch_size)  # usual for Adam
     settings = TrainConfig(epochs=epochs, batch_size=batch_size, learning_rate=rate)
     recipe = Recipe(epochs * (len(train) // batch_size), settings)
     started = time.perf_counter()
-    runner = Runner(config, train, recipe, StepOptions.for_device(device, compile))
+    runner = Runner(config, train, recipe, "compiled" if compile else "auto")
     setup = time.perf_counter() - started
     seconds = runner.run(settings.seed)
     metrics = Metrics.of(predict_split(runner.policy, test), test.actions.cpu())
@@ -248,5 +203,3 @@ def table(preset: str, result: dict[str, Any]) -> str:
             f"L2 error {row['l2_error']:.4f}, direction accuracy {row['direction_accuracy']:.1%}"
         )
     return "\n".join(lines)
-
-

@@ -15,11 +15,14 @@ from typing import Any
 
 import torch
 
+from tinyvla.config import model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import RECIPES, Runner, spread, synchronize
-from tinyvla.config import DataConfig, model_config
 from tinyvla.data.blockfind import BlockFind
-from tinyvla.speed.recorded import StepOptions
+from tinyvla.device import synchronize
+from tinyvla.measure.bench import RECIPES, Runner
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import DataConfig
+from tinyvla.stats import spread
 
 
 def bench_cold(preset: str, device: torch.device, runs: int = 3) -> dict[str, Any]:
@@ -37,9 +40,9 @@ def cold_run(preset: str, device: torch.device, started: float) -> dict[str, flo
     """What `bench_cold`'s processes do: seconds of the imports, the data, the preparation and the training."""
     recipe, marks = RECIPES[preset], [started, time.time()]
     data = DataConfig()
-    train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), device)
+    train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), encode, device)
     marks.append(time.time())
-    runner = Runner(model_config(preset), train, recipe, StepOptions.for_device(device))
+    runner = Runner(model_config(preset), train, recipe)
     synchronize(device)
     marks.append(time.time())
     parts = {name: marks[i + 1] - marks[i] for i, name in enumerate(("import", "data", "prepare"))}

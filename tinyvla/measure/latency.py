@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import spread, synchronize
-from tinyvla.config import InputError
 from tinyvla.data.blockfind import BlockFind
 from tinyvla.deploy.export import Exported
+from tinyvla.device import synchronize
+from tinyvla.errors import InputError
 from tinyvla.model.policy import TinyVLA
+from tinyvla.stats import spread
 
 WARMUP = 3
 """Calls before the clock starts."""
@@ -54,19 +54,18 @@ def latency(
         raise InputError(f"the split has {len(split)} scenes, too few for a batch of {batch}")
     images = np.ascontiguousarray(split.images[:batch].transpose(0, 2, 3, 1))
     sentences = list(split.instructions[:batch])
-    first = TensorSplit.from_arrays(split.images[:batch], sentences, split.actions[:batch], policy.device).take(
-        slice(batch)
-    )
-    inputs = (first.images, first.input_ids, first.attention_mask)
+    camera = policy.config.observation.cameras[0]
+    seen = policy.prepare.split({camera: split.images[:batch]}, sentences, split.actions[:batch], policy.device)
+    inputs = seen.take(slice(batch))
     result = {
         "batch": batch,
         "repeats": repeats,
         "predict": _milliseconds(lambda: policy.predict(images, sentences), policy.device, repeats),
-        "forward": _milliseconds(lambda: policy(*inputs), policy.device, repeats),
+        "forward": _milliseconds(lambda: policy(inputs), policy.device, repeats),
     }
     if exported is not None:
-        on_cpu = tuple(tensor.cpu() for tensor in inputs)
-        result["exported"] = _milliseconds(lambda: exported(*on_cpu), torch.device("cpu"), repeats)
+        on_cpu = inputs.to("cpu")
+        result["exported"] = _milliseconds(lambda: exported(on_cpu), torch.device("cpu"), repeats)
     return result
 
 

@@ -20,13 +20,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tinyvla.config import ModelConfig, VisionConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.config import ModelConfig, TrainConfig, VisionConfig
 from tinyvla.data.blockfind import BlockFind, Sample
 from tinyvla.learn.evaluate import Metrics
 from tinyvla.model.layers import sincos_positions
 from tinyvla.model.tokenizer import encode
 from tinyvla.model.vision import grid_positions
+from tinyvla.recipes import TrainConfig
 
 
 class ReferencePolicy(nn.Module):
@@ -41,7 +42,7 @@ class ReferencePolicy(nn.Module):
         assert isinstance(vision, VisionConfig), "the plain recipe has no pretrained towers"
         self.patches = nn.Conv2d(vision.num_channels, vision.embed_dim, vision.patch_size, vision.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, vision.embed_dim))
-        self.register_buffer("patch_positions", grid_positions(vision.grid_size, vision.embed_dim))
+        self.register_buffer("patch_positions", grid_positions(vision.grid, vision.embed_dim))
         self.tokens = nn.Embedding(language.vocab_size, language.embed_dim)
         positions = sincos_positions(torch.arange(language.max_length).float(), language.embed_dim, 10_000.0)
         self.register_buffer("text_positions", positions)
@@ -90,7 +91,7 @@ def reference_to_target(
 
     Stopping at the target favours the reference: TinyVLA's own runs have a number of steps fixed beforehand.
     """
-    device = val.images.device
+    device = val.device
     torch.manual_seed(seed)
     policy = ReferencePolicy(model_config).to(device)
     config = TrainConfig()
@@ -141,6 +142,6 @@ def _forever(split: BlockFind, max_length: int, batch_size: int) -> Iterator[tup
 @torch.no_grad()
 def _accuracy(policy: ReferencePolicy, val: TensorSplit) -> float:
     policy.eval()
-    predicted = [policy(b.images, b.input_ids, b.attention_mask) for b in val.in_order()]
+    predicted = [policy(b.image, b.input_ids, b.attention_mask) for b in val.in_order()]
     policy.train()
     return Metrics.of(torch.cat(predicted).cpu(), val.actions.cpu()).direction_accuracy

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tinyvla.config import ModelConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import Recipe, Runner, describe_device, synchronize
-from tinyvla.config import ModelConfig, TrainConfig
+from tinyvla.device import describe_device, synchronize
+from tinyvla.measure.bench import Recipe, Runner
 from tinyvla.model.policy import TinyVLA, count_parameters
-from tinyvla.speed.recorded import StepOptions
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.tuned import StepOptions
 
 KINDS = {
     "attention": ("sdpa", "flash", "fmha", "attention"),
@@ -42,7 +44,7 @@ def step_flops(config: ModelConfig, batch_size: int) -> int:
     with torch.device("meta"):
         policy = TinyVLA(config)
         vision = config.vision
-        images = torch.empty(batch_size, vision.num_channels, vision.image_size, vision.image_size)
+        images = torch.empty(batch_size, vision.num_channels, *vision.size)
         sentences = torch.zeros(6, 6, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
             policy.vision(images)
@@ -65,17 +67,21 @@ def peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16, size: 
 
 
 def throughput(
-    config: ModelConfig, train: TensorSplit, options: StepOptions, batch_size: int = 64, num_steps: int = 50
+    config: ModelConfig,
+    train: TensorSplit,
+    kind: str | StepOptions = "auto",
+    batch_size: int = 64,
+    num_steps: int = 50,
 ) -> dict[str, Any]:
     """Time, memory and utilisation of a preset's training step."""
-    device = train.images.device
+    device = train.device
     before = 0
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     recipe = Recipe(num_steps, TrainConfig(batch_size=batch_size))
-    runner = Runner(config, train, recipe, options)
+    runner = Runner(config, train, recipe, kind)
     seconds = min(runner.run(seed) for seed in range(2)) / num_steps
     flops = step_flops(config, batch_size)
     row = {
@@ -94,16 +100,16 @@ def throughput(
 
 def split_bytes(split: TensorSplit) -> int:
     """Memory that a split takes."""
-    return sum(
-        t.numel() * t.element_size() for t in (split.images, split.input_ids, split.attention_mask, split.actions)
-    )
+    tensors = [*split.images.values(), split.input_ids, split.attention_mask, split.actions]
+    tensors += [tensor for tensor in (split.state, split.action_is_pad) if tensor is not None]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def profile_step(runner: Runner, num_steps: int = 5) -> dict[str, Any]:
     """Kernels of one step, their milliseconds by kind, and the share of time in which the device had work."""
     from torch.profiler import ProfilerActivity, profile
 
-    size, device = runner.recipe.train.batch_size, runner.train.images.device
+    size, device = runner.recipe.train.batch_size, runner.train.device
     index = torch.arange(size, device=device)
     runner.step(index)
     synchronize(device)
@@ -133,15 +139,15 @@ def kind_of(kernel: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
 
 
-def report(configs: dict[str, ModelConfig], train: TensorSplit, batch_size: int, compile: bool) -> dict[str, Any]:
+def report(
+    configs: dict[str, ModelConfig], train: TensorSplit, batch_size: int, options: StepOptions
+) -> dict[str, Any]:
     """`throughput` of several presets, with the device's peak and each one's share of it."""
-    device = train.images.device
-    options = StepOptions.for_device(device, compile)
-    peak = peak_flops(device, torch.bfloat16 if options.bfloat16 else torch.float32)
+    peak = peak_flops(train.device, torch.bfloat16 if options.bfloat16 else torch.float32)
     rows = {name: throughput(config, train, options, batch_size) for name, config in configs.items()}
     for row in rows.values():
         row["mfu"] = row["flops_per_second"] / peak
-    return {"machine": describe_device(device), "peak_flops_per_second": peak, "presets": rows}
+    return {"machine": describe_device(train.device), "peak_flops_per_second": peak, "presets": rows}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -16,12 +16,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tinyvla.config import ModelConfig
+from tinyvla.kinds import FUSIONS
 from tinyvla.model.language import LanguageTower, causal_mask
 from tinyvla.model.layers import Attention, Block
 
 
 class Fusion(nn.Module):
     """What every fusion is called with."""
+
+    pools = False
+    """Whether it averages the vision tokens, or has none: a robot's state then joins the feature, not the tokens."""
 
     def forward(
         self,
@@ -36,6 +40,8 @@ class Fusion(nn.Module):
 
 class PoolAdd(Fusion):
     """The average patch plus the sentence, each projected to the same width. Late fusion at its simplest."""
+
+    pools = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -57,6 +63,8 @@ class PoolAdd(Fusion):
 class Concat(Fusion):
     """The average patch and the sentence side by side, mixed by one layer with a non-linearity."""
 
+    pools = True
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.mix = nn.Linear(config.vision.embed_dim + config.language.embed_dim, config.fusion.embed_dim)
@@ -75,6 +83,8 @@ class Concat(Fusion):
 
 class Gated(Fusion):
     """FiLM (https://arxiv.org/abs/1709.07871): the sentence scales and shifts every patch's features before pooling."""
+
+    pools = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -120,7 +130,7 @@ class FusionTokens(Fusion):
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
         """Mean of the learned tokens after they have looked at everything."""
-        tokens = self.tokens.expand(len(vision), -1, -1)
+        tokens = self.tokens.expand(vision.shape[0], -1, -1)
         words = self.text_projection(language(input_ids, attention_mask))
         joint = torch.cat([tokens, self.vision_projection(vision), words], dim=1)
         seen = F.pad(attention_mask, (joint.shape[1] - words.shape[1], 0), value=True)
@@ -207,11 +217,13 @@ class VisionOnly(Fusion):
         attention_mask: Bool[Tensor, "b t"],
     ) -> Float[Tensor, "b d"]:
         """What a fixed question finds among the vision tokens."""
-        return self.attention(self.query.expand(len(vision), -1, -1), context=vision)[:, 0]
+        return self.attention(self.query.expand(vision.shape[0], -1, -1), context=vision)[:, 0]
 
 
 class LanguageOnly(Fusion):
     """The sentence, projected. The image is not used."""
+
+    pools = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -228,18 +240,6 @@ class LanguageOnly(Fusion):
         return self.text_projection(language.sentence(input_ids, attention_mask))
 
 
-FUSIONS: dict[str, type[Fusion]] = {
-    "cross-attention": CrossAttention,
-    "prefix": Prefix,
-    "fusion-tokens": FusionTokens,
-    "gated": Gated,
-    "concat": Concat,
-    "pool-add": PoolAdd,
-    "vision-only": VisionOnly,
-    "language-only": LanguageOnly,
-}
-
-
 def make_fusion(config: ModelConfig) -> Fusion:
-    """The fusion that `config.fusion.kind` names."""
+    """Returns the fusion that `config.fusion.kind` names."""
     return FUSIONS[config.fusion.kind](config)

@@ -13,14 +13,17 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tinyvla.config import LanguageConfig, PretrainedConfig
+from tinyvla.data.batch import Encoded
+from tinyvla.errors import InputError
 from tinyvla.model.layers import Block, sincos_positions
-from tinyvla.model.tokenizer import Encoded, encode
+from tinyvla.model.tokenizer import encode, split_words
 
 
 def causal_mask(attention_mask: Bool[Tensor, "b t"]) -> Bool[Tensor, "b 1 t t"]:
@@ -35,10 +38,6 @@ class LanguageTower(nn.Module):
 
     config: LanguageConfig | PretrainedConfig
     token_embedding: nn.Module
-    static_shapes = True
-    """Whether its work can be recorded (`tinyvla.speed.recorded`)."""
-    known: Int[Tensor, "n t2"] | None = None
-    """All instructions that can occur, ids beside mask, where that is known beforehand."""
 
     def encode(self, instructions: Sequence[str]) -> Encoded:
         """Token ids and mask of instructions, as `tinyvla.model.tokenizer.encode`."""
@@ -64,19 +63,20 @@ class LanguageTower(nn.Module):
         return hidden.sum(dim=1) / attention_mask.sum(dim=1, keepdim=True)
 
     def sentence(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
-        """`mean_state`, with each distinct instruction encoded once.
-
-        Which ones a batch holds depends on its values. Where shapes must not, as in an exported or a recorded model,
-        the instructions in `known` are encoded, or each row if none are known.
-        """
-        if self.known is None and torch.compiler.is_compiling():
-            return self.mean_state(input_ids, attention_mask)
+        """Returns the mean state of each instruction; a batch holds few different ones, and each is encoded once."""
         rows = torch.cat([input_ids, attention_mask.to(input_ids.dtype)], dim=1)
-        distinct = rows.unique(dim=0) if self.known is None else self.known
+        distinct = rows.unique(dim=0)
         ids, mask = distinct.chunk(2, dim=1)
-        is_it = (rows[:, None] == distinct).all(dim=-1)  # (b, distinct)
         states = self.mean_state(ids, mask.bool())
+        is_it = (rows[:, None] == distinct).all(dim=-1)  # (b, distinct)
         return is_it.to(states.dtype) @ states
+
+    def note_words(self, input_ids: Int[Tensor, "*b t"]) -> None:
+        """Remember the tokens of the training sentences; a tower that knows words from elsewhere need not."""
+
+    def unseen_words(self, text: str) -> list[str]:
+        """Returns the words of a sentence that no training sentence held, as far as that is known."""
+        return []
 
 
 class TinyLanguageModel(LanguageTower):
@@ -85,6 +85,7 @@ class TinyLanguageModel(LanguageTower):
     config: LanguageConfig
     token_embedding: nn.Embedding
     positions: Tensor
+    seen: Tensor
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
@@ -96,6 +97,35 @@ class TinyLanguageModel(LanguageTower):
             Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.embed_dim)
+        self.register_buffer("seen", torch.zeros(config.vocab_size, dtype=torch.bool))
+        self.register_load_state_dict_pre_hook(_nothing_seen)
+
+    def note_words(self, input_ids: Int[Tensor, "*b t"]) -> None:
+        """Remember the tokens of the training sentences; the record travels with the checkpoint."""
+        self.seen[input_ids.unique()] = True
+
+    def unseen_words(self, text: str) -> list[str]:
+        """Returns the words of which no training sentence held all tokens; none where nothing was recorded."""
+        seen = set(self.seen.nonzero().flatten().tolist())
+        unseen = [word for word, ids in split_words(text) if not seen.issuperset(ids)] if seen else []
+        return list(dict.fromkeys(unseen))
+
+    def encode(self, instructions: Sequence[str]) -> Encoded:
+        """Returns token ids and mask, padded on the right to the longest.
+
+        Raises:
+            InputError: an instruction is not text, is empty or too long, or has a token beyond `config.vocab_size`.
+        """
+        input_ids, attention_mask = super().encode(instructions)
+        if input_ids.max() >= self.config.vocab_size:
+            words = [
+                word for text in instructions for word, ids in split_words(text) if max(ids) >= self.config.vocab_size
+            ]
+            raise InputError(
+                f"{words[0]!r} is beyond this policy's {self.config.vocab_size} tokens; a larger "
+                "LanguageConfig.vocab_size takes it, up to 30522"
+            )
+        return input_ids, attention_mask
 
     def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Token embeddings plus positions."""
@@ -112,3 +142,8 @@ class TinyLanguageModel(LanguageTower):
         for block in self.blocks:
             x = block(x, allowed)
         return self.norm(x[:, skip:])
+
+
+def _nothing_seen(tower: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A checkpoint of before the record was kept has none."""
+    state.setdefault(prefix + "seen", torch.zeros_like(tower.seen))

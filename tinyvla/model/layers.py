@@ -10,14 +10,11 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 
 def naive_attention(
@@ -58,9 +55,6 @@ class Attention(nn.Module):
         context_dim: width of the keys' and values' source; `embed_dim` unless told.
     """
 
-    in_one_product = False
-    """Project self-attention's queries, keys and values together: faster, but hooks on the three are passed by."""
-
     def __init__(self, embed_dim: int, num_heads: int, context_dim: int | None = None) -> None:
         super().__init__()
         context_dim = embed_dim if context_dim is None else context_dim
@@ -77,11 +71,13 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b q c"], context: Float[Tensor, "b k e"] | None = None
     ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h k d"], Float[Tensor, "b h k d"]]:
         """Queries, keys and values by head; queries and keys with root mean square one."""
-        if self.in_one_product and context is None:
-            query, key, value = _in_one_product(x, self.query, self.key, self.value)
-        else:
-            source = x if context is None else context
-            query, key, value = self.query(x), self.key(source), self.value(source)
+        source = x if context is None else context
+        return self.by_head(self.query(x), self.key(source), self.value(source))
+
+    def by_head(
+        self, query: Float[Tensor, "b q c"], key: Float[Tensor, "b k c"], value: Float[Tensor, "b k c"]
+    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h k d"], Float[Tensor, "b h k d"]]:
+        """Returns projections split into heads, the queries and keys normalised."""
         query, key, value = (self._split_heads(part) for part in (query, key, value))
         # Normalised before the heads move in front of the tokens: afterwards each norm would first copy its input.
         head_dim = (query.shape[-1],)
@@ -109,12 +105,6 @@ class Attention(nn.Module):
         return naive_attention(*self.project(x, context), allowed)[1]
 
 
-def _in_one_product(x: Float[Tensor, "b t c"], *layers: nn.Linear) -> tuple[Float[Tensor, "b t d"], ...]:
-    """What each layer makes of `x`: one large product is faster than several small ones."""
-    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
-    return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
-
-
 class MLP(nn.Module):
     """Two linear layers with a GELU between, applied to each token."""
 
@@ -131,9 +121,6 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then MLP, each added to the residual stream."""
 
-    recompute: Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]] | None = None
-    """Where set, only the input is kept for the backward pass, which runs the block again; see `tinyvla.speed.memory`."""
-
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(embed_dim)
@@ -145,15 +132,5 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b t c"], allowed: Bool[Tensor, "#b 1 #t t"] | None = None
     ) -> Float[Tensor, "b t c"]:
         """Mix the tokens where `allowed` is True, then transform each."""
-        if self.recompute is None or not torch.is_grad_enabled():
-            return self.transform(x, allowed)
-        # Nothing here draws random numbers, so their state need not be kept; that also lets the step be recorded.
-        again = self.recompute
-        return checkpoint(self.transform, x, allowed, use_reentrant=False, preserve_rng_state=False, context_fn=again)
-
-    def transform(
-        self, x: Float[Tensor, "b t c"], allowed: Bool[Tensor, "#b 1 #t t"] | None = None
-    ) -> Float[Tensor, "b t c"]:
-        """What `forward` does, everything kept."""
         x = x + self.attention(self.attention_norm(x), allowed=allowed)
         return x + self.mlp(self.mlp_norm(x))

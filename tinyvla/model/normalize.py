@@ -1,4 +1,4 @@
-"""Action normalisation: heads work in comparable units, robots in their own.
+"""Normalisation of actions and states: the model works in comparable units, robots in their own.
 
 Notable:
 - two ways, as in the field: mean and standard deviation (SmolVLA, pi0), or the 1 % and 99 % quantiles (OpenVLA);
@@ -14,24 +14,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinyvla.config import HeadConfig, InputError
+from tinyvla.errors import InputError
 
 SMALLEST_SCALE = 1e-6
 """A dimension that moves less than this is shifted, and not stretched."""
 
 
 class Normalizer(nn.Module):
-    """Maps actions to about [-1, 1] or to unit variance, dimension by dimension, and back."""
+    """Maps actions or states to about [-1, 1] or to unit variance, dimension by dimension, and back.
+
+    Args:
+        kind: one of `tinyvla.config.NORMALIZATIONS`.
+        dim: numbers in an action or a state.
+        what: the word for them in messages.
+    """
 
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, config: HeadConfig) -> None:
+    def __init__(self, kind: str, dim: int, what: str = "actions") -> None:
         super().__init__()
-        self.kind = config.normalization
-        if self.kind != "none":
-            self.register_buffer("offset", torch.zeros(config.action_dim, dtype=torch.float64))
-            self.register_buffer("scale", torch.zeros(config.action_dim, dtype=torch.float64))
+        self.kind, self.what = kind, what
+        if kind != "none":
+            self.register_buffer("offset", torch.zeros(dim, dtype=torch.float64))
+            self.register_buffer("scale", torch.zeros(dim, dtype=torch.float64))
 
     def fit(self, actions: Float[Tensor, "*n a"]) -> str:
         """Take the statistics of these actions; returns their fingerprint.
@@ -40,12 +46,14 @@ class Normalizer(nn.Module):
             InputError: their number of dimensions is not the policy's, or a value is not finite.
         """
         if self.kind == "none":
-            raise InputError("this policy does not normalise actions; set HeadConfig.normalization")
+            raise InputError(
+                f"this policy does not normalise its {self.what}; set a normalization in its configuration"
+            )
         flat = actions.reshape(-1, actions.shape[-1]).double().to(self.offset.device)
         if flat.shape[1] != len(self.offset):
-            raise InputError(f"the actions have {flat.shape[1]} dimensions, the policy's head has {len(self.offset)}")
+            raise InputError(f"the {self.what} have {flat.shape[1]} dimensions, the policy has {len(self.offset)}")
         if not torch.isfinite(flat).all():
-            raise InputError("the actions hold NaN or infinite values; their statistics would be useless")
+            raise InputError(f"the {self.what} hold NaN or infinite values; their statistics would be useless")
         if self.kind == "mean-std":
             offset, scale = flat.mean(dim=0), flat.std(dim=0, correction=0)
         else:
@@ -69,22 +77,22 @@ class Normalizer(nn.Module):
             return
         if not fingerprint or not (self.scale > 0).all():
             raise InputError(
-                f"this policy normalises its actions ({self.kind}) and has no statistics; "
-                "call policy.fit_statistics(actions) with the training actions first"
+                f"this policy normalises its {self.what} ({self.kind}) and has no statistics; "
+                f"call policy.fit_statistics(...) with the training {self.what} first"
             )
         if self.fingerprint() != fingerprint:
             raise InputError(
-                f"the action statistics ({self.fingerprint()}) are not those that the policy was trained with "
-                f"({fingerprint}); its actions would come out in wrong units"
+                f"the statistics of the {self.what} ({self.fingerprint()}) are not those that the policy was trained "
+                f"with ({fingerprint}); its {self.what} would be in wrong units"
             )
 
-    def forward(self, actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b h a"]:
+    def forward(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
         """Normalised actions."""
         if self.kind == "none":
             return actions
         return ((actions.double() - self.offset) / self.scale).to(actions.dtype)
 
-    def inverse(self, normalised: Float[Tensor, "b h a"]) -> Float[Tensor, "b h a"]:
+    def inverse(self, normalised: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
         """The actions that `forward` was given, in their own units."""
         if self.kind == "none":
             return normalised

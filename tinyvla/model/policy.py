@@ -1,7 +1,9 @@
-"""TinyVLA: image and instruction in, action out.
+"""TinyVLA: images, a state and an instruction in, actions out.
 
 Notable:
 - the whole model in one line: `head(fusion(vision(image), language, instruction))`;
+- several cameras share the vision tower, and each adds a learned mark to its tokens; a robot's state becomes one more
+  token, or joins the feature where a fusion pools;
 - all initial scales stand in one place, `init_weights`, whose docstring is a table;
 - a checkpoint is a folder that people and the Hugging Face hub can read: `config.json`, `model.safetensors` and a
   `README.md`. Nothing is ever unpickled.
@@ -9,49 +11,35 @@ Notable:
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from jaxtyping import Bool, Float, Float32, Int
+from huggingface_hub import ModelHubMixin
+from jaxtyping import Float, Float32
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
-from tinyvla.config import InputError, ModelConfig
+from tinyvla.config import ModelConfig
+from tinyvla.data.batch import Batch, TensorSplit
+from tinyvla.errors import InputError
+from tinyvla.model.folder import CONFIG_FILE, MODEL_CARD, WEIGHTS_FILE, find_folder, read_config
 from tinyvla.model.fusion import make_fusion
 from tinyvla.model.heads import make_head
 from tinyvla.model.language import LanguageTower, TinyLanguageModel
 from tinyvla.model.layers import Block
+from tinyvla.model.observation import IMAGE_KEY, TASK_KEY, ImageLike, Observation, Preprocessor, StateEncoder
 from tinyvla.model.pretrained import fixed_weights, make_language, make_vision, save_files
-from tinyvla.model.vision import ImageLike, TinyViT, VisionTower, to_image_batch
+from tinyvla.model.vision import TinyViT, VisionTower
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 
-MODEL_CARD = """---
-{{ card_data }}
----
-
-# A TinyVLA policy
-
-Looks at a 64 x 64 image of coloured blocks, reads "find the red block", answers with the unit vector (dx, dy) from
-the image's centre to that block (x right, y down).
-
-```python
-from tinyvla import TinyVLA
-
-policy = TinyVLA.from_pretrained("this folder or its id on the hub")
-dx, dy = policy.predict(image, "find the red block")
-```
-
-`config.json` holds its dimensions, `model.safetensors` its weights.
-"""
+class UnseenWordWarning(UserWarning):
+    """A policy was told words that no training sentence held; its answer to them may mean nothing."""
 
 
 class TinyVLA(
@@ -84,6 +72,13 @@ class TinyVLA(
         self.config = self._hub_mixin_config = config
         self.fusion = make_fusion(config)
         self.head = make_head(config)
+        width, cameras = config.vision.embed_dim, config.observation.cameras
+        self.camera_marks = nn.Parameter(torch.zeros(len(cameras), width)) if len(cameras) > 1 else None
+        self.pools = getattr(self.fusion, "pools", False)  # a fusion of a notebook cell need not say so
+        state_width = config.fusion.embed_dim if self.pools else width
+        self.state_encoder = StateEncoder(config, state_width) if config.observation.state_dim else None
+        self.prepare = Preprocessor(config, self.language.encode)
+        self._warned: set[str] = set()
         self.init_weights()
 
     @torch.no_grad()
@@ -97,12 +92,13 @@ class TinyVLA(
         biases               0
         towers' blocks: out  0                           a block starts as the identity; patches, words pass unmixed
         token embeddings     normal, 1                   the scale of the positions: words at 0.02 drown
-        CLS                  normal, 1
+        CLS, camera marks    normal, 1
         LayerNorm            1 and 0
         ===================  ==========================  ============================================================
         """
         towers = [tower for tower in (self.vision, self.language) if isinstance(tower, TinyViT | TinyLanguageModel)]
-        for module in (module for part in (*towers, self.fusion, self.head) for module in part.modules()):
+        parts = [part for part in (self.fusion, self.head, self.state_encoder) if part is not None]
+        for module in (module for part in (*towers, *parts) for module in part.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
@@ -113,87 +109,145 @@ class TinyVLA(
             nn.init.normal_(self.language.token_embedding.weight)
         if isinstance(self.vision, TinyViT):
             nn.init.normal_(self.vision.cls_token)
+        if self.camera_marks is not None:
+            nn.init.normal_(self.camera_marks)
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
         return next(self.parameters()).device
 
-    def features(
-        self,
-        images: Float[Tensor, "b c h w"],
-        input_ids: Int[Tensor, "b t"],
-        attention_mask: Bool[Tensor, "b t"],
-    ) -> Float[Tensor, "b d"]:
-        """The fused feature of float images in [0, 1] and tokenized instructions."""
-        return self.fusion(self.vision(images), self.language, input_ids, attention_mask)
+    def see(self, batch: Batch) -> Float[Tensor, "b n v"]:
+        """Returns the vision tokens of all cameras, one after the other, each with its camera's mark."""
+        cameras = self.config.observation.cameras
+        if self.camera_marks is None:
+            return self.vision(batch.images[cameras[0]])
+        tokens = self.vision(torch.cat([batch.images[name] for name in cameras])).unflatten(0, (len(cameras), -1))
+        return torch.cat(list(tokens + self.camera_marks[:, None, None]), dim=1)
 
-    def forward(
-        self,
-        images: Float[Tensor, "b c h w"],
-        input_ids: Int[Tensor, "b t"],
-        attention_mask: Bool[Tensor, "b t"],
-        generator: Generator | None = None,
-    ) -> Float[Tensor, "b *chunk"]:
-        """Actions for float images in [0, 1] and tokenized instructions; a head that draws uses the generator."""
-        return self.head.predict(self.features(images, input_ids, attention_mask), generator)
+    def features(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Returns the fused feature of each observation."""
+        tokens, words = self.see(batch), (batch.input_ids, batch.attention_mask)
+        if self.state_encoder is None:
+            return self.fusion(tokens, self.language, *words)
+        state = self.state_encoder(batch.state)
+        if self.pools:
+            return self.fusion(tokens, self.language, *words) + state
+        return self.fusion(torch.cat([tokens, state[:, None]], dim=1), self.language, *words)
 
-    def loss(
-        self,
-        images: Float[Tensor, "b c h w"],
-        input_ids: Int[Tensor, "b t"],
-        attention_mask: Bool[Tensor, "b t"],
-        actions: Float[Tensor, "b *chunk"],
-        generator: Generator | None = None,
-    ) -> Float[Tensor, ""]:
-        """The head's training loss."""
-        return self.head.loss(self.features(images, input_ids, attention_mask), actions, generator)
+    def forward(self, batch: Batch, generator: Generator | None = None) -> Float[Tensor, "b *chunk"]:
+        """Returns actions in their own units; a head that draws uses the generator."""
+        return self.head.predict(self.features(batch), generator)
 
-    def fit_statistics(self, actions: Float[Tensor, "n *chunk"]) -> None:
-        """Take what the head must know of the training actions, once, before training: statistics, a tokenizer.
+    def loss(self, batch: Batch, generator: Generator | None = None) -> Float[Tensor, ""]:
+        """Returns the head's training loss; actions after an episode's end do not count."""
+        return self.head.loss(self.features(batch), batch.actions, generator, batch.action_is_pad)
+
+    def fit_statistics(
+        self, actions: Float[Tensor, "n *chunk"] | None = None, state: Float[Tensor, "n s"] | None = None
+    ) -> None:
+        """Take from the training data what must be known before training: statistics, a tokenizer of actions.
+
+        Args:
+            actions: for a head that normalises, or that names actions by tokens.
+            state: for a policy that is given the robot's state.
 
         Raises:
-            InputError: the head needs nothing, or the actions are not of its kind.
+            InputError: the policy needs nothing of the kind, or the numbers do not fit it.
         """
-        statistics = self.head.fit(actions)
-        self.config = replace(self.config, head=replace(self.config.head, statistics=statistics))
+        head, observation = self.config.head, self.config.observation
+        if actions is not None:
+            head = replace(head, statistics=self.head.fit(actions))
+        if state is not None:
+            if self.state_encoder is None:
+                raise InputError("this policy has no use for a state; set ObservationConfig.state_dim")
+            observation = replace(observation, statistics=self.state_encoder.normalizer.fit(state))
+        self.config = replace(self.config, head=head, observation=observation)
         self._hub_mixin_config = self.config  # what save_pretrained writes
+
+    def prepare_for(self, train: TensorSplit) -> None:
+        """Take from a training split whatever the policy must know before it can learn, as far as it needs any.
+
+        That is the statistics that normalise actions and states, and the tokenizer of actions of a `fast` head.
+
+        Args:
+            train: what it will be trained on.
+        """
+        head, observation = self.config.head, self.config.observation
+        knows_actions = head.normalization == "none" and head.kind != "fast"
+        knows_states = self.state_encoder is None or observation.state_normalization == "none"
+        self.fit_statistics(None if knows_actions else train.actions, None if knows_states else train.state)
+
+    def check_statistics(self) -> None:
+        """Refuse to train or act with statistics that are missing or another data set's.
+
+        Raises:
+            InputError: they are; the message says what to do.
+        """
+        self.head.check(self.config.head.statistics)
+        if self.state_encoder is not None:
+            self.state_encoder.normalizer.check(self.config.observation.statistics)
 
     @torch.no_grad()
     def predict(
         self,
-        images: ImageLike | Sequence[ImageLike],
-        instructions: str | Sequence[str],
+        observation: ImageLike | Sequence[ImageLike] | Observation,
+        instructions: str | Sequence[str] | None = None,
         generator: Generator | None = None,
     ) -> Float32[Tensor, "*b a"]:
-        """Act on one image or many.
+        """Act on one observation or many.
 
         Args:
-            images: a PIL image, an array or tensor of shape `(h, w, 3)` or `(3, h, w)`, uint8 or float in [0, 1]; or a
-                list or a batch of them.
-            instructions: one sentence, used for every image, or one per image.
+            observation: for a policy with one camera and no state, an image: a PIL image, an array or tensor of shape
+                `(h, w, 3)` or `(3, h, w)`, uint8 or float in [0, 1]; or a list or a batch of them. For any policy, a
+                dict with LeRobot's keys: `observation.images.NAME` for each camera, `observation.state`, `task`. Images
+                of any size are scaled to the policy's.
+            instructions: one sentence, used for every image, or one per image; a dict holds its own.
             generator: on the policy's device, for heads that draw their answer.
 
         Returns:
-            On the CPU: `(action_dim,)` for one image, `(b, action_dim)` for a list or a batch; with a horizon longer
-            than one, `(horizon, action_dim)` or `(b, horizon, action_dim)`.
+            On the CPU: `(action_dim,)` for one observation, `(b, action_dim)` for many; with a horizon longer than one,
+            `(horizon, action_dim)` or `(b, horizon, action_dim)`.
 
         Raises:
-            InputError: an image or an instruction is not usable, or the policy lacks its action statistics; the message
-                says what is wrong.
+            InputError: an image, a state or an instruction is not usable, or the policy lacks its statistics; the
+                message says what is wrong.
         """
-        self.head.check(self.config.head.statistics)
-        batch, is_single = to_image_batch(images, self.config.vision)
-        texts = [instructions] * len(batch) if isinstance(instructions, str) else list(instructions)
-        if len(texts) != len(batch):
-            raise InputError(f"{len(batch)} images but {len(texts)} instructions; give one sentence, or one per image")
-        input_ids, attention_mask = self.language.encode(texts)
+        self.check_statistics()
+        batch, is_single = self.prepare(self._as_dict(observation, instructions))
         was_training = self.training
         self.eval()
-        actions = self(batch.to(self.device), input_ids.to(self.device), attention_mask.to(self.device), generator)
+        actions = self(batch.to(self.device), generator)
         self.train(was_training)
         actions = actions.float().cpu()
         return actions[0] if is_single else actions
+
+    def _as_dict(self, observation: Any, instructions: str | Sequence[str] | None) -> Observation:
+        """An image and a sentence under the keys that a dict would have; notes words that training never held."""
+        if not isinstance(observation, Mapping):
+            cameras = self.config.observation.cameras
+            if len(cameras) > 1:
+                raise InputError(
+                    f"this policy has the cameras {', '.join(cameras)}; give a dict with {IMAGE_KEY}NAME for each, and "
+                    f"{TASK_KEY}"
+                )
+            observation = {IMAGE_KEY + cameras[0]: observation}
+        if instructions is not None:
+            observation = {**observation, TASK_KEY: instructions}
+        elif TASK_KEY not in observation:
+            raise InputError('there is no instruction; give a sentence such as "find the red block"')
+        self._warn_of_unseen_words(observation[TASK_KEY])
+        return observation
+
+    def _warn_of_unseen_words(self, instructions: Any) -> None:
+        """Say so, once for each sentence."""
+        for text in {instructions} if isinstance(instructions, str) else set(instructions):
+            if text in self._warned or not isinstance(text, str):
+                continue
+            self._warned.add(text)
+            if unseen := self.language.unseen_words(text):
+                message = f"never seen in training: {', '.join(map(repr, unseen))}; the answer may mean nothing"
+                warnings.warn(message, UnseenWordWarning, stacklevel=5)
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters of each component, and their total."""
@@ -204,6 +258,10 @@ class TinyVLA(
             "fusion": count_parameters(self.fusion),
             "head": count_parameters(self.head),
         }
+        if self.state_encoder is not None:
+            counts["state"] = count_parameters(self.state_encoder)
+        if self.camera_marks is not None:
+            counts["camera marks"] = self.camera_marks.numel()
         return {**counts, "total": count_parameters(self)}
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -228,8 +286,8 @@ class TinyVLA(
             InputError: there is no checkpoint, it is truncated, or it is not a TinyVLA's; or a frozen pretrained tower,
                 which is fetched from its own source, is not there.
         """
-        folder = _checkpoint_folder(folder_or_hub_id, hub_options)
-        config = _read_config(folder)
+        folder = find_folder(folder_or_hub_id, hub_options)
+        config = read_config(folder)
         policy = cls(config, make_vision(config.vision, folder), make_language(config.language, folder))
         path = folder / WEIGHTS_FILE
         try:
@@ -239,7 +297,7 @@ class TinyVLA(
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise InputError(f"{path} does not fit its {CONFIG_FILE}: {first[:200]}") from None
-        policy.head.check(policy.config.head.statistics)
+        policy.check_statistics()
         return policy.to(device).eval()
 
 
@@ -253,34 +311,3 @@ def new_policy(config: ModelConfig, seed: int, device: torch.device | str = "cpu
 def count_parameters(module: nn.Module) -> int:
     """Number of trainable and frozen parameters of a module."""
     return sum(p.numel() for p in module.parameters())
-
-
-def _checkpoint_folder(folder_or_hub_id: str | Path, hub_options: dict[str, Any]) -> Path:
-    folder = Path(folder_or_hub_id)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise InputError(f"{folder} is a file; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
-    hub_id = str(folder_or_hub_id)
-    problem = f"no checkpoint folder {hub_id!r} here"
-    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
-        raise InputError(f"{problem}; train one with `tinyvla train --out DIR` and pass DIR/best")
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.md"], **hub_options))
-    except Exception as error:  # the hub's client raises many kinds; each one means that there is no checkpoint
-        raise InputError(f"{problem}, and the hub did not give one of that name ({type(error).__name__})") from None
-
-
-def _read_config(folder: Path) -> ModelConfig:
-    path = folder / CONFIG_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"{folder} holds no {CONFIG_FILE}, so it is no checkpoint; pass a folder such as DIR/best"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); the checkpoint is damaged") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} does not describe a TinyVLA: it holds a {type(values).__name__}, not an object")
-    return ModelConfig.from_dict(values)

@@ -23,14 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tinyvla.config import (
-    InputError,
-    LanguageConfig,
-    ModelConfig,
-    PretrainedConfig,
-    VisionConfig,
-    model_config,
-)
+from tinyvla.config import LanguageConfig, ModelConfig, PretrainedConfig, VisionConfig, model_config
+from tinyvla.errors import InputError
 from tinyvla.model.language import LanguageTower, TinyLanguageModel
 from tinyvla.model.tokenizer import Encoded, pad
 from tinyvla.model.vision import TinyViT, VisionTower
@@ -51,7 +45,6 @@ class PretrainedVision(VisionTower):
     """
 
     config: PretrainedConfig
-    static_shapes = False
     model: Any
     mean: Tensor
     std: Tensor
@@ -91,7 +84,6 @@ class PretrainedLanguage(LanguageTower):
     """
 
     config: PretrainedConfig
-    static_shapes = False
     model: Any
 
     def __init__(self, config: PretrainedConfig, model: Any, tokenizer: Any) -> None:

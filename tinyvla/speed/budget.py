@@ -1,8 +1,8 @@
 """What a training step costs, on paper: parameters, arithmetic, memory and the least time it can take.
 
 Notable:
-- every formula is short enough for the back of an envelope; `tinyvla.measure.throughput` and `tinyvla.speed.memory` measure the same
-  quantities, and chapter 12 holds the two against each other;
+- every formula is short enough for the back of an envelope; `tinyvla.measure.throughput` and `tinyvla.speed.memory`
+  measure the same quantities, and chapter 12 compares the two;
 - a transformer block of width C has about 12 C^2 weights; a weight takes part in 6 operations for each token that
   passes (https://arxiv.org/abs/2001.08361, section 2.1);
 - AdamW keeps four numbers a weight; a block keeps 18 numbers for each token and each unit of width. The count is that
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyvla.config import InputError, LanguageConfig, ModelConfig, VisionConfig
+from tinyvla.config import LanguageConfig, ModelConfig, VisionConfig
+from tinyvla.errors import InputError
 
 BLOCK_NUMBERS = 18
 """Numbers that a block keeps, per token and width: 16 inputs of its layers, and the residual stream at two places.

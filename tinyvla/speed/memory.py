@@ -12,8 +12,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -21,55 +20,54 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tinyvla.data.batch import Batch
-from tinyvla.config import InputError, TrainConfig
 from tinyvla.model.layers import Block
-from tinyvla.model.policy import TinyVLA
-from tinyvla.speed.recorded import PLAIN, StepOptions, precision
+from tinyvla.speed.patch import all_patched
+from tinyvla.speed.precision import precision
 
 
-def save_memory(policy: TinyVLA, config: TrainConfig, options: StepOptions = PLAIN) -> None:
-    """Prepare a policy for steps as `config.accumulate` and `config.recompute` ask for.
-
-    Raises:
-        InputError: the two do not go together with the head or the step.
-    """
-    if config.accumulate > 1 and policy.config.head.kind == "fast":
-        raise InputError(
-            "the head `fast` averages its loss over tokens, and parts of a batch have different numbers of them, so "
-            "their gradients do not add up to the batch's; leave out --accumulate"
-        )
-    if config.recompute and options.compile:
-        raise InputError("--compile decides by itself what to compute twice; leave out --recompute or --compile")
-    recompute_blocks(policy, config.recompute, options)
-
-
-def recompute_blocks(policy: nn.Module, recompute: bool = True, options: StepOptions = PLAIN) -> None:
-    """Let every transformer block keep its input alone and run again in the backward pass, or stop that.
+@contextmanager
+def recomputed(module: nn.Module, bfloat16: bool = False) -> Iterator[None]:
+    """Let every transformer block keep its input alone, and run again in the backward pass.
 
     Args:
-        policy: any module with blocks, on its device already.
-        options: of the steps; the second run must round as the first did.
+        module: any with blocks, on its device already.
+        bfloat16: as the forward pass around it has it; the second run must round as the first did.
     """
-    contexts = partial(_contexts, next(policy.parameters()).device, options)
-    for module in policy.modules():
-        if isinstance(module, Block):
-            module.recompute = contexts if recompute else None
+    contexts = partial(_contexts, next(module.parameters()).device, bfloat16)
+    blocks = [block for block in module.modules() if isinstance(block, Block)]
+    with all_patched((block, "forward", partial(_run_twice, block.forward, contexts)) for block in blocks):
+        yield
+
+
+def _run_twice(forward: Callable[..., Tensor], contexts: Callable[[], Any], *inputs: Any) -> Tensor:
+    """Returns what a block's `forward` does; where a backward pass is to come, that will call it again."""
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+    # Nothing here draws random numbers, so their state need not be kept; that also lets the step be recorded.
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 def _contexts(
-    device: torch.device, options: StepOptions
+    device: torch.device, bfloat16: bool
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Of the first run, which is inside the step's precision already, and of the second one, which is not."""
-    return nullcontext(), precision(device, options)
+    return nullcontext(), precision(device, bfloat16)
 
 
 def in_parts(batch: Batch, parts: int) -> Iterator[Batch]:
     """The batch in that many parts of nearly equal size, at most as many as it has scenes."""
-    parts = min(parts, len(batch.images))
-    columns = [getattr(batch, field.name).tensor_split(parts) for field in fields(batch)]
-    return (Batch(*part) for part in zip(*columns, strict=True))
+    for places in torch.arange(len(batch)).tensor_split(min(parts, len(batch))):
+        yield batch[int(places[0]) : int(places[-1]) + 1]
+
+
+def share_of_actions(part: Batch, whole: Batch) -> float | Float[Tensor, ""]:
+    """Returns how much of a batch's mean loss comes from a part: its share of the actions that count."""
+    if part.action_is_pad is None or whole.action_is_pad is None:
+        return len(part) / len(whole)
+    return (~part.action_is_pad).sum() / (~whole.action_is_pad).sum().clamp(min=1)
 
 
 def backward_in_parts(
@@ -77,26 +75,27 @@ def backward_in_parts(
     batch: Batch,
     parts: int = 1,
     generator: Generator | None = None,
-    options: StepOptions = PLAIN,
+    bfloat16: bool = False,
 ) -> Float[Tensor, ""]:
     """Add the gradient of a batch's mean loss to the weights' `.grad`, part by part; returns the loss.
 
-    A part's mean counts with its share of the scenes, so that the sum is the batch's mean, whatever the parts' sizes.
+    A part's mean counts with its share of the actions, so that the sum is the batch's mean, whatever the parts' sizes.
     Heads that draw noise draw it part by part, so theirs is the gradient of other draws.
 
     Args:
         loss_of: `policy.loss`, or what stands in for it. One that averages gradients over processes (`no_sync`) does
             so once, with the last part.
+        bfloat16: the forward pass's precision.
     """
-    size, done, losses = len(batch.images), 0, []
+    done, losses = 0, []
     for part in in_parts(batch, parts):
-        done += len(part.images)
-        alone = getattr(loss_of, "no_sync", nullcontext) if done < size else nullcontext
-        with alone():
-            with precision(part.images.device, options):
-                loss = loss_of(part.images, part.input_ids, part.attention_mask, part.actions, generator)
-            if len(part.images) < size:
-                loss = loss * (len(part.images) / size)
+        done += len(part)
+        is_last = done == len(batch)
+        with nullcontext() if is_last else getattr(loss_of, "no_sync", nullcontext)():
+            with precision(batch.device, bfloat16):
+                loss = loss_of(part, generator)
+            if len(part) < len(batch):
+                loss = loss * share_of_actions(part, batch)
             loss.backward()
         losses.append(loss.detach())
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
@@ -108,7 +107,7 @@ class SavedTensors:
     Around a forward pass::
 
         with SavedTensors(policy) as saved:
-            loss = policy.loss(...)
+            loss = policy.loss(batch)
         print(saved.bytes)
 
     Memory that several tensors share counts once. Copies of weights in another precision count too.

@@ -12,14 +12,19 @@ Notable:
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor, nn
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor, nn
 
-from tinyvla.config import InputError
+from tinyvla.data.batch import Batch, TensorSplit
+from tinyvla.errors import InputError
+from tinyvla.learn.checkpoint import RunFolder
 from tinyvla.model.policy import TinyVLA
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.tuned import PLAIN, StepOptions, TunedStep
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,15 +36,52 @@ class Loss(nn.Module):
     def __init__(self, policy: TinyVLA) -> None:
         super().__init__()
         self.policy = policy
+        self.weight: float | Tensor = 1.0
 
-    def forward(self, *batch: Any) -> Tensor:
-        """The policy's training loss."""
-        return self.policy.loss(*batch)
+    def forward(self, batch: Batch, generator: Generator | None = None) -> Float[Tensor, ""]:
+        """The policy's training loss, weighted."""
+        return self.policy.loss(batch, generator) * self.weight
 
 
-def spread_loss(policy: TinyVLA, accelerator: Accelerator) -> nn.Module:
-    """A stand-in for `policy.loss` whose backward pass averages the gradients of all processes."""
-    return accelerator.prepare_model(Loss(policy))
+class SharedStep(TunedStep):
+    """A step that several processes take together, each with its share of the batch.
+
+    It is not recorded, and the whole embedding takes part: its gradient is one of those that are averaged.
+    """
+
+    def __init__(
+        self,
+        policy: TinyVLA,
+        train: TensorSplit,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        options: StepOptions = PLAIN,
+    ) -> None:
+        super().__init__(policy, train, config, replace(options, graph=False, compile=False, used_rows=False))
+        self.accelerator = accelerator
+        self.loss = Loss(policy)
+        self.loss_of = accelerator.prepare_model(self.loss)
+
+    def __call__(self, index: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
+        """Learn from this process's share of the scenes at an index; returns the mean of the processes' losses."""
+        mine = share(index, self.accelerator)
+        self.loss.weight = self._weight(mine)
+        return self.accelerator.reduce(super().__call__(mine), "mean")
+
+    def _weight(self, mine: Int64[Tensor, "s"]) -> float | Tensor:
+        """Returns what this share counts in the processes' mean: where chunks are padded, as its actions that count."""
+        if self.train.action_is_pad is None:
+            return 1.0
+        count = (~self.train.action_is_pad[mine]).sum().float()
+        return count / self.accelerator.reduce(count.clone(), "mean").clamp(min=1e-6)
+
+
+class OnlyReading(RunFolder):
+    """The run's folder for all processes but the main one: they resume from it, and write nothing."""
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None: ...
+
+    save_checkpoint = save_state = write_records = finish = _nothing
 
 
 def share(index: Int64[Tensor, "b"], accelerator: Accelerator) -> Int64[Tensor, "s"]:

@@ -1,4 +1,4 @@
-"""A robot arm that moves in seven dimensions: three of place, three of turning, one of its gripper.
+"""Chapter 13: a robot arm that moves in seven dimensions, three of place, three of turning, one of its gripper.
 
     import gymnasium
     env = gymnasium.make("tinyvla.act.arm:tinyvla/ArmReach-v0")
@@ -6,7 +6,7 @@
 Notable:
 - the scene is a small MJCF file of our own, simulated by MuJoCo (https://mujoco.org) and drawn without a screen;
 - importing this needs neither MuJoCo nor Gymnasium; making a world or an environment does, and says so;
-- an episode is its seed, in the environments as in `tinyvla.act.arm.rollout`.
+- an episode is its seed, in the environments as in `tinyvla.act.rollout`.
 """
 
 from __future__ import annotations

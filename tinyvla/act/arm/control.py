@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from tinyvla.config import InputError
+from tinyvla.errors import InputError
 
 NUM_JOINTS = 6
 SITE = "tip"

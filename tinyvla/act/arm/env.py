@@ -4,7 +4,7 @@
     env = gymnasium.make("tinyvla.act.arm:tinyvla/ArmPick-v0")
 
 Notable:
-- it is `tinyvla.act.arm.world.ArmWorld` with one episode, so an episode is the same here and in `tinyvla.act.arm.rollout`;
+- it is a `tinyvla.act.arm.world.ArmWorld` with one episode, the same as in `tinyvla.act.rollout`;
 - `reset(seed=s)` gives episode `s`; `reset()` draws the next episode from the environment's own generator;
 - `info` holds what a policy must not see: the block's place, for the expert and for judging.
 """
@@ -19,8 +19,8 @@ import numpy as np
 from tinyvla.act.arm.control import load_mujoco
 from tinyvla.act.arm.expert import TASKS, expert_action
 from tinyvla.act.arm.world import ArmConfig, ArmWorld, arm_instruction
-from tinyvla.config import InputError
 from tinyvla.data.blockfind import COLORS
+from tinyvla.errors import InputError
 
 try:
     import gymnasium
@@ -28,7 +28,7 @@ try:
 except ImportError:
     raise InputError(
         "tinyvla.act.arm.env needs Gymnasium, which is not installed; install it with: pip install 'tinyvla[arm]' "
-        "(tinyvla.act.arm.world and tinyvla.act.arm.rollout work without it)"
+        "(tinyvla.act.arm.world and tinyvla.act.rollout work without it)"
     ) from None
 
 Observation = dict[str, Any]
@@ -39,7 +39,8 @@ RENDERED_SIZE = 320
 class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
     """Reach, or pick up, the block that the instruction names.
 
-    Observation: `image`, uint8 `(3, s, s)`, the view from above on top of the view from the front, and `instruction`.
+    Observation: `image`, uint8 `(3, s, s)`, always the view from above on top of the view from the front, and
+    `instruction`.
     Action: float32 `(7,)` in [-1, 1]: x, y, z (3 cm each), roll, pitch, yaw (0.15 radians each), gripper (positive
     opens it, else it closes). Motions are relative to where the hand is, along and about the table's axes.
     Reward: 1 at success, which terminates the episode; else 0. `truncated` after `max_steps`.
@@ -116,7 +117,7 @@ class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
             "offset": state.offsets[0],
             "opening": float(state.openings[0]),
             "expert_action": expert_action(state)[0],
-            "is_success": bool(world.terminated[0]),
+            "is_success": bool(world.succeeded[0]),
             "seed": world.seeds[0],
         }
         return observation, info

@@ -10,12 +10,13 @@ Notable:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from tinyvla.config import InputError
+from tinyvla.errors import InputError
 
 TASKS = ("reach", "pick")
 ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
@@ -30,6 +31,10 @@ HOVER = 0.07
 MAX_OPENING = 0.1
 BLOCK_SIZE = 0.048
 """Side of a block, in metres."""
+DISTURBED = 0.5
+"""Share of the steps in which a disturbed expert's command is falsified."""
+SLIPPED = 0.03
+"""Share of the steps in which its gripper does the opposite."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +95,22 @@ def expert_chunk(state: ArmState, horizon: int) -> Float[np.ndarray, "n h 7"]:
         chunk.append(expert_action(state))
         state = imagined(state, chunk[-1])
     return np.stack(chunk, axis=1)
+
+
+def disturbance(noise: float) -> Callable[[np.ndarray, np.random.RandomState], np.ndarray]:
+    """Returns what `rollout(expert, world, disturb=...)` takes: it falsifies what is done, and leaves the label.
+
+    It adds normal noise to the six motions in half of the steps, and turns the gripper round in a few (the idea is
+    DART's, https://arxiv.org/abs/1703.09327).
+
+    Args:
+        noise: standard deviation; actions lie in [-1, 1].
+    """
+
+    def disturb(actions: Float[np.ndarray, "n 7"], rng: np.random.RandomState) -> Float[np.ndarray, "n 7"]:
+        hit = rng.random_sample((len(actions), 1)) < DISTURBED
+        moved = actions[:, :6] + hit * noise * rng.randn(len(actions), 6)
+        slip = np.where(rng.random_sample(len(actions)) < SLIPPED, -1.0, 1.0)
+        return np.concatenate([moved, (slip * actions[:, 6])[:, None]], axis=1)
+
+    return disturb

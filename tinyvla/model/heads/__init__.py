@@ -11,13 +11,13 @@ Notable:
 from __future__ import annotations
 
 from tinyvla.config import ModelConfig
+from tinyvla.kinds import HEADS
 from tinyvla.model.heads.base import Head
 from tinyvla.model.heads.denoising import DenoisingHead, DiffusionHead, FlowHead
 from tinyvla.model.heads.regression import DirectionsHead, RegressionHead
 from tinyvla.model.heads.tokens import BinsHead, FastHead
 
 __all__ = [
-    "HEADS",
     "BinsHead",
     "DenoisingHead",
     "DiffusionHead",
@@ -29,17 +29,7 @@ __all__ = [
     "make_head",
 ]
 
-HEADS: dict[str, type[Head]] = {
-    "regression": RegressionHead,
-    "l1": RegressionHead,
-    "directions": DirectionsHead,
-    "bins": BinsHead,
-    "fast": FastHead,
-    "flow": FlowHead,
-    "diffusion": DiffusionHead,
-}
-
 
 def make_head(config: ModelConfig) -> Head:
-    """The head that a configuration names."""
+    """Returns the head that a configuration names."""
     return HEADS[config.head.kind](config)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
-from tinyvla.config import InputError, ModelConfig
+from tinyvla.config import ModelConfig
+from tinyvla.errors import InputError
 from tinyvla.model.normalize import Normalizer
 
 
@@ -18,29 +20,44 @@ class Head(nn.Module):
     horizon is longer than one.
     """
 
-    static_shapes = True
-    """Whether the loss's shapes are the same for every batch, so that a training step can be recorded."""
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.head
         self.shape = (self.config.horizon, self.config.action_dim)
         self.dim = math.prod(self.shape)
-        self.normalizer = Normalizer(config.head)
+        self.normalizer = Normalizer(config.head.normalization, config.head.action_dim)
 
     def loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b *chunk"], generator: Generator | None = None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b *chunk"] | None,
+        generator: Generator | None = None,
+        action_is_pad: Bool[Tensor, "b h"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The training loss.
+        """Returns the training loss.
+
+        Args:
+            features: what the fusion makes of the observations.
+            actions: `(b, horizon, action_dim)` in their own units, or `(b, action_dim)` where the horizon is one.
+            generator: for heads that draw noise.
+            action_is_pad: True on actions after an episode's end. They do not count, whatever they are.
 
         Raises:
-            InputError: the actions' shape is not the head's.
+            InputError: there are no actions, or their shape is not the head's.
         """
-        shape = self.shape[1:] if self.config.horizon == 1 else self.shape
-        if actions.shape[1:] != shape:
-            raise InputError(f"the actions are {tuple(actions.shape[1:])} each, and the policy's head makes {shape}")
-        normalised = self.normalizer(actions.unflatten(0, (-1, 1)) if actions.ndim == 2 else actions)
-        return self.flat_loss(features, normalised.flatten(1), generator)
+        if actions is None:
+            raise InputError("there are no actions to learn from; a batch for training needs `actions`")
+        chunks = actions[:, None] if actions.ndim == 2 else actions
+        if chunks.shape[1:] != self.shape:
+            raise InputError(
+                f"the actions are {tuple(actions.shape[1:])} each, and the policy's head makes {self.shape}: "
+                "(horizon, action_dim)"
+            )
+        if action_is_pad is None:
+            return self.flat_loss(features, self.normalizer(chunks).flatten(1), generator)
+        chunks = hold_last(chunks, action_is_pad)
+        counts = (~action_is_pad)[..., None].expand_as(chunks).flatten(1)
+        return self.flat_loss(features, self.normalizer(chunks).flatten(1), generator, counts)
 
     def predict(self, features: Float[Tensor, "b d"], generator: Generator | None = None) -> Float[Tensor, "b *chunk"]:
         """Actions in their own units."""
@@ -60,14 +77,30 @@ class Head(nn.Module):
         self.normalizer.check(fingerprint)
 
     def flat_loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b n"],
+        generator: Generator | None,
+        counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss for normalised, flattened actions."""
+        """Returns the loss for normalised, flattened actions, over the numbers that count: all of them unless told."""
         raise NotImplementedError
 
     def sample(self, features: Float[Tensor, "b d"], generator: Generator | None) -> Float[Tensor, "b n"]:
         """Normalised, flattened actions."""
         raise NotImplementedError
+
+
+def hold_last(actions: Float[Tensor, "b h a"], action_is_pad: Bool[Tensor, "b h"]) -> Float[Tensor, "b h a"]:
+    """Returns chunks whose padding repeats the last real action, whatever the data set holds there."""
+    last = (~action_is_pad).sum(dim=1).clamp(min=1) - 1
+    held = actions[torch.arange(len(actions), device=actions.device), last]
+    return torch.where(action_is_pad[..., None], held[:, None], actions)
+
+
+def mean_of(values: Float[Tensor, "*n"], counts: Bool[Tensor, "*n"] | None) -> Float[Tensor, ""]:
+    """Returns the mean of the values that count."""
+    return values.mean() if counts is None else (values * counts).sum() / counts.sum().clamp(min=1)
 
 
 class Trunk(nn.Module):

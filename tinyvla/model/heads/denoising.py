@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from tinyvla.config import ModelConfig
-from tinyvla.model.heads.base import Head, Trunk
+from tinyvla.model.heads.base import Head, Trunk, mean_of
 from tinyvla.model.layers import sincos_positions
 
 
@@ -50,6 +50,13 @@ class DenoisingHead(Head):
         order = torch.randperm(count, device=actions.device, generator=generator)
         return features, actions, self.draw(actions.shape, actions, generator), (order + offset) / count
 
+    def mean_square(
+        self, answer: Float[Tensor, "m n"], target: Float[Tensor, "m n"], counts: Bool[Tensor, "b n"] | None
+    ) -> Float[Tensor, ""]:
+        """Returns the mean squared error over the numbers that count, `num_draws` of each."""
+        counts = None if counts is None else counts.repeat_interleave(self.num_draws, dim=0)
+        return mean_of(F.mse_loss(answer, target, reduction="none"), counts)
+
 
 class FlowHead(DenoisingHead):
     """Flow matching: learn the direction from noise to action, then follow it (pi0, SmolVLA).
@@ -58,12 +65,16 @@ class FlowHead(DenoisingHead):
     """
 
     def flat_loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b n"],
+        generator: Generator | None,
+        counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean squared error of the direction, at random places of the straight way from noise to action."""
         features, actions, noise, time = self.repeated(features, actions, generator)
         on_the_way = (1 - time)[:, None] * noise + time[:, None] * actions
-        return F.mse_loss(self.network(features, on_the_way, time), actions - noise)
+        return self.mean_square(self.network(features, on_the_way, time), actions - noise, counts)
 
     def sample(self, features: Float[Tensor, "b d"], generator: Generator | None) -> Float[Tensor, "b n"]:
         """Euler steps from noise."""
@@ -90,14 +101,17 @@ class DiffusionHead(DenoisingHead):
         return angle.cos(), angle.sin()
 
     def flat_loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b n"],
+        generator: Generator | None,
+        counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean squared error of the velocity, at random noise levels."""
         features, actions, noise, time = self.repeated(features, actions, generator)
         signal, sigma = self.schedule(time)
-        return F.mse_loss(
-            self.network(features, signal * actions + sigma * noise, time), signal * noise - sigma * actions
-        )
+        noisy, velocity = signal * actions + sigma * noise, signal * noise - sigma * actions
+        return self.mean_square(self.network(features, noisy, time), velocity, counts)
 
     def sample(self, features: Float[Tensor, "b d"], generator: Generator | None) -> Float[Tensor, "b n"]:
         """From pure noise: estimate the action, put back a little less noise, repeat (DDPM's ancestral sampling)."""

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from tokenizers import Tokenizer, models, trainers
 
-from tinyvla.config import InputError
+from tinyvla.errors import InputError
 
 FIRST_CHARACTER = 0x4E00
 """Whole numbers are written as characters from here on: a block of Unicode with 20,000 letters and no blanks."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from tinyvla.config import InputError, ModelConfig
-from tinyvla.model.heads.base import Head
+from tinyvla.config import ModelConfig
+from tinyvla.errors import InputError
+from tinyvla.model.heads.base import Head, mean_of
 
 
 class RegressionHead(Head):
@@ -28,11 +29,15 @@ class RegressionHead(Head):
         return answer if self.config.normalization == "mean-std" else answer.tanh()
 
     def flat_loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b n"],
+        generator: Generator | None,
+        counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean over scenes and components."""
+        """Returns the mean error over scenes and components."""
         error = F.l1_loss if self.config.kind == "l1" else F.mse_loss
-        return error(self.sample(features, generator), actions)
+        return mean_of(error(self.sample(features, generator), actions, reduction="none"), counts)
 
 
 class DirectionsHead(Head):
@@ -69,7 +74,12 @@ class DirectionsHead(Head):
         return self.directions[self.logits(features).argmax(dim=1)]
 
     def flat_loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b n"],
+        generator: Generator | None,
+        counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy."""
-        return F.cross_entropy(self.logits(features), self.classes(actions))
+        """Returns the cross-entropy."""
+        surprise = F.cross_entropy(self.logits(features), self.classes(actions), reduction="none")
+        return mean_of(surprise, None if counts is None else counts[:, 0])

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from tinyvla.config import InputError, ModelConfig
+from tinyvla.config import ModelConfig
+from tinyvla.errors import InputError
+from tinyvla.model.heads.base import Head, Trunk, mean_of
 from tinyvla.model.heads.fast_tokenizer import FastTokenizer
-from tinyvla.model.heads.base import Head, Trunk
 from tinyvla.model.layers import Block
 
 
@@ -55,11 +56,16 @@ class BinsHead(Head):
         return self.centers(bins)
 
     def flat_loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b n"],
+        generator: Generator | None,
+        counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
         """Cross-entropy of all numbers at once: in training the bins before each are known."""
         bins = self.bins(actions)
-        return F.cross_entropy(self.logits(features, bins[:, :-1]).flatten(0, 1), bins.flatten())
+        logits = self.logits(features, bins[:, :-1]).flatten(0, 1)
+        return mean_of(F.cross_entropy(logits, bins.flatten(), reduction="none").view_as(bins), counts)
 
 
 class FastHead(Head):
@@ -69,7 +75,6 @@ class FastHead(Head):
     """
 
     num_blocks = 2
-    static_shapes = False  # chunks have different numbers of tokens, made on the CPU
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -136,9 +141,16 @@ class FastHead(Head):
         return self.output(self.norm(x))
 
     def flat_loss(
-        self, features: Float[Tensor, "b d"], actions: Float[Tensor, "b n"], generator: Generator | None
+        self,
+        features: Float[Tensor, "b d"],
+        actions: Float[Tensor, "b n"],
+        generator: Generator | None,
+        counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of the tokens and the end mark."""
+        """Returns the cross-entropy of the tokens and the end mark.
+
+        Tokens describe a chunk as a whole, so its padding cannot be left out; it has been filled with the last action.
+        """
         ids, counts = self.tokens(actions)
         return F.cross_entropy(self.logits(features, ids[:, :-1])[counts], ids[counts])
 

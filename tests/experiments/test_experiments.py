@@ -1,0 +1,267 @@
+"""Every experiment from its options to its results file and its section of the page, with tiny policies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import arm
+import checkpoints
+import chunks
+import closed_loop
+import count_presets
+import fusions
+import harness
+import heads
+import latency
+import learning
+import lora
+import pretraining
+import processes
+import pytest
+import recipe_search
+import scaling
+
+from tinyvla.act import dagger
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import DataConfig
+
+RESULTS = Path(__file__).parents[2] / "results"
+DATA = DataConfig(num_train=64, num_val=32, num_test=32)
+
+
+def done(experiment: Any, args: harness.Args) -> dict:
+    """What the results file of an experiment says."""
+    combine = getattr(experiment, "combine", None)
+    report = harness.measure(args, experiment.jobs, experiment.run, experiment.summary, combine)
+    assert not args.folder.exists()
+    return report
+
+
+def assert_same_form(report: dict, name: str, *paths: str) -> None:
+    """The report has all keys that the recorded file has, also at some places inside; `*` is the first of several."""
+    recorded = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    for path in ("", *paths):
+        want, have = at(recorded, path), at(report, path)
+        assert want.keys() <= have.keys(), f"{path}: {want.keys() - have.keys()} are missing"
+
+
+def at(value: Any, path: str) -> Any:
+    for name in path.split("/") if path else []:
+        several = value if isinstance(value, list) else list(value.values())
+        value = several[0] if name == "*" else value[name]
+    return value
+
+
+def test_count_presets(tmp_path):
+    report = done(count_presets, count_presets.Args(out=tmp_path / "presets.json"))
+    assert report["presets"] == json.loads((RESULTS / "presets.json").read_text())["presets"]
+    assert report.keys() == {"command", "presets"}
+    assert "| vision |" in count_presets.section(report)
+
+
+def test_latency(tiny_preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "export_bytes", lambda policy, suffix: b"")  # tested in tests/deploy
+    monkeypatch.setattr(latency, "run_bytes", lambda data, suffix: lambda batch: batch.image)
+    args = latency.Args(presets=(tiny_preset,), batches=(1, 2), repeats=1, out=tmp_path / "latency_DEVICE.json")
+    report = done(latency, args)
+    assert args.out.name == "latency_cpu.json"
+    report["presets"]["tiny"]["256"] = report["presets"]["tiny"]["2"]
+    assert_same_form(report, "latency_cpu", "presets/*", "presets/*/1", "presets/*/1/predict")
+    assert "`tiny`" in latency.section(report, report)
+
+
+def test_fusions(tiny_preset, tmp_path):
+    args = fusions.Args(kinds=("concat",), seeds=2, preset=tiny_preset, epochs=1, data=DATA, out=tmp_path / "f.json")
+    report = done(fusions, args)
+    assert_same_form(report, "fusion", "kinds/*", "kinds/*/l2_error")
+    assert "| concat |" in fusions.section(report)
+
+
+def test_learning(tiny_preset, tmp_path):
+    options = {"presets": (tiny_preset,), "rates": (3e-4,), "seeds": 2, "large": False, "epochs": 1}
+    report = done(learning, learning.Args(**options, data=DATA, out=tmp_path / "l.json"))
+    assert_same_form(report, "learning", "settings", "reach/*", "full/*")
+    assert report["reach"]["tiny 0.0003"]["steps"]["max"] == 1
+    assert "`tiny`" in learning.section(report)
+
+
+def test_learning_stops_at_the_target(tiny_config, monkeypatch):
+    import torch
+    import training
+
+    monkeypatch.setattr(training, "TARGET", 0.0)
+    config = training.TrainConfig(epochs=30)
+    row = training.train_to_target(tiny_config, DATA, config, torch.device("cpu"))
+    assert row["reached"]
+    assert row["steps"] == 10
+
+
+def test_heads(device, tiny_preset, tmp_path, monkeypatch):
+    small = {"SAMPLING_STEPS": (1, 2), "HORIZON": 4, "HIDDEN": 16, "TIMED_BATCHES": (1, 2), "REPEATS": 1}
+    for name, value in small.items():
+        monkeypatch.setattr(heads, name, value)
+    only = ("directions-4", "fast", "flow")
+    options = {"heads": only, "seeds": 1, "preset": tiny_preset, "scenes": 64, "epochs": (1, 1, 1), "device": device}
+    report = done(heads, heads.Args(**options, data=DATA, out=tmp_path / "h.json"))
+    for row in (row for found in report["heads"].values() for row in found.values()):
+        assert row["milliseconds"].keys() == {"1", "2"}
+        row["milliseconds"]["256"] = row["milliseconds"]["2"]
+    assert_same_form(report, "heads", *(f"heads/flow/{data}" for data in heads.KINDS_OF_DATA))
+    assert_same_form(report, "heads_longer", "heads/fast", "heads/fast/trajectories")
+    assert len(report["heads"]["flow"]["two answers"]["curves"][0]) == 1
+    assert "class_accuracy" in report["heads"]["directions-4"]["one answer"]
+    assert "| fast |" in heads.section(report, report)
+
+
+def test_recipe_search(device, tiny_preset, tmp_path, monkeypatch):
+    changes = [
+        {"optimizer": "adamw", "num_steps": 2, "learning_rate": 1e-3},
+        {"optimizer": "muon", "num_steps": 2, "learning_rate": 1e-3, "weight_gain": 0.5, "batch_size": 32},
+    ]
+    monkeypatch.setattr(recipe_search, "BUDGETS", changes)
+    args = recipe_search.Args(device=device, seeds=2, preset=tiny_preset, studies=("budget",), data=DATA)
+    report = done(recipe_search, replace(args, out=tmp_path / "s.json"))
+    assert_same_form(report, "search", "rows/*", "rows/*/change")
+    assert [row["change"] for row in report["rows"]] == changes
+    assert "| muon | 0.001 | 2 |" in recipe_search.section(report)
+
+
+def test_pretraining(device, tiny_preset, tmp_path):
+    sizes = {"sizes": (16, 32), "few_sizes": (16,), "num_steps": 2, "num_pairs": 64, "num_test": 16}
+    towers = {"pretrain_steps": 1, "pretrain_batch": 8, "preset": tiny_preset, "seeds": 2, "device": device}
+    report = done(pretraining, pretraining.Args(**sizes, **towers, data=DATA, out=tmp_path / "p.json"))
+    paths = ("camera", "pretraining", "pretrained/*", "differences/*", "summary/*", "rows/*")
+    assert_same_form(report, "pretraining", *paths)
+    assert len(report["rows"]) == 2 * (3 * 2 + 2 * 1)
+    assert [gap["num_labels"] for gap in report["differences"]] == [16, 32, 16, 32, 16]
+    assert "| 16 |" in pretraining.section(report, report)
+
+
+def test_scaling(device, tiny_preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "peak_flops", lambda device, dtype: 1e9)
+    sizes = {"scenes": (64, 128), "steps": 2, "repeats": 1, "batch_sizes": (8,), "seeds": 1}
+    places = {"device": device, "presets": (tiny_preset,), "data_presets": (tiny_preset,), "out": tmp_path / "s.json"}
+    args = scaling.Args(**sizes, **places, rates=(1e-3,), data=DATA)
+    report = done(scaling, replace(args, budget_seconds=0.0))
+    paths = ("settings", "peaks", "steps/*", "steps/*/flops", "steps/*/rows/*/paper")
+    assert_same_form({**report, "runs": []}, "scaling", *[path for path in paths if "flops" not in path])
+    assert (report["left_out"], report["runs"]) == (2, [])
+    ways = [row["graph"] for row in report["steps"]["tiny"]["rows"]]
+    assert ways == [False] * 5 + [True] * (2 if device == "cuda" else 0)
+    assert not [row["error"] for row in report["steps"]["tiny"]["rows"] if "error" in row]
+    more = done(scaling, replace(args, parts=("runs",), resume=True, scenes=(128,)))
+    assert [run["num_scenes"] for run in more["runs"]] == [128]
+    more = done(scaling, replace(args, parts=("runs",), resume=True))
+    assert [run["num_scenes"] for run in more["runs"]] == [128, 64]
+    assert more["command"].count(" && ") == 2
+    assert_same_form(more, "scaling_runs", "runs/*", "runs/*/test", "summary/*", "summary/*/test")
+    assert "| `tiny` | 0.001 | 64 |" in scaling.section_of_runs(more, more, {"presets": {"tiny": {}}})
+
+
+def test_lora(device, tiny_preset, tmp_path):
+    sizes = {"sizes": (16, 32), "middle": 32, "seeds": 1, "steps": 2, "rates": 1, "num_val": 16, "num_test": 16}
+    args = lora.Args(
+        presets=(tiny_preset,), ways=("frozen", "lora-2", "lora-1-words"), base_steps=1, **sizes, data=DATA
+    )
+    args = replace(args, device=device, out=tmp_path / "lora.json")
+    report = done(lora, args)
+    assert_same_form(report, "lora", "presets/*", "presets/*/ways/frozen", "presets/*/ways/*/scenes/*")
+    ways = report["presets"]["tiny"]["ways"]
+    assert {name: list(way["scenes"]) for name, way in ways.items()} == {
+        "frozen": ["16", "32"],
+        "lora-2": ["16", "32"],
+        "lora-1-words": ["32"],
+    }
+    assert ways["lora-2"]["difference_after_loading"] == 0
+    assert "LoRA, rank 1-words" in lora.section(report)
+    again = done(lora, replace(args, presets=(tiny_preset,), ways=("full",), sizes=(32,)))
+    assert list(again["presets"]["tiny"]["ways"]) == ["full"]
+
+
+def test_processes(tiny_preset, tmp_path, monkeypatch):
+    """In one process, which is not started anew."""
+    args = processes.Args(processes=(1,), presets=(tiny_preset,), steps=1, epochs=1, cpu=True, data=DATA)
+    args = replace(args, device="cpu", out=tmp_path / "p.json")
+    monkeypatch.setattr(processes, "WAYS", {"weak": 8, "strong": 16})
+
+    def start_here(command: list[str], check: bool, env: dict) -> None:
+        at_script = next(i for i, word in enumerate(command) if word.endswith("processes.py"))
+        worker = processes.tyro.cli(processes.Args, args=command[at_script + 1 :])
+        assert worker == replace(
+            args, is_worker=True, train=True, out=args.folder / "1.json", device="auto", processes=(1, 2)
+        )
+        processes.work(worker)
+
+    monkeypatch.setattr(processes.subprocess, "run", start_here)
+    report = done(processes, args)
+    assert_same_form({**report, "runs": report["runs"] * 2}, "processes", "runs/*", "runs/*/efficiency")
+    assert report["runs"][0]["efficiency"] == {"weak": {"tiny": 1.0}, "strong": {"tiny": 1.0}}
+    assert "| `tiny` | 1 |" in processes.section(report)
+
+
+def test_closed_loop(tiny_preset, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(dagger, "NUM_VAL", 2)
+    monkeypatch.setattr(closed_loop, "trained_policy", lambda preset, device: new_policy(tiny_config, 0).eval())
+    options = {"seeds": 1, "rounds": 1, "episodes": 4, "epochs": 1, "num_test": 4, "preset": tiny_preset}
+    report = done(closed_loop, closed_loop.Args(**options, data=DATA, out=tmp_path / "c.json"))
+    paths = ("world", "dagger_settings", "policies", "policies/expert", "policies/dagger", "policies/dagger/runs/*")
+    assert_same_form(report, "closed_loop", *paths, "policies/dagger/runs/*/rounds/*")
+    runs = {who: report["policies"][who]["runs"][0] for who in ("dagger", "cloning", "cloning_more")}
+    last = {who: run["rounds"][-1] for who, run in runs.items()}
+    assert last["cloning"]["train_steps"] >= last["dagger"]["train_steps"]
+    assert runs["cloning_more"]["episodes"] > runs["cloning"]["episodes"] == 4
+    assert "the scripted expert | 100.0 %" in closed_loop.section(report)
+
+
+def test_checkpoints(tiny_preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(dagger, "NUM_VAL", 2)
+    sizes = {"steps": 4, "checkpoints": 2, "cloning": (4,), "stills": (64,), "val_episodes": 4, "dagger_episodes": (4,)}
+    rounds = {"dagger_rounds": 1, "dagger_epochs": 1, "num_test": 4, "preset": tiny_preset, "seeds": 1}
+    report = done(checkpoints, checkpoints.Args(**sizes, **rounds, data=DATA, out=tmp_path / "c.json"))
+    assert_same_form(report, "closed_loop_checkpoints", "checkpoint_rows/*")
+    kinds = [row["kind"] for row in report["checkpoint_rows"]]
+    assert kinds == ["dagger", "dagger", "cloning", "cloning", "stills", "stills"]
+
+
+def test_chunks(tiny_preset, tmp_path):
+    sizes = {"heads": ("regression", "flow"), "horizons": (1, 2), "episodes": 4, "val_episodes": 4, "epochs": 1}
+    report = done(chunks, chunks.Args(**sizes, seeds=1, num_test=4, preset=tiny_preset, out=tmp_path / "c.json"))
+    assert_same_form(report, "closed_loop_chunks", "runs/*", "runs/*/success")
+    assert len(report["runs"]) == 2 * (1 + 2) * 2
+
+
+def test_arm(tiny_preset, tmp_path, monkeypatch):
+    """The expert stands in for all who act: a policy that has seen two batches would solve nothing."""
+    if find_spec("mujoco") is None:  # importing it here would settle how it draws
+        pytest.skip("MuJoCo is not installed")
+    monkeypatch.setattr(arm, "VAL_EPISODES", 2)
+    monkeypatch.setattr(arm, "EPISODES_OF_A_JOB", 2)
+    monkeypatch.setattr(arm, "who_acts", lambda who, seed, args: arm.expert)
+    monkeypatch.setattr(arm, "first_success", lambda films, seeds: films(seeds[0]))
+    monkeypatch.setattr(arm, "film", lambda policy, world, execute: world.instructions[0])
+    shown: list[str] = []
+    monkeypatch.setattr(arm, "film_rows", lambda films: (SavedNowhere(shown.extend(films)), None))
+    kinds = ("tiny/concat/8/muon/0.4", "tiny/pool-add/8/adamw/0.0")
+    sizes = {"episodes": 2, "steps": 2, "batch_size": 4, "horizon": 2, "executes": (2, 1), "num_test": 1, "seeds": 1}
+    places = {name: tmp_path / name for name in ("checkpoint", "film")}
+    args = arm.Args(kinds=kinds, workers=1, **sizes, **places, recorded_steps=3, out=tmp_path / "arm.json")
+    report = done(arm, args)
+    paths = ("machine", "learning_rates", "demonstrations/*", "expert/reach", "random/pick", "runs/*", "spread/*")
+    assert_same_form(report, "arm", *paths, "policies/*", "policies/*/reach", "policies/*/reach/by_execute/*")
+    assert report["demonstrations"]["0.0"]["num_episodes"] == 2
+    assert list(report["policies"][kinds[0]]["pick"]["by_execute"]) == ["2", "1"]
+    assert list(report["policies"][kinds[1]]["pick"]["by_execute"]) == ["2"]
+    assert report["runs"][0] == {"kind": kinds[0], "seed": 0, "reach": 1, "pick": 1, "reach_swap": 1, "pick_swap": 1}
+    assert (args.checkpoint / "config.json").exists()
+    assert len(set(shown)) == 3
+    assert "| expert's noise: 0 | 100.0 (100.0-100.0) |" in arm.section(report, report)
+
+
+class SavedNowhere:
+    def __init__(self, drawn: None) -> None: ...
+
+    def savefig(self, path: Path, dpi: int) -> None: ...

@@ -1,0 +1,1 @@
+"""All chapters: the command line, a conversation in the terminal, a check of the machine."""

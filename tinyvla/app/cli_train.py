@@ -1,0 +1,253 @@
+"""The command line's verb `train`.
+
+Notable:
+- without flags a preset is trained by its own measured recipe; a flag that is given wins over the recipe;
+- the same code serves one process and several: the main one alone prints and writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from tyro.conf import arg
+
+from tinyvla.app.cli_measure import DeviceName, Flat, FusionName, HeadName, PresetName, StepName, print_report
+from tinyvla.config import PRESETS, ModelConfig, model_config
+from tinyvla.errors import InputError
+from tinyvla.recipes import RECIPES, DataConfig, Recipe, TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from tinyvla.learn.callbacks import Callback, Record
+    from tinyvla.learn.checkpoint import RunFolder, RunSettings
+    from tinyvla.model.policy import TinyVLA
+
+RECIPE_NAMES = ("auto", "measured", "plain")
+RecipeName = Annotated[
+    str,
+    arg(
+        help="measured: the preset's own, the shortest that ends settled; plain: AdamW at 3e-4, 100 steps of warm-up, "
+        "20 epochs; auto: the measured one unless another fusion, head or tower is named."
+    ),
+]
+
+
+def _unset(config: type) -> type:
+    """Returns a dataclass with the fields of another, in which all but switches are None unless they are given."""
+    types = get_type_hints(config)
+    helps = dict(re.findall(r'^    (\w+): [^\n]+\n    """(.+?)"""$', inspect.getsource(config), re.M | re.S))
+    columns: list[tuple[str, Any, Any]] = []
+    for each in fields(config):
+        text = helps.get(each.name, "").rstrip(".")
+        if isinstance(each.default, bool):
+            columns.append((each.name, Annotated[bool, arg(help=text)], field(default=each.default)))
+        else:
+            option = arg(help=text, help_behavior_hint="(unless given: the recipe's)")
+            columns.append((each.name, Annotated[types[each.name] | None, option], field(default=None)))
+    return make_dataclass(f"Given{config.__name__}", columns, frozen=True)
+
+
+GivenTrainConfig: Any = _unset(TrainConfig)
+
+
+def train(
+    preset: PresetName = "minimal",
+    out: Path = Path("checkpoints"),
+    fusion: FusionName = None,
+    device: DeviceName = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    log_dir: Path = Path("logs"),
+    head: HeadName = None,
+    vision: str | None = None,
+    language: str | None = None,
+    learn_towers: bool = False,
+    step: StepName = "auto",
+    recipe: RecipeName = "auto",
+    config: Annotated[GivenTrainConfig, Flat] = GivenTrainConfig(),  # noqa: B008 - frozen
+    data: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Train a policy, keep its best checkpoint in OUT/best, and judge it on the test split.
+
+    Args:
+        out: Folder for checkpoints, settings and metrics.
+        resume: Go on with the run in OUT, with the settings it was started with.
+        overwrite: Replace the run in OUT.
+        log_dir: Folder for TensorBoard logs.
+        vision: A Hugging Face vision tower, an id or a folder, in place of the preset's; its weights stay frozen.
+        language: The same for the language model.
+        learn_towers: Let such towers learn, too.
+    """
+    from tinyvla.learn.checkpoint import RunFolder, RunSettings, library_versions
+    from tinyvla.speed.processes import OnlyReading
+
+    place = Place.of(device, step)
+    model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
+    is_preset = model == model_config(preset)
+    asked = TrainConfig() if resume else _recipe(recipe, preset, is_preset)
+    settings = RunSettings(model, _settle(asked, config, data.num_train), data, step)
+    run = RunFolder(out) if place.is_main else OnlyReading(out)
+    if resume:
+        settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
+    elif place.is_main:
+        run.start(settings, library_versions(), overwrite)
+    place.wait()
+    if resume and run.is_complete(settings):
+        print(f"{out} is complete: {settings.train.epochs:g} epochs are trained")
+    else:
+        _fit(settings, run, place, log_dir / out.resolve().name)
+    place.leave()
+    if place.is_main:
+        _judge(run, settings, place)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a policy is trained: a device, and the other processes if there are any."""
+
+    device: torch.device
+    accelerator: Accelerator | None = None
+
+    @classmethod
+    def of(cls, device: str, step: str) -> Place:
+        """Returns the place that the user and the launcher ask for.
+
+        Raises:
+            InputError: it does not exist, or such a step is not possible there.
+        """
+        from tinyvla.device import choose_device
+        from tinyvla.speed.processes import make_accelerator
+        from tinyvla.speed.step import step_options
+
+        accelerator = make_accelerator(device)
+        if accelerator is not None and step == "compiled":
+            raise InputError("--step compiled is for one process; leave it out where several train together")
+        where = choose_device(device) if accelerator is None else accelerator.device
+        step_options(step, where)
+        return cls(where, accelerator)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.accelerator is None or self.accelerator.is_main_process
+
+    def wait(self) -> None:
+        """Let the others come as far."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+
+    def leave(self) -> None:
+        """Let all processes end together."""
+        if self.accelerator is not None:
+            self.accelerator.end_training()
+
+    def __str__(self) -> str:
+        if self.accelerator is None:
+            return f"{self.device}"
+        return f"{self.accelerator.num_processes} processes ({self.device.type})"
+
+
+def _model(
+    preset: str, fusion: str | None, head: str | None, vision: str | None, language: str | None, frozen: bool
+) -> ModelConfig:
+    """The preset's policy, with pretrained towers where they are named."""
+    if not (vision or language):
+        if not frozen:
+            raise InputError("--learn-towers is for pretrained towers; name them with --vision and --language")
+        return model_config(preset, fusion, head)
+    from tinyvla.model.pretrained import pretrained_config
+
+    return pretrained_config(vision, language, preset, fusion, head, frozen)
+
+
+def _recipe(name: str, preset: str, is_preset: bool) -> Recipe | TrainConfig:
+    """Returns what `--recipe` asks for; the measured ones are for the presets as they are."""
+    if name not in RECIPE_NAMES:
+        raise InputError(f"unknown recipe {name!r}; choose from {', '.join(RECIPE_NAMES)}")
+    is_measured = name == "measured" or (name == "auto" and is_preset)
+    return RECIPES[preset] if is_measured else TrainConfig()
+
+
+def _settle(asked: Recipe | TrainConfig, given: Any, num_scenes: int) -> TrainConfig:
+    """Returns the settings of a recipe, but for those that the user gives."""
+    changes = {name: value for name, value in vars(given).items() if value is not None}
+    if isinstance(asked, TrainConfig):
+        return replace(asked, **changes)
+    changed = replace(asked.train, **changes)
+    return changed if "epochs" in changes else Recipe(asked.num_steps, changed).for_scenes(num_scenes)
+
+
+def _fit(settings: RunSettings, run: RunFolder, place: Place, log_dir: Path) -> None:
+    """Train, or go on with a training; Ctrl-C ends the process with a word on how to go on."""
+    from tinyvla.data.batch import TensorSplit
+    from tinyvla.data.blockfind import BlockFind
+    from tinyvla.learn.train import Interrupted, fit
+    from tinyvla.model.policy import new_policy
+    from tinyvla.speed.step import make_step
+
+    config, data = settings.train, settings.data
+    policy = new_policy(settings.model, config.seed, place.device)
+    train_tensors, val_tensors = (
+        TensorSplit.from_blockfind(BlockFind(number, seed), policy.language.encode, place.device)
+        for number, seed in ((data.num_train, data.train_seed), (data.num_val, data.val_seed))
+    )
+    if settings.model.head.kind == "fast":  # the tokenizer of its actions
+        policy.fit_statistics(train_tensors.actions)
+    # A run that was compiled on a GPU goes on elsewhere as well as that device can.
+    kind = "auto" if settings.step == "compiled" and place.device.type != "cuda" else settings.step
+    step = make_step(policy, train_tensors, config, kind, place.accelerator)
+    if place.is_main:
+        size, steps = policy.num_parameters()["total"] / 1e6, config.total_steps(len(train_tensors))
+        what = f"{steps} steps of {config.batch_size} scenes, {config.optimizer} at {config.learning_rate:g}"
+        print(f"training {size:.1f} M parameters on {place}: {what} (step: {getattr(step, 'options', 'plain')})")
+    with _watchers(place, log_dir) as callbacks:
+        try:
+            fit(policy, train_tensors, val_tensors, config, step, run, callbacks)
+        except Interrupted as stopped:
+            print(f"\n{stopped}; go on with: tinyvla train --resume --out {run.path}", file=sys.stderr)
+            sys.exit(130)
+
+
+@contextmanager
+def _watchers(place: Place, log_dir: Path) -> Iterator[list[Callback]]:
+    """What the main process shows and logs; Ctrl-C stops a process that trains alone."""
+    from tinyvla.learn.callbacks import OnEpoch, ProgressBar, StopOnInterrupt, TensorBoard
+
+    if not place.is_main:
+        yield []
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(log_dir)) as writer:
+        alone: list[Callback] = [StopOnInterrupt()] if place.accelerator is None else []
+        yield [*alone, ProgressBar(), TensorBoard(writer), OnEpoch(_print_epoch)]
+
+
+def _print_epoch(record: Record) -> None:
+    from tqdm.auto import tqdm
+
+    tqdm.write(
+        f"epoch {record['epoch']:4.3g}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
+        f"L2 {record['l2_error']:.4f}  direction {record['direction_accuracy']:.1%}"
+    )
+
+
+def _judge(run: RunFolder, settings: RunSettings, place: Place) -> None:
+    """Print how good the best checkpoint is, and what can be done next."""
+    from tinyvla.model.policy import TinyVLA
+
+    best: TinyVLA = TinyVLA.from_pretrained(run.best, device=str(place.device))
+    print_report(best, settings.data.num_test, settings.data, as_json=False)
+    print(f"\nbest checkpoint: {run.best}\nnext: tinyvla visualize --checkpoint {run.best}")
+    preset = next((name for name, model in PRESETS.items() if model == settings.model), None)
+    if preset and settings.train.epochs < 1:
+        print(f"train longer: tinyvla train --preset {preset} --epochs 5 --out {run.path}-longer")

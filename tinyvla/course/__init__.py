@@ -1,0 +1,1 @@
+"""All chapters: what the notebooks share. Trained policies, measured figures, checks of exercises."""

@@ -1,0 +1,13 @@
+"""Chapters 2, 3, 4, 7 and 10: the policy, from pixels and words to actions.
+
+layers        attention, MLP, block, positions
+vision        an image becomes patch tokens (chapter 2)
+tokenizer     a sentence becomes numbers (chapter 3)
+language      numbers become word states (chapter 3)
+fusion        words choose what to look at (chapter 4)
+heads/        a feature becomes an action (chapters 4 and 7)
+normalize     actions and states in comparable units (chapter 7)
+observation   what a robot sees, feels and is told, made ready for the model
+pretrained    towers from the Hugging Face hub (chapter 10)
+policy        all of it together: TinyVLA
+"""

@@ -1,0 +1,257 @@
+"""What is done to an observation before the model sees it, written once, for training and for acting alike.
+
+    images      any size, uint8 or float -> the policy's size, float in [0, 1]
+    sentence    words -> ids and mask, by the policy's own tokenizer
+    state       the robot's own numbers -> a tensor, in their own units
+
+Notable:
+- all of it follows from `config.json` and the weights, so a checkpoint takes it along; the statistics that normalise
+  state and actions are buffers in the model itself;
+- an observation is an image and a sentence, or a dict with LeRobot's keys: `observation.images.NAME`,
+  `observation.state`, `task`. Keys that the policy does not know are left alone;
+- a wrong observation is refused here, in words; the model behind it trusts its tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from tinyvla.config import ModelConfig
+from tinyvla.data.batch import Batch, TensorSplit, Tokenize
+from tinyvla.errors import InputError
+from tinyvla.model.normalize import Normalizer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    ImageLike = Image | np.ndarray | Tensor
+else:
+    ImageLike = Any
+
+Observation = Mapping[str, Any]
+"""One observation, or many with a leading dimension, under LeRobot's keys."""
+
+IMAGE_KEY = "observation.images."
+STATE_KEY = "observation.state"
+TASK_KEY = "task"
+
+
+class Preprocessor:
+    """Makes a batch of whatever a policy is shown and told.
+
+    Args:
+        config: the policy's.
+        tokenize: the policy's own tokenizer.
+    """
+
+    def __init__(self, config: ModelConfig, tokenize: Tokenize) -> None:
+        self.config, self.tokenize = config, tokenize
+        self.cameras = config.observation.cameras
+
+    def __call__(self, observation: Observation) -> tuple[Batch, bool]:
+        """Returns a batch on the CPU, and whether a single observation was given.
+
+        Raises:
+            InputError: a camera, the state or the sentence is missing or not usable, or their numbers differ.
+        """
+        images, singles = {}, set()
+        for camera in self.cameras:
+            images[camera], is_single = self.images(_get(observation, IMAGE_KEY + camera))
+            singles.add(is_single)
+        counts = {len(batch) for batch in images.values()}
+        if len(counts) > 1 or len(singles) > 1:
+            raise InputError(
+                f"the cameras give {', '.join(map(str, sorted(counts)))} images; they must give equally many"
+            )
+        count = counts.pop()
+        texts = _get(observation, TASK_KEY)
+        if not isinstance(texts, str | Sequence):
+            raise InputError(f"{TASK_KEY} is a {type(texts).__name__}; it must be a sentence, or one for each image")
+        texts = [texts] * count if isinstance(texts, str) else list(texts)
+        if len(texts) != count:
+            raise InputError(f"{count} images but {len(texts)} instructions; give one sentence, or one per image")
+        input_ids, attention_mask = self.tokenize(texts)
+        return Batch(images, input_ids, attention_mask, self.state(observation, count)), singles.pop()
+
+    def images(self, images: ImageLike | Sequence[ImageLike]) -> tuple[Float[Tensor, "b c h w"], bool]:
+        """Returns one camera's images as floats in [0, 1] at the policy's size, and whether a single one was given.
+
+        Args:
+            images: a PIL image, an array or tensor `(h, w, c)` or `(c, h, w)`, uint8 or float in [0, 1]; or a list or a
+                batch of them. Any size is taken and scaled.
+
+        Raises:
+            InputError: wrong type, shape, dtype or range, or NaN; the message says what is allowed.
+        """
+        if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+            return self._sized(_to_chw(images, self.config.vision.num_channels)), False
+        if isinstance(images, str) or not isinstance(images, Sequence):
+            return self._sized(_to_chw(images, self.config.vision.num_channels)[None]), True
+        if not images:
+            raise InputError("there are no images; give at least one")
+        return torch.cat([self.images(image)[0] for image in images]), False
+
+    def _sized(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Images at the policy's size, as floats in [0, 1]."""
+        sized = resized(images, self.size, self.config.observation.resize)
+        return sized.float() / 255 if sized.dtype == torch.uint8 else sized.float()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image at the model's door."""
+        return self.config.vision.size
+
+    def state(self, observation: Observation, count: int) -> Float[Tensor, "b s"] | None:
+        """Returns the robot's own numbers as a tensor, in their own units; None for a policy that has no use for them.
+
+        Raises:
+            InputError: they are missing, of another number than the policy's, or not finite.
+        """
+        dim = self.config.observation.state_dim
+        if not dim:
+            return None
+        given = _get(observation, STATE_KEY)
+        try:
+            values = torch.as_tensor(np.asarray(given, np.float32))
+        except (ValueError, TypeError):
+            raise InputError(f"{STATE_KEY} must be numbers, {dim} for each image") from None
+        values = values[None] if values.ndim == 1 else values
+        if values.shape != (count, dim):
+            raise InputError(f"{STATE_KEY} has shape {tuple(values.shape)}; this policy needs {(count, dim)}")
+        if not torch.isfinite(values).all():
+            raise InputError(f"{STATE_KEY} holds NaN or infinite values")
+        return values
+
+    def split(
+        self,
+        images: Mapping[str, Shaped[np.ndarray, "n c h w"]],
+        instructions: Sequence[str],
+        actions: Float[np.ndarray, "n *chunk"],
+        device: torch.device | str = "cpu",
+        state: Float[np.ndarray, "n s"] | None = None,
+        action_is_pad: Bool[np.ndarray, "n k"] | None = None,
+    ) -> TensorSplit:
+        """Returns recorded observations to train on, treated exactly as the policy will treat what it is shown.
+
+        Args:
+            images: by camera, uint8 of any size; those of other cameras than the policy's are left out.
+            instructions: one for each row.
+            actions: one for each row, or a chunk.
+            device: where to put the tensors.
+            state: the robot's own, left out for a policy that has no use for it.
+            action_is_pad: True on actions after an episode's end.
+
+        Raises:
+            InputError: a camera or the state is missing, or a sentence is not usable.
+        """
+        observed = {IMAGE_KEY + name: array for name, array in images.items()}
+        observed |= {} if state is None else {STATE_KEY: state}
+        kind = self.config.observation.resize
+        sized = {name: _resized_in_parts(_get(observed, IMAGE_KEY + name), self.size, kind) for name in self.cameras}
+        values = self.state(observed, len(actions))
+        return TensorSplit.from_arrays(
+            sized,
+            instructions,
+            actions,
+            self.tokenize,
+            device,
+            None if values is None else values.numpy(),
+            action_is_pad,
+        )
+
+
+class StateEncoder(nn.Module):
+    """The robot's state as one token beside the vision tokens, or as a part of the pooled feature.
+
+    Args:
+        config: the policy's; the statistics that normalise the state are buffers in here.
+        width: of the token or the feature.
+    """
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__()
+        dim = config.observation.state_dim
+        self.normalizer = Normalizer(config.observation.state_normalization, dim, what="states")
+        self.hidden = nn.Linear(dim, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, state: Float[Tensor, "b s"]) -> Float[Tensor, "b d"]:
+        """Returns one vector for each state, which is in its own units."""
+        return self.output(F.gelu(self.hidden(self.normalizer(state))))
+
+
+def resized(
+    images: Shaped[Tensor, "n c h w"], size: tuple[int, int], kind: str = "stretch"
+) -> Shaped[Tensor, "n c h2 w2"]:
+    """Returns images, uint8 or float, at another height and width; those that have it already are returned as they are.
+
+    Args:
+        images: on the CPU.
+        size: height and width in pixels.
+        kind: "stretch" fills the size; "pad" keeps the proportions and fills the rest with black, evenly on both sides.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == size:
+        return images
+    if kind == "stretch":
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    scale = min(size[0] / height, size[1] / width)
+    inner = (max(1, round(height * scale)), max(1, round(width * scale)))
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    around = (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top)
+    return F.pad(F.interpolate(images, size=inner, mode="bilinear", antialias=True), around)
+
+
+def _resized_in_parts(images: Any, size: tuple[int, int], kind: str) -> Tensor:
+    """A recording's images, a few at a time: large ones need not all lie in memory twice."""
+    tensor = torch.as_tensor(images)
+    return torch.cat([resized(part, size, kind) for part in tensor.split(256)])
+
+
+def _get(observation: Observation, key: str) -> Any:
+    if key not in observation:
+        raise InputError(f"the observation lacks {key}; it has {', '.join(map(str, observation)) or 'nothing'}")
+    return observation[key]
+
+
+def _to_chw(image: ImageLike, channels: int) -> Shaped[Tensor, "*b c h w"]:
+    """An image, or a batch of them, as uint8 or as float in [0, 1]."""
+    if not isinstance(image, Tensor):
+        bands = image.getbands() if hasattr(image, "getbands") else None  # only PIL images have bands
+        if bands and len(bands) != channels:
+            raise InputError(f"the image's bands are {''.join(bands)!r}; convert it first: image.convert('RGB')")
+        if not bands and not isinstance(image, np.ndarray):
+            raise InputError(f"cannot see a {type(image).__name__}; give a PIL image, a NumPy array or a torch tensor")
+        image = torch.from_numpy(np.array(image))
+    if image.ndim == 4 and not len(image):
+        raise InputError("there are no images; give at least one")
+    sides = tuple(image.shape[-3:])
+    if image.ndim not in (3, 4) or channels not in (sides[0], sides[2]) or 0 in sides:
+        raise InputError(
+            f"the image has shape {sides}; it must be (height, width, {channels}) or ({channels}, height, width)"
+        )
+    image = image if sides[0] == channels else image.movedim(-1, -3)
+    _check_values(image)
+    return image
+
+
+def _check_values(image: Tensor) -> None:
+    """Refuse numbers that are no pixels."""
+    if image.dtype == torch.uint8:
+        return
+    if not image.is_floating_point():
+        raise InputError(f"the image has dtype {image.dtype}; it must be uint8, or float in [0, 1]")
+    if not torch.isfinite(image).all():
+        raise InputError("the image holds NaN or infinite values")
+    if image.min() < 0 or image.max() > 1:
+        raise InputError(
+            f"the image's values run from {image.min():.3g} to {image.max():.3g}; floats must lie in [0, 1] "
+            "(uint8 images run from 0 to 255)"
+        )

@@ -1,0 +1,1 @@
+"""All chapters: figures, film strips, and widgets to play with."""
