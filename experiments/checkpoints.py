@@ -1,6 +1,6 @@
 """Does a low offline error promise success? Writes `results/closed_loop_checkpoints.json`.
 
-    python scripts/measure_checkpoints.py --device cuda --workers 8
+    python experiments/checkpoints.py --device cuda --workers 8
 
 Every checkpoint is judged twice: by its error on held-out data, without acting, and by rollouts on the same test
 episodes. Runs of three kinds, several seeds each:
@@ -8,154 +8,125 @@ episodes. Runs of three kinds, several seeds each:
 - dagger: a checkpoint after each round; held out: the expert's states, as for cloning;
 - stills: BlockFind's first views and their unit arrows; held out: other first views, which is what somebody would look
   at who has no rollouts. The error on the expert's states is noted beside it.
+Chapter 8 shows them; the results page names them beside the closed loop.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.multiprocessing as mp
+import harness
+from harness import Job, Row, main
+from training import blockfind, tensors, train
 
+from tinyvla.act.block_world import BlockWorld
+from tinyvla.act.dagger import dagger, demonstrations
+from tinyvla.act.rollout import rollout
+from tinyvla.act.world import episode_seeds
+from tinyvla.config import model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import describe_device, recorded_command, take_turns
-from tinyvla.config import DataConfig, TrainConfig, model_config
 from tinyvla.data.blockfind import BlockFind
+from tinyvla.learn.callbacks import OnEpoch
 from tinyvla.learn.evaluate import validation_loss
-from tinyvla.model.policy import TinyVLA
-from tinyvla.act.rollout import dagger, demonstrations, policy_act, rollout
-from tinyvla.speed.recorded import StepOptions
-from tinyvla.learn.train import fit, new_policy
-from tinyvla.act.block_world import episode_seeds
-
-Job = tuple[str, int, int, dict[str, Any]]
-"""Kind, episodes or scenes, seed, settings."""
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.recipes import TrainConfig
 
 SHOWN = ("success", "success_interval", "reached", "path_ratio", "mean_steps", "num_episodes")
+SETTINGS = TrainConfig(learning_rate=1e-3)
 
 
-def judge(policy: TinyVLA, expert_states: TensorSplit, settings: dict[str, Any]) -> dict[str, Any]:
-    """Error on the expert's held-out states, and success."""
-    result = rollout(policy_act(policy), episode_seeds(settings["num_test"], DataConfig().test_seed)).to_dict()
-    loss, metrics = validation_loss(policy, expert_states)
-    return {
-        "expert_error": loss,
-        "expert_direction_accuracy": metrics.direction_accuracy,
-        **{k: result[k] for k in SHOWN},
-    }
+@dataclass(frozen=True)
+class Args(harness.Args):
+    """Train and judge them all."""
+
+    seeds: int = 4
+    steps: int = 600
+    """Of each run of cloning and stills, about."""
+    checkpoints: int = 12
+    """Of each such run."""
+    cloning: tuple[int, ...] = (50, 200, 800)
+    """Numbers of the expert's episodes."""
+    stills: tuple[int, ...] = (4_000,)
+    """Numbers of first views."""
+    val_episodes: int = 100
+    """The expert's, whose states are held out."""
+    dagger_episodes: tuple[int, ...] = (50,)
+    """New ones in each of DAgger's rounds."""
+    dagger_rounds: int = 4
+    dagger_epochs: int = 4
+    num_test: int = 500
+    preset: str = "nano"
+    out: Path = Path("results/closed_loop_checkpoints.json")
 
 
-def train_stills_or_clone(kind: str, size: int, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """A checkpoint after each of `checkpoints` equal shares of the steps."""
-    device, data = settings["device"], DataConfig()
-    expert_states = demonstrations(100, data.val_seed, device=device)
-    if kind == "stills":
-        train = TensorSplit.from_blockfind(BlockFind(size, data.train_seed + 1_000 + seed), device)
-        own = TensorSplit.from_blockfind(BlockFind(data.num_val, data.val_seed), device)
-    else:
-        train, own = demonstrations(size, 1_000 + seed, device=device), expert_states
-    policy = new_policy(model_config(settings["preset"]), seed, device)
-    steps_per_epoch = math.ceil(len(train) / 64)
-    epochs = max(1, round(settings["steps"] / steps_per_epoch))
-    wanted = {round(epochs * (i + 1) / settings["checkpoints"]) for i in range(settings["checkpoints"])}
-    rows: list[dict[str, Any]] = []
-
-    def note(record: dict[str, Any]) -> None:
-        if record["epoch"] in wanted:
-            judged = judge(policy, expert_states, settings)
-            rows.append({"step": record["step"], "own_error": record["val_loss"], **judged})
-
-    config = replace(TrainConfig(), epochs=epochs, learning_rate=1e-3, seed=seed)
-    options = StepOptions.for_device(torch.device(device))
-    fit(policy, train, own, config, on_epoch=note, progress_bar=False, options=options)
-    return [{**row, "num_states": len(train)} for row in rows]
+def jobs(args: Args) -> list[Job]:
+    sizes = (("dagger", args.dagger_episodes), ("cloning", args.cloning), ("stills", args.stills))
+    kinds = [{"kind": kind, "size": size} for kind, of_kind in sizes for size in of_kind]
+    return [Job(kind, seed) for kind in kinds for seed in range(args.seeds)]
 
 
-def train_dagger(episodes: int, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def run(job: Job, args: Args) -> list[Row]:
+    """All checkpoints of one run."""
+    return train_dagger(job, args) if job.what["kind"] == "dagger" else train_offline(job, args)
+
+
+def train_dagger(job: Job, args: Args) -> list[Row]:
     """A checkpoint after each round."""
-    config = replace(TrainConfig(), epochs=settings["dagger_epochs"], learning_rate=1e-3, seed=seed)
-    data = DataConfig(train_seed=1_000 + seed)
-    model = model_config(settings["preset"])
-    options = {"data": data, "num_test": settings["num_test"], "device": settings["device"]}
-    _, records = dagger(model, settings["dagger_rounds"], episodes, config, **options)
+    config = replace(SETTINGS, epochs=args.dagger_epochs, seed=job.seed)
+    data = replace(args.data, train_seed=1_000 + job.seed)
+    options: dict[str, Any] = {"data": data, "num_test": args.num_test, "device": args.where}
+    _, records = dagger(model_config(args.preset), args.dagger_rounds, job.what["size"], config, **options)
     return [
         {
             "step": record["train_steps"],
             "own_error": record["val_loss"],
             "expert_error": record["val_loss"],
-            **{k: record[k] for k in (*SHOWN, "num_states")},
+            **{name: record[name] for name in (*SHOWN, "num_states")},
         }
         for record in records
     ]
 
 
-def train_one(job: Job) -> list[dict[str, Any]]:
-    """All checkpoints of one run."""
-    kind, size, seed, settings = job
-    torch.set_num_threads(1)
-    take_turns(seed)
-    rows = train_dagger(size, seed, settings) if kind == "dagger" else train_stills_or_clone(kind, size, seed, settings)
-    return [{"kind": kind, "size": size, "seed": seed, **row} for row in rows]
+def train_offline(job: Job, args: Args) -> list[Row]:
+    """Cloning or stills: a checkpoint after each of `checkpoints` equal shares of the steps."""
+    policy = new_policy(model_config(args.preset), job.seed, args.where)
+    expert_states = demonstrations(BlockWorld(episode_seeds(args.val_episodes, args.data.val_seed)), policy)
+    split, own = split_and_val(job, args, policy, expert_states)
+    epochs = max(1, round(args.steps / SETTINGS.steps_per_epoch(len(split))))
+    wanted = {round(epochs * (i + 1) / args.checkpoints) for i in range(args.checkpoints)}
+    rows: list[Row] = []
+
+    def note(record: Row) -> None:
+        if record["epoch"] in wanted:
+            row = {"step": record["step"], "own_error": record["val_loss"], "num_states": len(split)}
+            rows.append({**row, **judge(policy, expert_states, args)})
+
+    train(policy, split, own, replace(SETTINGS, epochs=epochs, seed=job.seed), callbacks=[OnEpoch(note)])
+    return rows
 
 
-def main(
-    device: str = "cpu",
-    workers: int = 1,
-    seeds: int = 4,
-    steps: int = 600,
-    checkpoints: int = 12,
-    cloning: tuple[int, ...] = (50, 200, 800),
-    stills: tuple[int, ...] = (4_000,),
-    dagger_episodes: tuple[int, ...] = (50,),
-    dagger_rounds: int = 4,
-    dagger_epochs: int = 4,
-    num_test: int = 500,
-    preset: str = "nano",
-    out: Path = Path("results/closed_loop_checkpoints.json"),
-) -> None:
-    """Train and judge them all.
+def split_and_val(job: Job, args: Args, policy: TinyVLA, expert_states: TensorSplit) -> tuple[TensorSplit, TensorSplit]:
+    """What is learned from, and what is held out of the same kind."""
+    if job.what["kind"] == "cloning":
+        return demonstrations(BlockWorld(episode_seeds(job.what["size"], 1_000 + job.seed)), policy), expert_states
+    first_views = BlockFind(job.what["size"], args.data.train_seed + 1_000 + job.seed)
+    return tensors(policy, first_views), tensors(policy, blockfind(args.data)[1])
 
-    Args:
-        steps: of each run of cloning and stills, about.
-        checkpoints: of each such run.
-        cloning: numbers of the expert's episodes.
-        stills: numbers of first views.
-        dagger_episodes: new ones in each of DAgger's rounds.
-    """
-    settings: dict[str, Any] = {
-        "preset": preset,
-        "device": device,
-        "num_test": num_test,
-        "steps": steps,
-        "checkpoints": checkpoints,
-        "dagger_rounds": dagger_rounds,
-        "dagger_epochs": dagger_epochs,
-    }
-    sizes = (("dagger", dagger_episodes), ("cloning", cloning), ("stills", stills))
-    jobs = [(kind, size, seed, settings) for kind, of_kind in sizes for size in of_kind for seed in range(seeds)]
-    started = time.perf_counter()
-    with mp.get_context("spawn").Pool(workers) as pool:
-        rows = [row for run in pool.imap(train_one, jobs, chunksize=1) for row in run]
-    report = {
-        "command": recorded_command(),
-        "machine": describe_device(torch.device(device)),
-        "seconds": time.perf_counter() - started,
-        "seeds": seeds,
-        "learning_rate": 1e-3,
-        **{k: v for k, v in settings.items() if k != "device"},
-        "checkpoint_rows": rows,
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(rows)} checkpoints in {report['seconds']:.0f} s; wrote {out}")
+
+def judge(policy: TinyVLA, expert_states: TensorSplit, args: Args) -> Row:
+    """Error on the expert's held-out states, and success."""
+    result = rollout(policy, BlockWorld(episode_seeds(args.num_test, args.data.test_seed))).to_dict()
+    loss, metrics = validation_loss(policy, expert_states)
+    accuracy = metrics.direction_accuracy
+    return {"expert_error": loss, "expert_direction_accuracy": accuracy, **{name: result[name] for name in SHOWN}}
+
+
+def summary(rows: list[Row], args: Args) -> Row:
+    names = ("seeds", "preset", "num_test", "steps", "checkpoints", "dagger_rounds", "dagger_epochs")
+    return {**args.settings(*names), "learning_rate": SETTINGS.learning_rate, "checkpoint_rows": rows}
 
 
 if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(main)
+    main(Args, jobs, run, summary)

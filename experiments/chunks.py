@@ -1,6 +1,6 @@
 """Predict how many actions at once, do how many before looking again? Writes `results/closed_loop_chunks.json`.
 
-    python scripts/measure_chunks.py --device cuda --workers 8
+    python experiments/chunks.py --device cuda --workers 8
 
 Policies clone the expert in chunks of several lengths, with the regression head and with flow matching. Each is rolled
 out with every execution horizon up to its chunk's length, in two worlds:
@@ -8,129 +8,97 @@ out with every execution horizon up to its chunk's length, in two worlds:
 - drifting: a steady current carries the camera to the right at every step. Nobody is trained on that.
 
 `results/closed_loop_chunks_longer.json` is flow matching alone with long chunks and three times as many epochs
-(`--heads flow --horizons 16 --epochs 60`).
+(`--heads flow --horizons 16 --epochs 60`). Chapter 8 shows both; the results page names them beside the closed loop.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import harness
 import numpy as np
-import torch
-import torch.multiprocessing as mp
+from harness import Job, Row, groups, main, spreads
+from training import train
 
-from tinyvla.measure.bench import describe_device, recorded_command, spread, take_turns
-from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
-from tinyvla.act.rollout import Act, demonstrations, policy_act, rollout
-from tinyvla.learn.train import fit, new_policy
-from tinyvla.act.block_world import WorldConfig, episode_seeds
+from tinyvla.act.block_world import BlockWorld, WorldConfig
+from tinyvla.act.dagger import demonstrations
+from tinyvla.act.rollout import rollout
+from tinyvla.act.world import episode_seeds
+from tinyvla.config import ModelConfig, model_config
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import TrainConfig
 
 METRICS = ("success", "reached", "path_ratio", "mean_steps", "mean_looks")
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Args(harness.Args):
+    """Train and judge them all."""
+
+    seeds: int = 4
+    heads: tuple[str, ...] = ("regression", "flow")
+    horizons: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Chunk lengths, and the execution horizons to try."""
+    episodes: int = 400
+    """The expert's, to clone."""
+    val_episodes: int = 100
+    """The expert's, to validate on."""
+    epochs: int = 20
+    drift: float = 0.8
+    """Pixels per step."""
+    num_test: int = 500
+    preset: str = "nano"
+    out: Path = Path("results/closed_loop_chunks.json")
+
+
+def jobs(args: Args) -> list[Job]:
+    kinds = [(head, horizon) for horizon in args.horizons for head in args.heads]
+    return [Job({"head": head, "horizon": horizon}, seed) for head, horizon in kinds for seed in range(args.seeds)]
+
+
+def run(job: Job, args: Args) -> list[Row]:
+    """One policy, rolled out with every execution horizon in both worlds."""
+    policy = new_policy(with_head(args.preset, job.what["head"], job.what["horizon"]), job.seed, args.where)
+    split = demonstrations(BlockWorld(episode_seeds(args.episodes, 1_000 + job.seed)), policy)
+    val = demonstrations(BlockWorld(episode_seeds(args.val_episodes, args.data.val_seed)), policy)
+    config = TrainConfig(epochs=args.epochs, learning_rate=LEARNING_RATE, seed=job.seed)
+    trained = train(policy, split, val, config, "plain")
+    test = episode_seeds(args.num_test, args.data.test_seed)
+    rows = []
+    for execute in [e for e in args.horizons if e <= job.what["horizon"]]:
+        for world, drift in (("exact", 0.0), ("drifting", args.drift)):
+            result = rollout(policy, BlockWorld(test), execute=execute, disturb=current(drift))
+            values = {**result.to_dict(), "mean_looks": float(result.looks.mean())}
+            row = {"execute": execute, "world": world, "val_loss": trained.last["val_loss"]}
+            rows.append({**row, **{name: values[name] for name in METRICS}})
+    return rows
 
 
 def with_head(preset: str, kind: str, horizon: int) -> ModelConfig:
+    """A preset with a head that answers with chunks."""
     config = model_config(preset, head=kind)
     return replace(config, head=replace(config.head, horizon=horizon))
 
 
-def carried(act: Act, pixels: float) -> Act:
-    """The same policy in a current: every step carries the camera that far to the right, whatever it does."""
-    current = np.array([pixels / WorldConfig().step_size, 0.0])
-    return lambda images, instructions: act(images, instructions) + current
+def current(pixels: float) -> Callable[[np.ndarray, np.random.RandomState], np.ndarray]:
+    """Every step carries the camera that far to the right, whatever is done."""
+    drift = np.array([pixels / WorldConfig().step_size, 0.0])
+    return lambda actions, rng: actions + drift
 
 
-def train_one(job: tuple[str, int, int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One policy, rolled out with every execution horizon in both worlds."""
-    kind, horizon, seed, settings = job
-    torch.set_num_threads(1)
-    take_turns(seed)
-    device, data = settings["device"], DataConfig()
-    train = demonstrations(settings["episodes"], 1_000 + seed, device=device, horizon=horizon)
-    val = demonstrations(100, data.val_seed, device=device, horizon=horizon)
-    policy = new_policy(with_head(settings["preset"], kind, horizon), seed, device)
-    config = replace(TrainConfig(), epochs=settings["epochs"], learning_rate=1e-3, seed=seed)
-    records = fit(policy, train, val, config, progress_bar=False)
-    test = episode_seeds(settings["num_test"], data.test_seed)
-    rows = []
-    for execute in [e for e in settings["executes"] if e <= horizon]:
-        for world, pixels in (("exact", 0.0), ("drifting", settings["drift"])):
-            result = rollout(carried(policy_act(policy), pixels), test, execute=execute)
-            values = {**result.to_dict(), "mean_looks": float(result.looks.mean())}
-            row = {"head": kind, "horizon": horizon, "execute": execute, "world": world, "seed": seed}
-            rows.append({**row, **{m: values[m] for m in METRICS}, "val_loss": records[-1]["val_loss"]})
-    return rows
-
-
-def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(rows: list[Row], args: Args) -> Row:
     """Spread over the seeds of each combination."""
     keys = ("head", "horizon", "execute", "world")
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[k] for k in keys), []).append(row)
-    return [
-        {**dict(zip(keys, group, strict=True)), **{m: spread([r[m] for r in runs]) for m in METRICS}}
-        for group, runs in groups.items()
+    runs = [
+        {**dict(zip(keys, group, strict=True)), **spreads(found, METRICS)}
+        for group, found in groups(rows, *keys).items()
     ]
-
-
-def main(
-    device: str = "cpu",
-    workers: int = 1,
-    seeds: int = 4,
-    heads: tuple[str, ...] = ("regression", "flow"),
-    horizons: tuple[int, ...] = (1, 2, 4, 8, 16),
-    episodes: int = 400,
-    epochs: int = 20,
-    drift: float = 0.8,
-    num_test: int = 500,
-    preset: str = "nano",
-    out: Path = Path("results/closed_loop_chunks.json"),
-) -> None:
-    """Train and judge them all.
-
-    Args:
-        horizons: chunk lengths, and the execution horizons to try.
-        episodes: the expert's, to clone.
-        drift: pixels per step.
-    """
-    settings: dict[str, Any] = {
-        "preset": preset,
-        "device": device,
-        "episodes": episodes,
-        "epochs": epochs,
-        "executes": horizons,
-        "drift": drift,
-        "num_test": num_test,
-    }
-    jobs = [(kind, horizon, seed, settings) for horizon in horizons for kind in heads for seed in range(seeds)]
-    started = time.perf_counter()
-    with mp.get_context("spawn").Pool(workers) as pool:
-        rows = [row for run in pool.imap(train_one, jobs, chunksize=1) for row in run]
-    report = {
-        "command": recorded_command(),
-        "machine": describe_device(torch.device(device)),
-        "seconds": time.perf_counter() - started,
-        "seeds": seeds,
-        "heads": heads,
-        "horizons": horizons,
-        "learning_rate": 1e-3,
-        **{k: v for k, v in settings.items() if k not in ("device", "executes")},
-        "runs": summary(rows),
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(jobs)} policies in {report['seconds']:.0f} s; wrote {out}")
-    for row in report["runs"]:
-        print(f"{row['head']:11}{row['world']:9}{row['horizon']:4}{row['execute']:4}", end="")
-        print(f"{row['success']['min']:7.3f} -{row['success']['max']:6.3f}{row['path_ratio']['median']:8.3f}", end="")
-        print(f"{row['mean_looks']['median']:7.1f}")
+    names = ("seeds", "heads", "horizons", "preset", "episodes", "epochs", "drift", "num_test")
+    return {**args.settings(*names), "learning_rate": LEARNING_RATE, "runs": runs}
 
 
 if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(main)
+    main(Args, jobs, run, summary)

@@ -1,6 +1,6 @@
 """Every action head on the same backbone, where one answer is right and where several are. Writes `results/heads.json`.
 
-    python scripts/compare_heads.py --device cuda --workers 8
+    python experiments/heads.py --device cuda --workers 8
 
 Three kinds of data, three seeds each:
 - one answer: BlockFind;
@@ -8,36 +8,41 @@ Three kinds of data, three seeds each:
 - trajectories: chunks of steps to the block along an arc, to either side, with a pause at any moment.
 Flow matching and diffusion are also asked with fewer and with more sampling steps than they were trained for; the time
 of an answer is measured at the end, with the trained weights and nothing else running.
+
+`results/heads_longer.json` is FAST alone, with more epochs on trajectories (`--heads fast --epochs 2 9 6`).
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 import torch
-import torch.multiprocessing as mp
+from harness import Job, Row, groups, main, spreads
+from page import grid, prose, section_of, share, source
+from training import blockfind, judge, train
 
-from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import describe_device, recorded_command, spread, synchronize, take_turns
-from tinyvla.config import DataConfig, ModelConfig, TrainConfig, model_config
+from tinyvla.config import ModelConfig, model_config
+from tinyvla.data.batch import CAMERA, TensorSplit
 from tinyvla.data.blockfind import BlockFind, trajectories, valid_trajectories
-from tinyvla.learn.evaluate import Metrics, ambiguity, predict_split
+from tinyvla.device import synchronize
+from tinyvla.learn.callbacks import Callback
+from tinyvla.learn.evaluate import ambiguity, predict_split
 from tinyvla.model.heads import DirectionsHead
-from tinyvla.model.policy import TinyVLA
-from tinyvla.speed.recorded import StepOptions
-from tinyvla.learn.train import fit, new_policy
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.recipes import TrainConfig
 
+RESULTS = ("heads", "heads_longer")
 HORIZON = 16
 HIDDEN = 256
 GENERATIVE = ("bins", "fast", "flow", "diffusion")
 SAMPLING_STEPS = (1, 2, 5, 10, 20, 50)
+TIMED_BATCHES, REPEATS = (1, 256), 20
 HEADS: dict[str, dict[str, Any]] = {
     "regression": {"kind": "regression"},
     "l1": {"kind": "l1"},
@@ -53,9 +58,83 @@ KINDS_OF_DATA = {
     "two answers": [name for name in HEADS if name != "fast"],
     "trajectories": ["regression", "l1", "bins", "fast", "flow", "diffusion"],
 }
+LONGEST_FIRST = ("two answers", "trajectories", "one answer")
+
+
+@dataclass(frozen=True)
+class Args(harness.Args):
+    """Train and judge every head on all kinds of data with every seed."""
+
+    seeds: int = 3
+    preset: str = "nano"
+    scenes: int = 40_000
+    """Of the training split."""
+    epochs: tuple[int, int, int] = (2, 8, 8)
+    """On one answer, on two, and on trajectories. Heads with one answer per scene have nothing to gain from seeing two
+    of them for longer, so on two answers they get as many epochs as on one."""
+    learning_rate: float = 1e-3
+    heads: tuple[str, ...] = tuple(HEADS)
+    out: Path = Path("results/heads.json")
+
+    def epochs_of(self, head: str, data: str) -> int:
+        """Passes over the training split."""
+        on = dict(zip(KINDS_OF_DATA, self.epochs, strict=True))
+        return on["one answer"] if data == "two answers" and head not in GENERATIVE else on[data]
+
+    def checkpoint(self, what: Row) -> Path:
+        """Where the first seed's weights are kept."""
+        return self.folder / f"{what['head']} {what['data']}".replace(" ", "_")
+
+
+def jobs(args: Args) -> list[Job]:
+    """All trainings, then the time of each head's answer."""
+    pairs = [{"head": head, "data": data} for data in LONGEST_FIRST for head in KINDS_OF_DATA[data]]
+    pairs = [pair for pair in pairs if pair["head"] in args.heads]
+    trainings = [Job({"study": "train", **pair}, seed) for pair in pairs for seed in range(args.seeds)]
+    done = tuple(job.name for job in trainings)
+    return trainings + [Job({"study": "time", **pair}, after=done, alone=True) for pair in pairs]
+
+
+def run(job: Job, args: Args) -> Row:
+    if job.what["study"] == "train":
+        return train_head(job, args)
+    policy = TinyVLA.from_pretrained(args.checkpoint(job.what), str(args.where))
+    times = {str(batch): milliseconds(policy, batch) for batch in TIMED_BATCHES}
+    return {"milliseconds": times, "parameters": policy.num_parameters()["head"]}
+
+
+def train_head(job: Job, args: Args) -> Row:
+    """A trained head's figures on the test split; of two answers, also after each epoch."""
+    head, data = job.what["head"], job.what["data"]
+    scenes = scenes_of(data, args)
+    policy = new_policy(with_head(args.preset, head, data), job.seed, args.where)
+    split, val = (tensors(policy, part, data, number) for number, part in enumerate(scenes[:2]))
+    if data == "trajectories":
+        policy.fit_statistics(split.actions)
+    epochs = args.epochs_of(head, data)
+    config = TrainConfig(epochs=epochs, learning_rate=args.learning_rate, seed=job.seed)
+    watch = NearOne(policy, scenes[1] if data == "two answers" else None)
+    trained = train(policy, split, val, config, callbacks=[watch])
+    row = {"seconds": trained.seconds, "curve": watch.curve, "epochs": epochs, **figures(policy, data, scenes[2])}
+    if job.seed == 0:
+        policy.save_pretrained(args.checkpoint(job.what))
+    if data == "two answers" and head in ("flow", "diffusion"):
+        row["by_sampling_steps"] = by_sampling_steps(policy, scenes[2])
+    return row
+
+
+def scenes_of(data: str, args: Args) -> tuple[BlockFind, BlockFind, BlockFind]:
+    """Training, validation and test scenes of a kind of data."""
+    sizes = replace(args.data, num_train=args.scenes)
+    if data != "two answers":
+        return blockfind(sizes)
+    pairs = ((sizes.num_train, sizes.train_seed), (sizes.num_val, sizes.val_seed), (sizes.num_test, sizes.test_seed))
+    train_scenes, val_scenes, test_scenes = (BlockFind.ambiguous(count, seed) for count, seed in pairs)
+    return train_scenes, val_scenes, test_scenes
 
 
 def with_head(preset: str, name: str, data: str) -> ModelConfig:
+    """The preset with a head for a kind of data."""
     config = model_config(preset)
     head = replace(config.head, hidden_dim=HIDDEN, **HEADS[name])
     if data == "trajectories":
@@ -65,29 +144,41 @@ def with_head(preset: str, name: str, data: str) -> ModelConfig:
     return replace(config, head=head)
 
 
-def tensors(split: BlockFind, data: str, seed: int, device: str) -> TensorSplit:
-    if data != "trajectories":
-        return TensorSplit.from_blockfind(split, device)
-    return TensorSplit.from_arrays(split.images, split.instructions, trajectories(split, HORIZON, seed), device)
+def tensors(policy: TinyVLA, scenes: BlockFind, data: str, seed: int = 0) -> TensorSplit:
+    """The scenes with their arrows, or with trajectories drawn from a seed."""
+    actions = trajectories(scenes, HORIZON, seed) if data == "trajectories" else scenes.actions
+    images = {CAMERA: scenes.images}
+    return TensorSplit.from_arrays(images, scenes.instructions, actions, policy.language.encode, policy.device)
 
 
-def judge(policy: TinyVLA, name: str, data: str, test: BlockFind, device: str) -> dict[str, Any]:
+class NearOne(Callback):
+    """Notes after each epoch which share of the answers is near one of the two right ones."""
+
+    def __init__(self, policy: TinyVLA, val: BlockFind | None) -> None:
+        self.policy, self.val, self.curve = policy, val, []
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        """Ask, where two answers are right."""
+        if self.val is not None:
+            self.curve.append(ambiguity(self.policy, self.val, num_draws=2).near_one)
+
+
+def figures(policy: TinyVLA, data: str, test: BlockFind) -> Row:
     """What a trained policy is worth on the test split."""
     if data == "two answers":
         return asdict(ambiguity(policy, test))
-    predicted = predict_split(policy, tensors(test, data, 0, device))
+    split = tensors(policy, test, data)
     if data == "trajectories":
-        return judge_chunks(predicted.numpy(), test)
-    row = asdict(Metrics.of(predicted, torch.from_numpy(test.actions)))
-    head = policy.head.cpu()
-    if isinstance(head, DirectionsHead):
-        right = head.classes(predicted) == head.classes(torch.from_numpy(test.actions))
+        return figures_of_chunks(predict_split(policy, split).numpy(), test)
+    row = asdict(judge(policy, split))
+    if isinstance(policy.head, DirectionsHead):
+        predicted, labels = (actions.to(policy.device) for actions in (predict_split(policy, split), split.actions))
+        right = policy.head.classes(predicted) == policy.head.classes(labels)
         row["class_accuracy"] = right.double().mean().item()
-    policy.to(device)
     return row
 
 
-def judge_chunks(predicted: np.ndarray, test: BlockFind) -> dict[str, float]:
+def figures_of_chunks(predicted: np.ndarray, test: BlockFind) -> dict[str, float]:
     """How far from the block a chunk ends, and from the nearest of the ways that were demonstrated, in pixels.
 
     Also: how many of its steps stand still, shorter than a tenth of the mean step, and the share of the chunks near a
@@ -108,127 +199,79 @@ def judge_chunks(predicted: np.ndarray, test: BlockFind) -> dict[str, float]:
     }
 
 
-def checkpoint_name(name: str, data: str) -> str:
-    return f"{name} {data}".replace(" ", "_")
-
-
-def train_one(job: tuple[int, str, str, str, int, int, int, float, str, str]) -> dict[str, Any]:
-    number, preset, name, data, seed, scenes, epochs, learning_rate, device, folder = job
-    torch.set_num_threads(1)
-    take_turns(number)
-    where, sizes = torch.device(device), DataConfig()
-    make = BlockFind.ambiguous if data == "two answers" else BlockFind
-    train, val, test = make(scenes, sizes.train_seed), make(1_000, sizes.val_seed), make(1_000, sizes.test_seed)
-    splits = [tensors(split, data, number, device) for number, split in enumerate((train, val))]
-    policy = new_policy(with_head(preset, name, data), seed, where)
-    if data == "trajectories":
-        policy.fit_statistics(splits[0].actions)
-    config = replace(TrainConfig(), epochs=epochs, learning_rate=learning_rate, seed=seed)
-    curve: list[float] = []
-
-    def look(record: dict[str, Any]) -> None:
-        if data == "two answers":
-            curve.append(ambiguity(policy, val, num_draws=2).near_one)
-
-    started = time.perf_counter()
-    fit(policy, *splits, config, on_epoch=look, progress_bar=False, options=StepOptions.for_device(where))
-    row = {"head": name, "data": data, "seed": seed, "seconds": time.perf_counter() - started, "curve": curve}
-    row |= judge(policy, name, data, test, device)
-    if seed == 0:
-        policy.save_pretrained(Path(folder) / checkpoint_name(name, data))
-    if data == "two answers" and name in ("flow", "diffusion"):
-        row["by_sampling_steps"] = {}
-        for steps in SAMPLING_STEPS:
-            policy.head.config = replace(policy.head.config, num_steps=steps)
-            row["by_sampling_steps"][str(steps)] = ambiguity(policy, test).near_one
-    return row
+def by_sampling_steps(policy: TinyVLA, test: BlockFind) -> dict[str, float]:
+    """Share of the answers near a right one, with fewer and more steps from noise to action."""
+    found, trained_with = {}, policy.head.config
+    for steps in SAMPLING_STEPS:
+        policy.head.config = replace(trained_with, num_steps=steps)
+        found[str(steps)] = ambiguity(policy, test).near_one
+    policy.head.config = trained_with
+    return found
 
 
 @torch.no_grad()
-def milliseconds(policy: TinyVLA, batch: int) -> float:
+def milliseconds(policy: TinyVLA, size: int) -> float:
     """Median time of an answer, image and words included."""
-    b = TensorSplit.from_blockfind(BlockFind(batch, 1), policy.device).take(slice(0, batch))
+    batch = tensors(policy, BlockFind(size, 1), "one answer").take(slice(0, size))
     times = []
-    for _ in range(23):
+    for _ in range(REPEATS + 3):
         synchronize(policy.device)
         started = time.perf_counter()
-        policy(b.images, b.input_ids, b.attention_mask)
+        policy(batch)
         synchronize(policy.device)
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times[3:])
 
 
-def main(
-    device: str = "cpu",
-    workers: int = 1,
-    seeds: int = 3,
-    preset: str = "nano",
-    scenes: int = 40_000,
-    epochs: tuple[int, int, int] = (2, 8, 8),
-    learning_rate: float = 1e-3,
-    heads: tuple[str, ...] = tuple(HEADS),
-    out: Path = Path("results/heads.json"),
-) -> None:
-    """Train and judge every head on all kinds of data with every seed.
+def summary(rows: list[Row], args: Args) -> Row:
+    studies = groups(rows, "study")
+    heads: Row = {head: {} for head in args.heads}
+    for (head, data), runs in groups(studies[("train",)], "head", "data").items():
+        heads[head][data] = over_seeds(runs)
+    for row in studies[("time",)]:
+        heads[row["head"]][row["data"]] |= {name: row[name] for name in ("milliseconds", "parameters")}
+    kept = args.settings("preset", "scenes", "learning_rate", "seeds")
+    return {**kept, "hidden_dim": HIDDEN, "horizon": HORIZON, "heads": heads}
 
-    Args:
-        scenes: of the training split.
-        epochs: on one answer, on two, and on trajectories. Heads with one answer per scene have nothing to gain from
-            seeing two of them for longer, so on two answers they get as many epochs as on one.
-    """
-    passes = dict(zip(KINDS_OF_DATA, epochs, strict=True))
-    passes_of = {
-        (head, data): passes["one answer"] if data == "two answers" and head not in GENERATIVE else passes[data]
-        for head in HEADS
-        for data in KINDS_OF_DATA
-    }
-    checkpoints = tempfile.TemporaryDirectory()
-    jobs = [
-        (preset, head, data, seed, scenes, passes_of[head, data], learning_rate, device, checkpoints.name)
-        for data in ("two answers", "trajectories", "one answer")  # the longest first
-        for head in KINDS_OF_DATA[data]
-        for seed in range(seeds)
-        if head in heads
-    ]
-    with mp.get_context("spawn").Pool(workers) as pool:
-        rows = []
-        for row in pool.imap_unordered(train_one, [(number, *job) for number, job in enumerate(jobs)]):
-            rows.append(row)
-            shown = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
-            print(row["head"], row["data"], row["seed"], shown, [round(x, 2) for x in row["curve"]], flush=True)
-    summary: dict[str, dict[str, Any]] = {head: {} for head in heads}
-    for head in heads:
-        for data in KINDS_OF_DATA:
-            runs = sorted((r for r in rows if (r["head"], r["data"]) == (head, data)), key=lambda r: r["seed"])
-            if runs:
-                names = [name for name, value in runs[0].items() if isinstance(value, int | float) and name != "seed"]
-                summary[head][data] = {name: spread([r[name] for r in runs]) for name in names} | {
-                    "epochs": passes_of[head, data],
-                    "curves": [r["curve"] for r in runs],
-                }
-                if steps := runs[0].get("by_sampling_steps"):
-                    summary[head][data]["by_sampling_steps"] = {
-                        k: spread([r["by_sampling_steps"][k] for r in runs]) for k in steps
-                    }
-                policy = TinyVLA.from_pretrained(Path(checkpoints.name) / checkpoint_name(head, data), device)
-                summary[head][data]["milliseconds"] = {str(n): milliseconds(policy, n) for n in (1, 256)}
-                summary[head][data]["parameters"] = policy.num_parameters()["head"]
-    checkpoints.cleanup()
-    report = {
-        "command": recorded_command(),
-        "machine": describe_device(torch.device(device)),
-        "preset": preset,
-        "scenes": scenes,
-        "hidden_dim": HIDDEN,
-        "learning_rate": learning_rate,
-        "horizon": HORIZON,
-        "seeds": seeds,
-        "heads": summary,
-    }
-    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+def over_seeds(runs: list[Row]) -> Row:
+    """Spread of each figure."""
+    about = ("seed", "epochs")
+    names = [name for name, value in runs[0].items() if isinstance(value, int | float) and name not in about]
+    found: Row = {**spreads(runs, names), "epochs": runs[0]["epochs"], "curves": [run["curve"] for run in runs]}
+    if "by_sampling_steps" in runs[0]:
+        found["by_sampling_steps"] = spreads([run["by_sampling_steps"] for run in runs], map(str, SAMPLING_STEPS))
+    return found
+
+
+def section(heads: Row, more: Row) -> str:
+    rows = []
+    for name, row in heads["heads"].items():
+        one, two, ways = (row.get(data) for data in ("one answer", "two answers", "trajectories"))
+        cells = [
+            share(one.get("class_accuracy", one["direction_accuracy"])) if one else "",
+            share(two["near_one"]) if two else "",
+            share(two["first_chosen"]) if two else "",
+            share(ways["near_a_way"]) if ways else "",
+            f"{one['milliseconds']['1']:.1f}" if one else "",
+        ]
+        rows.append((name, *cells))
+    about = f"""`{heads["preset"]}`, {heads["seeds"]} seeds. One answer: direction accuracy. Two answers: the share
+        of answers within 10 degrees of one of the two blocks, and how often the first one was chosen. Trajectories:
+        the share near a demonstrated way. Milliseconds of one answer, for one scene; not shown for FAST, which answers
+        with chunks and was measured on them."""
+    longer, short = more["heads"]["fast"]["trajectories"], heads["heads"]["fast"]["trajectories"]["epochs"]
+    near = share(longer["near_a_way"])
+    note = f"""Four and eight directions are judged by whether they name the right one: the nearest of four may lie 45
+        degrees off. FAST with {longer["epochs"]} epochs on trajectories instead of {short}, in all seeds: {near}."""
+    return section_of(
+        "Action heads",
+        prose(about),
+        grid("head | one answer | two answers | first chosen | trajectories | ms", rows),
+        prose(note),
+        source(heads, more),
+    )
 
 
 if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(main)
+    main(Args, jobs, run, summary)

@@ -1,6 +1,6 @@
 """Does it learn, whatever the seed, the learning rate and the preset? Writes `results/learning.json`.
 
-    python scripts/measure_learning.py --device cuda --workers 10
+    python experiments/learning.py --device cuda --workers 10
 
 Three studies, each over five seeds unless told otherwise:
 - robustness: steps until 95 % validation direction accuracy, `nano` and `minimal`, three learning rates;
@@ -10,106 +10,104 @@ Three studies, each over five seeds unless told otherwise:
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-import torch.multiprocessing as mp
+import harness
+from harness import Job, Row, groups, main, spreads
+from page import grid, section_of, share, source, span
+from training import train_and_judge, train_to_target
 
-from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import describe_device, spread, time_to_target
-from tinyvla.config import PRESETS, DataConfig, TrainConfig
-from tinyvla.data.blockfind import BlockFind
-from tinyvla.learn.evaluate import Metrics, predict_split, swap_accuracy
-from tinyvla.learn.train import fit, new_policy
+from tinyvla.config import PRESETS
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import TrainConfig
+from tinyvla.stats import spread
 
-LEARNING_RATES = (1e-4, 3e-4, 1e-3)
-STEPS_IN_20_EPOCHS = 2_500
-
-
-def splits(device: str) -> tuple[TensorSplit, TensorSplit, BlockFind]:
-    data = DataConfig()
-    train, val = BlockFind(data.num_train, data.train_seed), BlockFind(data.num_val, data.val_seed)
-    test = BlockFind(data.num_test, data.test_seed)
-    return TensorSplit.from_blockfind(train, device), TensorSplit.from_blockfind(val, device), test
+RESULTS = ("learning",)
+METRICS = ("l2_error", "direction_accuracy", "within_10_degrees", "mean_angular_error", "swap_accuracy")
 
 
-def reach(preset: str, learning_rate: float, seed: int, device: str) -> dict[str, Any]:
-    """Steps until the target."""
-    train, val, _ = splits(device)
-    config = replace(TrainConfig(), learning_rate=learning_rate, seed=seed)
-    result = time_to_target(PRESETS[preset], train, val, config, max_steps=STEPS_IN_20_EPOCHS)
-    return {"study": "reach", "preset": preset, "learning_rate": learning_rate, **result}
+@dataclass(frozen=True)
+class Args(harness.Args):
+    """Run all studies."""
+
+    workers: int = 1
+    """Processes that share the device."""
+    seeds: int = 5
+    """Seeds 0, 1, ... of each setting."""
+    presets: tuple[str, ...] = ("nano", "minimal")
+    large: bool = True
+    """Also train `medium` and `smolvla_like`; needs a GPU to end in reasonable time."""
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    """Learning rates at which the target must be reached."""
+    epochs: int = 20
+    out: Path = Path("results/learning.json")
 
 
-def full(preset: str, seed: int, device: str) -> dict[str, Any]:
-    """20 epochs, judged on the test split."""
-    train, val, test = splits(device)
-    config = replace(TrainConfig(), seed=seed)
-    policy = new_policy(PRESETS[preset], seed, device)
-    fit(policy, train, val, config, progress_bar=False)
-    metrics = Metrics.of(
-        predict_split(policy, TensorSplit.from_blockfind(test, device)), torch.from_numpy(test.actions)
-    )
-    swap, _ = swap_accuracy(policy, test)
-    return {"study": "full", "preset": preset, "seed": seed, **asdict(metrics), "swap_accuracy": swap}
-
-
-def work(job: tuple[str, tuple[Any, ...]]) -> dict[str, Any]:
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2) if job[1][-1] == "cpu" else 1)
-    started = time.perf_counter()
-    result = {"reach": reach, "full": full}[job[0]](*job[1])
-    return {**result, "wall_seconds": time.perf_counter() - started}
-
-
-def main(
-    device: str = "cpu", workers: int = 1, seeds: int = 5, large: bool = True, out: Path = Path("results/learning.json")
-) -> None:
-    """Run all studies.
-
-    Args:
-        workers: processes that share the device.
-        seeds: seeds 0, 1, ... of each setting.
-        large: also train `medium` and `smolvla_like`; needs a GPU to end in reasonable time.
-    """
-    small = ("nano", "minimal")
-    jobs = [("full", (preset, seed, device)) for preset in small for seed in range(seeds)]
-    jobs += [
-        ("reach", (preset, lr, seed, device)) for preset in small for lr in LEARNING_RATES for seed in range(seeds)
+def jobs(args: Args) -> list[Job]:
+    """The longest first."""
+    seeds = range(args.seeds)
+    large = ("smolvla_like", "medium") if args.large else ()
+    reach = [(preset, rate, seed) for preset in args.presets for rate in args.rates for seed in seeds]
+    return [
+        *(_reach(preset, TrainConfig().learning_rate, 0) for preset in large),
+        *(Job({"study": "full", "preset": preset}, seed) for preset in args.presets for seed in seeds),
+        *(_reach(*case) for case in reach),
     ]
-    if large:
-        jobs = [("reach", (preset, 3e-4, 0, device)) for preset in ("smolvla_like", "medium")] + jobs
-    with mp.get_context("spawn").Pool(workers, maxtasksperchild=4) as pool:
-        rows = list(pool.imap_unordered(work, jobs))
-    report: dict[str, Any] = {
-        "command": f"python scripts/measure_learning.py --device {device} --workers {workers} --seeds {seeds}",
-        "machine": describe_device(torch.device(device)),
-        "settings": asdict(TrainConfig()),
-        "reach": {},
-        "full": {},
+
+
+def _reach(preset: str, rate: float, seed: int) -> Job:
+    return Job({"study": "reach", "preset": preset, "learning_rate": rate}, seed)
+
+
+def run(job: Job, args: Args) -> Row:
+    """Steps until the target, or all epochs and the figures of the test split."""
+    preset, config = PRESETS[job.what["preset"]], TrainConfig(epochs=args.epochs, seed=job.seed)
+    if job.what["study"] == "reach":
+        return train_to_target(preset, args.data, replace(config, learning_rate=job.what["learning_rate"]), args.where)
+    return train_and_judge(new_policy(preset, job.seed, args.where), args.data, config, "plain")
+
+
+def summary(rows: list[Row], args: Args) -> Row:
+    """Runs that reached the target with their steps, and the figures after all epochs; small presets first."""
+    studies = groups(rows, "study")
+    order = {name: number for number, name in enumerate(PRESETS)}
+    reach = groups(studies[("reach",)], "preset", "learning_rate")
+    full = groups(studies[("full",)], "preset")
+    return {
+        "settings": asdict(TrainConfig(epochs=args.epochs)),
+        "reach": {
+            f"{preset} {rate:g}": {
+                "reached": sum(run["reached"] for run in runs),
+                "runs": len(runs),
+                "steps": spread([run["steps"] for run in runs]),
+            }
+            for (preset, rate), runs in sorted(reach.items(), key=lambda item: (order[item[0][0]], item[0][1]))
+        },
+        "full": {preset: {"runs": len(runs), **spreads(runs, METRICS)} for (preset,), runs in full.items()},
     }
-    for preset in PRESETS:
-        for lr in LEARNING_RATES:
-            runs = [r for r in rows if r["study"] == "reach" and r["preset"] == preset and r["learning_rate"] == lr]
-            if runs:
-                report["reach"][f"{preset} {lr:g}"] = {
-                    "reached": sum(r["reached"] for r in runs),
-                    "runs": len(runs),
-                    "steps": spread([r["steps"] for r in runs]),
-                }
-        runs = [r for r in rows if r["study"] == "full" and r["preset"] == preset]
-        names = ("l2_error", "direction_accuracy", "within_10_degrees", "mean_angular_error", "swap_accuracy")
-        if runs:
-            report["full"][preset] = {"runs": len(runs), **{n: spread([r[n] for r in runs]) for n in names}}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({k: report[k] for k in ("reach", "full")}, indent=1))
+
+
+def section(learning: Row) -> str:
+    reach = []
+    for name, row in learning["reach"].items():
+        preset, rate = name.split()
+        reached = f"{row['reached']} of {row['runs']}"
+        reach.append((f"`{preset}`", f"{float(rate):g}", reached, span(row["steps"], ".0f")))
+    shares = ("direction_accuracy", "within_10_degrees", "swap_accuracy")
+    full = [
+        (f"`{preset}`", span(row["l2_error"], ".4f"), *(share(row[key]) for key in shares))
+        for preset, row in learning["full"].items()
+    ]
+    return section_of(
+        "Does it always learn?",
+        "Training steps of 64 scenes until 95 % of the validation scenes are right.",
+        grid("preset | learning rate | reached | steps", reach),
+        "After 20 epochs, on the test split:",
+        grid("preset | L2 error | direction accuracy | within 10 degrees | follows a swapped instruction", full),
+        source(learning),
+    )
 
 
 if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(main)
+    main(Args, jobs, run, summary)

@@ -1,6 +1,6 @@
 """LoRA against full fine-tuning and frozen towers, on a changed task. Writes `results/lora.json`.
 
-    python scripts/measure_lora.py --device cuda
+    python experiments/lora.py --device cuda
 
 A policy that finds red, green, blue ... blocks is to go to cyan, magenta, pink ... ones, told in other words. For each
 preset and seed a base is trained with the benchmark's recipe, then changed, each way in the same number of steps:
@@ -22,46 +22,137 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import harness
 import torch
+from harness import Job, Row, groups, main, spreads
+from page import Results, bare, grid, percent, prose, section_of, share, source
+from safetensors.torch import load_file, save_file
+from training import judge, prepared, train_rows
 
-from tinyvla.data.batch import TensorSplit, epoch_order
-from tinyvla.measure.bench import RECIPES, Recipe, Runner, describe_device, recorded_command, spread, synchronize
-from tinyvla.config import PRESETS, DataConfig, ModelConfig, TrainConfig
-from tinyvla.data.blockfind import BlockFind, ChangedFind
-from tinyvla.learn.evaluate import Metrics, predict_split, validation_loss
 from tinyvla.adapt.lora import add_lora, load_adapter, merge, save_adapter, trainable_parameters
-from tinyvla.model.policy import TinyVLA
+from tinyvla.config import PRESETS, ModelConfig
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.blockfind import BlockFind, ChangedFind
+from tinyvla.device import synchronize
+from tinyvla.learn.evaluate import predict_split, validation_loss
+from tinyvla.learn.train import PlainStep
+from tinyvla.measure.bench import RECIPES
+from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import pretrained_config
-from tinyvla.speed.recorded import StepOptions
 from tinyvla.model.tokenizer import load_tokenizer
-from tinyvla.learn.train import learning_rate_at, make_optimizer, make_step, new_policy, set_learning_rate
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.recorded import restart
+from tinyvla.speed.step import make_step
+from tinyvla.speed.tuned import StepOptions
 
-TOWERS = Recipe(200, TrainConfig(learning_rate=1e-3, warmup_steps=40))
+RESULTS = ("lora",)
+TOWERS = (200, TrainConfig(learning_rate=1e-3, warmup_steps=40))
+"""Steps and settings of a base of `transformers`' classes."""
 EXTRA = {"words": "embedding", "mlp": "mlp"}
 RATES = {"full": (1e-4, 3e-4, 1e-3), "frozen": (1e-3, 3e-3), "lora": (5e-4, 1.5e-3, 4e-3)}
 SEEDS = {"train": 142, "val": 143, "test": 144}
 """Of the changed task's scenes, which are none of the old task's."""
 METRICS = ("direction_accuracy", "within_10_degrees", "old_direction_accuracy", "seconds")
 State = dict[str, torch.Tensor]
+Splits = dict[str, TensorSplit]
 
 
-@contextmanager
-def config_of(preset: str) -> Iterator[ModelConfig]:
-    """A preset's configuration; that of towers names two folders, which exist inside."""
+@dataclass(frozen=True)
+class Args(harness.Args):
+    """Change every preset in every way."""
+
+    presets: tuple[str, ...] = ("medium",)
+    ways: tuple[str, ...] = ("full", "frozen", "lora-16", "lora-4", "lora-1", "lora-4-words")
+    """"full", "frozen", "lora-RANK", "lora-RANK-words", "lora-RANK-mlp"."""
+    sizes: tuple[int, ...] = (200, 1_000, 8_000)
+    """Numbers of scenes of the changed task."""
+    middle: int = 1_000
+    """The one of them at which learning rates are chosen and ranks compared."""
+    seeds: int = 3
+    base_steps: int | None = None
+    """Of a base's training; as its recipe says unless given."""
+    steps: int = 150
+    """Of every run, whatever the number of scenes."""
+    rates: int = 3
+    """How many learning rates to try for each way, from the lowest up."""
+    num_val: int = 500
+    num_test: int = 1_000
+    out: Path = Path("results/lora.json")
+    """Added to if it is there, so that presets can be measured one by one."""
+
+    @property
+    def main_way(self) -> str:
+        """LoRA of the largest rank, the only one that is tried with all numbers of scenes."""
+        return f"lora-{max((int(way.split('-')[1]) for way in self.ways if way.startswith('lora')), default=0)}"
+
+
+def jobs(args: Args) -> list[Job]:
+    """For each preset the bases, then each way on its own, since time and memory are measured."""
+    found = []
+    for preset in args.presets:
+        bases = Job({"preset": preset, "way": "base"}, alone=True)
+        ways = [Job({"preset": preset, "way": way}, after=(bases.name,), alone=True) for way in args.ways]
+        found += [bases, *ways]
+    return found
+
+
+def run(job: Job, args: Args) -> Row:
+    preset, way = job.what["preset"], job.what["way"]
+    return {"found": train_bases(preset, args) if way == "base" else measure_way(preset, way, args)}
+
+
+def train_bases(preset: str, args: Args) -> Row:
+    """A base for each seed; its weights go to a file."""
+    policy, splits = old_task(preset, args)
+    steps, config = recipe_of(preset, args)
+    step = prepared(policy, splits["old_train"], config)
+    rows = []
+    for seed in range(args.seeds):
+        restart(policy, step.optimizer, new_policy(policy.config, seed))
+        whole = range(len(splits["old_train"]))
+        train_rows(policy, splits["old_train"], replace(config, seed=seed), step, whole, steps)
+        weights = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
+        save_file(weights, args.folder / f"{preset}_{seed}.safetensors")
+        rows.append(figures(policy, splits))
+    old_task.cache_clear()  # its weights have changed
+    return spreads(rows, METRICS[:3])
+
+
+def recipe_of(preset: str, args: Args) -> tuple[int, TrainConfig]:
+    """Steps and settings of a base's training."""
+    steps, config = TOWERS
+    if preset in RECIPES:
+        steps, config = RECIPES[preset].num_steps, RECIPES[preset].train
+    return args.base_steps or steps, config
+
+
+@lru_cache(maxsize=1)
+def old_task(preset: str, args: Args) -> tuple[TinyVLA, Splits]:
+    """A new policy and the scenes of both tasks, in its own tokens."""
+    policy = new_policy(config_of(preset, args), 0, args.where)
+    counts = {"train": max(args.sizes), "val": args.num_val, "test": args.num_test}
+    scenes: dict[str, BlockFind] = {name: ChangedFind(count, SEEDS[name]) for name, count in counts.items()}
+    scenes["old_train"] = BlockFind(args.data.num_train, args.data.train_seed)
+    scenes["old_test"] = BlockFind(args.num_test, args.data.test_seed)
+    encode = policy.language.encode
+    return policy, {name: TensorSplit.from_blockfind(part, encode, args.where) for name, part in scenes.items()}
+
+
+def config_of(preset: str, args: Args) -> ModelConfig:
+    """A preset's configuration; that of towers names two folders, which are made if they are not there."""
     if not preset.startswith("towers"):
-        yield PRESETS[preset]
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        size = "nano" if preset == "towers-nano" else "minimal"
-        save_towers(Path(folder), PRESETS[size])
-        yield pretrained_config(f"{folder}/vision", f"{folder}/language", size, frozen=False)
+        return PRESETS[preset]
+    size, folder = "nano" if preset == "towers-nano" else "minimal", args.folder / preset
+    if not folder.exists():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            save_towers(folder, PRESETS[size])
+    return pretrained_config(str(folder / "vision"), str(folder / "language"), size, frozen=False)
 
 
 def save_towers(folder: Path, sizes: ModelConfig) -> None:
@@ -87,26 +178,35 @@ def save_towers(folder: Path, sizes: ModelConfig) -> None:
     load_tokenizer().save_pretrained(folder / "language")
 
 
-def prepare(policy: TinyVLA, way: str) -> TinyVLA:
-    """Freeze what the way leaves alone."""
-    if way == "frozen":
-        policy.vision.requires_grad_(False)
-        policy.language.requires_grad_(False)
-    elif way.startswith("lora"):
-        _, rank, *extra = way.split("-")
-        add_lora(policy, rank=int(rank), targets=("attention", "inputs", *(EXTRA[name] for name in extra)))
-    return policy
+def measure_way(preset: str, way: str, args: Args) -> Row:
+    """Cost, learning rate and figures of one way; lower ranks and extra targets with one number of scenes alone."""
+    new, splits = old_task(preset, args)
+    bases = [load_file(args.folder / f"{preset}_{seed}.safetensors", str(args.where)) for seed in range(args.seeds)]
+    base = copy.deepcopy(new)
+    base.load_state_dict(bases[0])
+    entry = cost(way, base, splits["train"])
+    changer = Changer(way, base, splits["train"], args.steps)
+    rate, losses = choose_rate(changer, bases[0], splits, args)
+    entry |= {"learning_rate": rate, "validation_losses": losses, "scenes": {}}
+    for scenes in args.sizes if way in ("full", "frozen", args.main_way) else (args.middle,):
+        rows = []
+        for seed in range(args.seeds):
+            seconds = changer.run(bases[seed], scenes, rate, seed)
+            rows.append({**figures(changer.policy, splits), "seconds": seconds})
+        entry["scenes"][str(scenes)] = {**spreads(rows, METRICS), "runs": rows}
+    if way == args.main_way:
+        base.load_state_dict(bases[-1])
+        entry |= files_and_answers(changer.policy, base, splits["test"])
+    return entry
 
 
 class Changer:
     """One way to change a base: set up, and recorded where that pays, once; then trained again and again."""
 
-    def __init__(self, way: str, base: TinyVLA, train: TensorSplit, options: StepOptions) -> None:
-        self.policy = prepare(copy.deepcopy(base).requires_grad_(True), way).to(train.images.device).train()
-        self.settings = TrainConfig()
-        self.optimizer = make_optimizer(self.policy, self.settings, capturable=options.graph)
-        generator = torch.Generator(train.images.device)
-        self.step = make_step(self.policy, self.optimizer, train, self.settings, generator, options)
+    def __init__(self, way: str, base: TinyVLA, split: TensorSplit, steps: int) -> None:
+        self.way, self.split, self.steps = way, split, steps
+        self.policy = changeable(base, way)
+        self.step = prepared(self.policy, split, TrainConfig())
 
     @torch.no_grad()
     def begin(self, base: State, seed: int) -> None:
@@ -118,63 +218,77 @@ class Changer:
         for name, value in self.policy.state_dict().items():
             if "lora_" not in name:
                 value.copy_(base[name.replace(".base_layer.", ".")])
-        for state in self.optimizer.state.values():
+        for state in self.step.optimizer.state.values():
             for value in state.values():
                 value.zero_()
 
-    def run(self, base: State, scenes: int, steps: int, rate: float, seed: int) -> float:
+    def run(self, base: State, scenes: int, rate: float, seed: int) -> float:
         """Train on the first scenes; returns the seconds."""
         self.begin(base, seed)
-        size, device = self.settings.batch_size, self.policy.device
-        epochs = -(-steps * size // scenes)
-        order = torch.cat([epoch_order(scenes, seed, epoch) for epoch in range(epochs)]).to(device)
-        config = replace(self.settings, learning_rate=rate, warmup_steps=steps // 5)
-        synchronize(device)
-        started = time.perf_counter()
-        for number, index in enumerate(order.split(size)[:steps]):
-            if len(index) == size:
-                set_learning_rate(self.optimizer, learning_rate_at(number, steps, config))
-                self.step(index)
-        synchronize(device)
-        return time.perf_counter() - started
+        config = TrainConfig(learning_rate=rate, warmup_steps=self.steps // 5, seed=seed)
+        return train_rows(self.policy, self.split, config, self.step, range(scenes), self.steps).seconds
 
 
-def accuracy(policy: TinyVLA, split: TensorSplit) -> Metrics:
-    return Metrics.of(predict_split(policy, split), split.actions.cpu())
+def changeable(base: TinyVLA, way: str) -> TinyVLA:
+    """A copy of the base in which only that learns which the way changes."""
+    policy = copy.deepcopy(base).requires_grad_(True)
+    if way == "frozen":
+        policy.vision.requires_grad_(False)
+        policy.language.requires_grad_(False)
+    elif way.startswith("lora"):
+        _, rank, *extra = way.split("-")
+        add_lora(policy, rank=int(rank), targets=("attention", "inputs", *(EXTRA[name] for name in extra)))
+    return policy.to(base.device).train()
 
 
-def judge(policy: TinyVLA, splits: dict[str, TensorSplit]) -> dict[str, float]:
-    new = accuracy(policy, splits["test"])
-    return {
-        "direction_accuracy": new.direction_accuracy,
-        "within_10_degrees": new.within_10_degrees,
-        "old_direction_accuracy": accuracy(policy, splits["old_test"]).direction_accuracy,
-    }
-
-
-def cost(way: str, base: TinyVLA, train: TensorSplit, options: StepOptions, steps: int = 5) -> dict[str, Any]:
+def cost(way: str, base: TinyVLA, split: TensorSplit, steps: int = 5) -> Row:
     """Trainable share, peak memory and time of a plain step; a recorded one keeps its memory to itself."""
-    device, options = train.images.device, replace(options, graph=False)
-    is_cuda = device.type == "cuda"
-    if is_cuda:
+    device, before = split.device, 0
+    if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    changer = Changer(way, base, train, options)
-    index = torch.arange(changer.settings.batch_size, device=device)
+    policy = changeable(base, way)
+    step = plain_step(policy, split)
+    index = torch.arange(TrainConfig().batch_size, device=device) % len(split)
     for _ in range(2):
-        changer.step(index)
+        step(index)
     synchronize(device)
     started = time.perf_counter()
     for _ in range(steps):
-        changer.step(index)
+        step(index)
     synchronize(device)
-    trained, total = trainable_parameters(changer.policy)
-    row = {"trainable": trained, "parameters": total, "share": trained / total}
-    row["plain_step_seconds"] = (time.perf_counter() - started) / steps
-    row["peak_gb"] = (torch.cuda.max_memory_allocated(device) - before) / 1e9 if is_cuda else None
+    seconds = (time.perf_counter() - started) / steps
+    trained, total = trainable_parameters(policy)
+    row: Row = {"trainable": trained, "parameters": total, "share": trained / total, "plain_step_seconds": seconds}
+    row["peak_gb"] = (torch.cuda.max_memory_allocated(device) - before) / 1e9 if device.type == "cuda" else None
     row["weights_gb"], row["gradients_and_optimizer_gb"] = 4 * total / 1e9, 12 * trained / 1e9
     return row
+
+
+def plain_step(policy: TinyVLA, split: TensorSplit) -> PlainStep:
+    """The fastest step that is not recorded."""
+    return make_step(policy, split, TrainConfig(), replace(StepOptions.for_device(split.device), graph=False))
+
+
+def choose_rate(changer: Changer, base: State, splits: Splits, args: Args) -> tuple[float, dict[str, float]]:
+    """The candidate with the lowest validation loss after training with the first seed; and all losses."""
+    losses = {}
+    for rate in RATES[changer.way.split("-")[0]][: args.rates]:
+        changer.run(base, args.middle, rate, 0)
+        losses[rate] = validation_loss(changer.policy, splits["val"])[0]
+    finite = {rate: loss for rate, loss in losses.items() if loss == loss}
+    return min(finite, key=finite.__getitem__), {f"{rate:g}": loss for rate, loss in losses.items()}
+
+
+def figures(policy: TinyVLA, splits: Splits) -> dict[str, float]:
+    """On the test scenes of both tasks."""
+    new = judge(policy, splits["test"])
+    return {
+        "direction_accuracy": new.direction_accuracy,
+        "within_10_degrees": new.within_10_degrees,
+        "old_direction_accuracy": judge(policy, splits["old_test"]).direction_accuracy,
+    }
 
 
 @torch.no_grad()
@@ -196,118 +310,58 @@ def files_and_answers(policy: TinyVLA, base: TinyVLA, test: TensorSplit) -> dict
     }
 
 
-def choose_rate(
-    changer: Changer, way: str, base: State, splits: dict[str, TensorSplit], scenes: int, steps: int, rates: int
-) -> tuple[float, dict[str, float]]:
-    """The candidate with the lowest validation loss after training with the first seed; and all losses."""
-    losses = {}
-    for rate in RATES[way.split("-")[0]][:rates]:
-        changer.run(base, scenes, steps, rate, 0)
-        losses[rate] = validation_loss(changer.policy, splits["val"])[0]
-    finite = {rate: loss for rate, loss in losses.items() if loss == loss}
-    return min(finite, key=finite.__getitem__), {f"{rate:g}": loss for rate, loss in losses.items()}
+def summary(rows: list[Row], args: Args) -> Row:
+    """What was found for each preset; `combine` puts command and machine beside it."""
+    presets = {}
+    for (preset,), found in groups(rows, "preset").items():
+        ways = {row["way"]: row["found"] for row in found}
+        presets[preset] = {"base": ways.pop("base"), "ways": ways}
+    about = {**args.settings("steps", "seeds", "num_test", "middle"), "train_config": asdict(TrainConfig())}
+    return {**about, "presets": presets}
 
 
-def measure(
-    config: ModelConfig,
-    recipe: Recipe,
-    ways: tuple[str, ...],
-    sizes: tuple[int, ...],
-    middle: int,
-    seeds: int,
-    steps: int,
-    rates: int,
-    splits: dict[str, TensorSplit],
-) -> Iterator[dict[str, Any]]:
-    """What is known after each way; ranks below the largest, and extra targets, with one number of scenes alone."""
-    device = splits["train"].images.device
-    base = new_policy(config, 0)
-    options = StepOptions.for_device(device).that_work_with(base)
-    runner = Runner(base.config, splits["old_train"], recipe, options)
-    bases: list[State] = []
-    before = []
-    for seed in range(seeds):
-        runner.run(seed)
-        bases.append({name: value.detach().clone() for name, value in runner.policy.state_dict().items()})
-        before.append(judge(runner.policy, splits))
-    base.load_state_dict(bases[0])
-    del runner
-    main_rank = max((int(way.split("-")[1]) for way in ways if way.startswith("lora")), default=0)
-    report: dict[str, Any] = {"base": {m: spread([row[m] for row in before]) for m in METRICS[:3]}, "ways": {}}
-    for way in ways:
-        entry = cost(way, base, splits["train"], options)
-        changer = Changer(way, base, splits["train"], options)
-        rate, losses = choose_rate(changer, way, bases[0], splits, middle, steps, rates)
-        entry |= {"learning_rate": rate, "validation_losses": losses, "scenes": {}}
-        is_main = way in ("full", "frozen", f"lora-{main_rank}")
-        for scenes in sizes if is_main else (middle,):
-            rows = []
-            for seed in range(seeds):
-                seconds = changer.run(bases[seed], scenes, steps, rate, seed)
-                rows.append({**judge(changer.policy, splits), "seconds": seconds})
-            entry["scenes"][str(scenes)] = {m: spread([row[m] for row in rows]) for m in METRICS} | {"runs": rows}
-        if way == f"lora-{main_rank}":
-            base.load_state_dict(bases[seeds - 1])
-            entry |= files_and_answers(changer.policy, base, splits["test"])
-            base.load_state_dict(bases[0])
-        report["ways"][way] = entry
-        shown = {k: round(v["direction_accuracy"]["median"], 3) for k, v in entry["scenes"].items()}
-        print(way, f"{entry['share']:.2%}", f"rate {rate:g}", shown, flush=True)
-        del changer
-        yield report
+def combine(old: Row, new: Row, args: Args) -> Row:
+    """The presets that were measured before, and those of now, each with its own command and machine."""
+    about = {name: value for name, value in new.items() if name != "presets"}
+    found = {preset: {**about, **measured} for preset, measured in new["presets"].items()}
+    return {"presets": {**old.get("presets", {}), **found}}
 
 
-def main(
-    device: str = "cpu",
-    presets: tuple[str, ...] = ("medium",),
-    ways: tuple[str, ...] = ("full", "frozen", "lora-16", "lora-4", "lora-1", "lora-4-words"),
-    sizes: tuple[int, ...] = (200, 1_000, 8_000),
-    middle: int = 1_000,
-    seeds: int = 3,
-    steps: int = 150,
-    rates: int = 3,
-    num_test: int = 1_000,
-    out: Path = Path("results/lora.json"),
-) -> None:
-    """Change every preset in every way.
+def section(lora: Row) -> str:
+    presets = lora["presets"]
+    settings = "; ".join(
+        f"`{preset}` with {part['seeds']} seeds, {part['steps']} steps and {part['middle']:,} scenes"
+        for preset, part in presets.items()
+    )
+    about = f"""A trained policy learns a changed task, other colours in other words: {settings}. Each way has a
+        learning rate of its own, chosen on validation scenes. Where fusion and head learn, the towers are frozen;
+        `towers-nano` has towers of `transformers`' classes. Direction accuracy on the changed and on the old task,
+        from the worst to the best seed. Gradients and optimizer state are counted, 12 bytes a trained weight; the
+        peak of a step is measured, if on a GPU."""
+    heads = "policy | trained | share, % | changed task, % | old task, % | gradients, optimizer, MB | peak, MB"
+    rows = [row for preset, part in presets.items() for row in page_rows(preset, part)]
+    return section_of("LoRA", prose(about), grid(heads, rows), source(*presets.values()))
 
-    Args:
-        ways: "full", "frozen", "lora-RANK", "lora-RANK-words", "lora-RANK-mlp".
-        sizes: numbers of scenes of the changed task.
-        middle: the one of them at which learning rates are chosen and ranks compared.
-        steps: of every run, whatever the number of scenes.
-        rates: how many learning rates to try for each way, from the lowest up.
-        out: added to if it is there, so that presets can be measured one by one.
-    """
-    started, where, data = time.perf_counter(), torch.device(device), DataConfig()
-    changed = {"train": max(sizes), "val": 500, "test": num_test}
-    splits = {
-        name: TensorSplit.from_blockfind(ChangedFind(count, SEEDS[name]), where) for name, count in changed.items()
-    }
-    splits["old_train"] = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), where)
-    splits["old_test"] = TensorSplit.from_blockfind(BlockFind(num_test, data.test_seed), where)
-    for preset in presets:
-        about = {
-            "command": recorded_command(),
-            "machine": describe_device(where),
-            "steps": steps,
-            "seeds": seeds,
-            "num_test": num_test,
-            "middle": middle,
-            "train_config": asdict(TrainConfig()),
-        }
-        with config_of(preset) as config:
-            recipe = RECIPES.get(preset, TOWERS)
-            for measured in measure(config, recipe, ways, sizes, middle, seeds, steps, rates, splits):
-                about["seconds"] = time.perf_counter() - started
-                report = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"presets": {}}
-                report["presets"][preset] = {**about, **measured}
-                out.parent.mkdir(parents=True, exist_ok=True)
-                out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"{preset}: {about['seconds']:.0f} s since the start; wrote {out}", flush=True)
+
+def page_rows(preset: str, part: Results) -> list[tuple[str, ...]]:
+    """The base, and what each way makes of it."""
+    tasks = ("direction_accuracy", "old_direction_accuracy")
+    rows = [(f"`{preset}`", "nothing yet", "", *(bare(share(part["base"][task])) for task in tasks), "", "")]
+    names = {"full": "all weights", "frozen": "fusion and head"}
+    for way, entry in part["ways"].items():
+        name = names.get(way, way.replace("lora-", "LoRA, rank "))
+        runs = entry["scenes"][str(part["middle"])]
+        memory = (megabytes(entry[key]) for key in ("gradients_and_optimizer_gb", "peak_gb"))
+        shares = (bare(text) for text in (percent(entry["share"], 2), *(share(runs[task]) for task in tasks)))
+        rows.append((f"`{preset}`", name, *shares, *memory))
+    return rows
+
+
+def megabytes(gigabytes: float | None) -> str:
+    if gigabytes is None:
+        return ""
+    return f"{1000 * gigabytes:,.0f}" if gigabytes > 0.01 else f"{1000 * gigabytes:.1f}"
 
 
 if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(main)
+    main(Args, jobs, run, summary, combine)

@@ -1,6 +1,6 @@
 """Which settings need the fewest steps to 95 %? Writes `results/search.json`.
 
-    python scripts/search_recipe.py --device cuda --workers 6
+    python experiments/recipe_search.py --device cuda --workers 6
 
 Three studies, ten seeds each, every run with a number of steps fixed beforehand:
 - budget: share of runs that reach the target, by number of steps, for AdamW and Muon at several learning rates;
@@ -10,29 +10,27 @@ The seeds differ from those of `tinyvla bench`, so that its runs judge a recipe 
 
 from __future__ import annotations
 
-import json
 import statistics
-import time
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import harness
 import torch
-import torch.multiprocessing as mp
+from harness import Job, Row, main
+from page import grid
 from torch import nn
+from training import TARGET, blockfind, judge, prepared, tensors, train_rows
 
-from tinyvla.data.batch import TensorSplit
-from tinyvla.measure.bench import TARGET, Recipe, Runner, describe_device
-from tinyvla.config import PRESETS, DataConfig, TrainConfig
-from tinyvla.data.blockfind import BlockFind
-from tinyvla.learn.evaluate import Metrics, predict_split
-from tinyvla.model.policy import TinyVLA
-from tinyvla.speed.recorded import StepOptions
-from tinyvla.learn.train import new_policy
+from tinyvla.config import PRESETS
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.recipes import TrainConfig
+from tinyvla.speed.recorded import restart
 
-ADAMW = {"num_steps": 50, "learning_rate": 7e-4}
-MUON = {"num_steps": 25, "learning_rate": 4e-3, "optimizer": "muon"}
-SHARED: list[dict[str, Any]] = [
+RESULTS = ("search",)
+FIRST_SEED = 100
+ADAMW: Row = {"num_steps": 50, "learning_rate": 7e-4}
+MUON: Row = {"num_steps": 25, "learning_rate": 4e-3, "optimizer": "muon"}
+SHARED: list[Row] = [
     {},
     {"batch_size": 128},
     {"weight_gain": 1.5},
@@ -47,7 +45,7 @@ SHARED: list[dict[str, Any]] = [
     {"weight_decay": 0.0},
     {"weight_decay": 0.1},
 ]
-BUDGETS = [
+BUDGETS: list[Row] = [
     *(
         {"optimizer": "adamw", "num_steps": n, "learning_rate": lr}
         for n in (40, 50, 60, 80)
@@ -55,6 +53,43 @@ BUDGETS = [
     ),
     *({"optimizer": "muon", "num_steps": n, "learning_rate": lr} for n in (20, 25, 30, 35, 40) for lr in (4e-3, 8e-3)),
 ]
+
+
+@dataclass(frozen=True)
+class Args(harness.Args):
+    """Run all studies."""
+
+    seeds: int = 10
+    preset: str = "minimal"
+    studies: tuple[str, ...] = ("budget", "adamw", "muon")
+    out: Path = Path("results/search.json")
+
+
+def jobs(args: Args) -> list[Job]:
+    changes = {
+        "budget": BUDGETS,
+        "adamw": [ADAMW | change for change in SHARED],
+        "muon": [MUON | change for change in SHARED],
+    }
+    return [Job({"study": study, "change": change}) for study in args.studies for change in changes[study]]
+
+
+def run(job: Job, args: Args) -> Row:
+    """All seeds of one setting; the step is prepared once."""
+    settings = {"weight_gain": 1.0, "warmup": 0.2, **job.what["change"]}
+    steps, gain, warmup = (settings.pop(name) for name in ("num_steps", "weight_gain", "warmup"))
+    settings["warmup_steps"] = max(1, round(warmup * steps))
+    policy = new_policy(PRESETS[args.preset], 0, args.where)
+    split, val = (tensors(policy, scenes) for scenes in blockfind(args.data)[:2])
+    step = prepared(policy, split, TrainConfig(**settings))
+    found = []
+    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
+        restart(policy, step.optimizer, initial(args.preset, seed, gain))
+        config = TrainConfig(seed=seed, **settings)
+        train_rows(policy, split, config, step, range(len(split)), steps)
+        found.append(judge(policy, val).direction_accuracy)
+    reached = sum(accuracy >= TARGET for accuracy in found)
+    return {"reached": reached, "runs": len(found), "lowest": min(found), "median": statistics.median(found)}
 
 
 def initial(preset: str, seed: int, weight_gain: float) -> TinyVLA:
@@ -67,56 +102,27 @@ def initial(preset: str, seed: int, weight_gain: float) -> TinyVLA:
     return policy
 
 
-def work(job: tuple[str, str, dict[str, Any], int, str]) -> dict[str, Any]:
-    """All seeds of one setting."""
-    study, preset, change, seeds, device = job
-    torch.set_num_threads(1)
-    settings = {"batch_size": 64, "weight_gain": 1.0, "warmup": 0.2, **change}
-    steps = settings.pop("num_steps")
-    gain, warmup = settings.pop("weight_gain"), settings.pop("warmup")
-    config = replace(TrainConfig(warmup_steps=max(1, round(warmup * steps))), **settings)
-    data, where = DataConfig(), torch.device(device)
-    train, val = (
-        TensorSplit.from_blockfind(BlockFind(n, s), where)
-        for n, s in ((data.num_train, data.train_seed), (data.num_val, data.val_seed))
+def summary(rows: list[Row], args: Args) -> Row:
+    return {"preset": args.preset, "bases": {"adamw": ADAMW, "muon": MUON}, "rows": rows}
+
+
+def section(search: Row) -> str:
+    """The end of the section on where the time goes (`tools/results_of_bench.py`)."""
+    rows = [row for row in search["rows"] if row["study"] == "budget"]
+    return "\n\n".join(
+        [
+            "Runs of ten that reach 95 %, by the number of steps fixed beforehand:",
+            grid("optimizer | learning rate | steps | reached | lowest accuracy", map(budget_row, rows)),
+        ]
     )
-    runner = Runner(PRESETS[preset], train, Recipe(steps, config), StepOptions.for_device(where))
-    found = []
-    for seed in range(100, 100 + seeds):
-        runner.run(seed, initial(preset, seed, gain))
-        found.append(Metrics.of(predict_split(runner.policy, val), val.actions.cpu()).direction_accuracy)
-    reached = sum(accuracy >= TARGET for accuracy in found)
-    row = {"reached": reached, "runs": seeds, "lowest": min(found), "median": statistics.median(found)}
-    return {"study": study, "change": change, **row}
 
 
-def main(
-    device: str = "cpu",
-    workers: int = 1,
-    seeds: int = 10,
-    preset: str = "minimal",
-    out: Path = Path("results/search.json"),
-) -> None:
-    """Run all studies."""
-    started = time.perf_counter()
-    jobs = [("budget", change) for change in BUDGETS]
-    jobs += [(name, base | change) for name, base in (("adamw", ADAMW), ("muon", MUON)) for change in SHARED]
-    with mp.get_context("spawn").Pool(workers) as pool:
-        rows = pool.map(work, [(study, preset, change, seeds, device) for study, change in jobs], chunksize=1)
-    report = {
-        "command": f"python scripts/search_recipe.py --device {device} --workers {workers} --seeds {seeds}",
-        "machine": describe_device(torch.device(device)),
-        "seconds": time.perf_counter() - started,
-        "preset": preset,
-        "bases": {"adamw": ADAMW, "muon": MUON},
-        "rows": rows,
-    }
-    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for row in rows:
-        print(row["study"], row["change"], f"{row['reached']} of {row['runs']}, lowest {row['lowest']:.3f}")
+def budget_row(row: Row) -> tuple[str, ...]:
+    """An optimizer, its learning rate and its number of steps."""
+    change, reached = row["change"], f"{row['reached']} of {row['runs']}"
+    rate, steps = f"{change['learning_rate']:g}", str(change["num_steps"])
+    return change["optimizer"], rate, steps, reached, f"{row['lowest']:.2f}"
 
 
 if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(main)
+    main(Args, jobs, run, summary)

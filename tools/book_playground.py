@@ -1,6 +1,6 @@
 """Write what a trained policy answers to a few scenes, for the playground on the book's first page.
 
-python scripts/book_playground.py
+python tools/book_playground.py
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyvla.course.zoo import trained_policy
 from tinyvla.data.blockfind import COLORS, PALETTE, BlockFind, instruction_for
 from tinyvla.show.widgets import attention_map
-from tinyvla.course.zoo import trained_policy
 
 OUT = Path(__file__).resolve().parent.parent / "book" / "_static" / "playground_data.js"
 SCENES = 8
@@ -34,7 +34,7 @@ def main() -> None:
                 {"action": [round(x, 3) for x in action], "attention": [round(float(a), 3) for a in attention]}
             )
         scenes.append({"blocks": [[int(cell), int(color)] for cell, color in blocks], "answers": answers})
-    data = {"command": "python scripts/book_playground.py", "palette": PALETTE, "scenes": scenes}
+    data = {"command": "python tools/book_playground.py", "palette": PALETTE, "scenes": scenes}
     OUT.write_text(f"window.TINYVLA = {json.dumps(data, separators=(',', ':'))};\n", encoding="utf-8")
     print(f"{OUT.name}: {OUT.stat().st_size / 1024:.0f} KiB")
 

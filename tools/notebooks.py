@@ -1,10 +1,10 @@
 """Execute, pair and check the notebooks. The `.py` (py:percent) is what you edit; the `.ipynb` is made from it.
 
-python scripts/notebooks.py run                  # all of them: execute, write the .ipynb, record the times
-python scripts/notebooks.py run 01_dataset       # one
-python scripts/notebooks.py pair                 # after editing text, tags or alt texts only: keeps the outputs
-python scripts/notebooks.py verify               # run nbval on each; record the times of this device
-python scripts/notebooks.py check                # pairs, outputs, setup cells, badges, times
+python tools/notebooks.py run                  # all of them: execute, write the .ipynb, record the times
+python tools/notebooks.py run 01_dataset       # one
+python tools/notebooks.py pair                 # after editing text, tags or alt texts only: keeps the outputs
+python tools/notebooks.py verify               # run nbval on each; record the times of this device
+python tools/notebooks.py check                # pairs, outputs, setup cells, badges, times
 """
 
 from __future__ import annotations
@@ -59,7 +59,18 @@ def run(path: Path) -> float:
 
 def verify(path: Path) -> float | None:
     """Run a notebook against its committed outputs; returns the seconds it took, None if it differs."""
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--nbval",
+        "--nbval-current-env",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+    ]
     started = time.perf_counter()
     done = subprocess.run([*command, str(path.with_suffix(".ipynb"))], check=False)
     return None if done.returncode else time.perf_counter() - started
@@ -70,7 +81,7 @@ def pair(path: Path) -> None:
     notebook, executed = read_source(path), nbformat.read(path.with_suffix(".ipynb"), as_version=4)
     code, ran = ([cell for cell in nb.cells if cell.cell_type == "code"] for nb in (notebook, executed))
     if [cell.source for cell in code] != [cell.source for cell in ran]:
-        raise SystemExit(f"{path.stem}: code was edited, so it must run again: scripts/notebooks.py run {path.stem}")
+        raise SystemExit(f"{path.stem}: code was edited, so it must run again: tools/notebooks.py run {path.stem}")
     for cell, old in zip(code, ran, strict=True):
         cell.outputs, cell.execution_count = old.outputs, old.execution_count
     notebook.metadata = executed.metadata
@@ -106,7 +117,7 @@ def problems(folder: Path = FOLDER) -> list[str]:
 
 def _pair_problems(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> list[str]:
     cells = [[(c.cell_type, c.source.strip(), dict(c.metadata)) for c in nb.cells] for nb in (source, executed)]
-    return [] if cells[0] == cells[1] else ["the .py and the .ipynb differ; run: python scripts/notebooks.py run"]
+    return [] if cells[0] == cells[1] else ["the .py and the .ipynb differ; run: python tools/notebooks.py run"]
 
 
 def _output_problems(notebook: nbformat.NotebookNode) -> list[str]:
@@ -133,12 +144,12 @@ def record_time(name: str, seconds: float) -> None:
     """Note how long a notebook took on this kind of device."""
     import torch
 
-    from tinyvla.measure.bench import cpu_name
+    from tinyvla.device import cpu_name
 
     on_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} cores, {cpu_name()}"
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
-    times["command"] = "python scripts/notebooks.py run (CPU), verify (GPU)"
+    times["command"] = "python tools/notebooks.py run (CPU), verify (GPU)"
     measured = times.setdefault("cuda" if on_gpu else "cpu", {})
     measured[name] = round(seconds, 1)
     measured.setdefault("devices", {})[name] = device

@@ -1,6 +1,6 @@
 """Point the whole course at a fork: badges, setup cells, book configuration, links.
 
-    python scripts/set_repository.py your-name/your-repository
+    python tools/set_repository.py your-name/your-repository
 
 The current name is read from pyproject.toml, and replaced wherever it stands as part of an address.
 """

@@ -1,43 +1,54 @@
 """Write the measured figures into README.md and book/results.md, from the files under `results/`.
 
-python scripts/write_results.py           # rewrite
-python scripts/write_results.py --check   # exit with 1 if README or book say anything else
+python tools/write_results.py           # rewrite
+python tools/write_results.py --check   # exit with 1 if README or book say anything else
 """
 
+# ruff: noqa: E402 - the experiments, which write their own sections, are scripts in a folder beside this one
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-import results_learning as learning
-import results_speed as speed
-from results_text import ROOT, grid, load, percent, place, seconds_of, span
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "experiments")]
 
-BEGIN, END = "<!-- results: begin, written by scripts/write_results.py -->", "<!-- results: end -->"
+import arm
+import closed_loop
+import count_presets
+import fusions
+import heads
+import latency
+import learning
+import lora
+import metaworld_search
+import pretraining
+import processes
+import results_of_bench as bench
+import scaling
+from page import grid, load, percent, place, seconds_of, span
+
+BEGIN, END = "<!-- results: begin, written by tools/write_results.py -->", "<!-- results: end -->"
 INTRO = """\
 # Results
 
 Every figure that this book states about its own policies comes from a file under `results/`. This page shows what is in
 them; each section names the command that makes the file anew.
 
-<!-- written by scripts/write_results.py -->
+<!-- written by tools/write_results.py -->
 """
-SECTIONS = (
-    speed.bench_section,
-    speed.speed_section,
-    speed.latency_section,
-    speed.processes_section,
-    learning.heads_section,
-    learning.learning_section,
-    learning.fusion_section,
-    learning.closed_loop_section,
-    learning.pretraining_section,
-    learning.lora_section,
-    learning.arm_section,
-    speed.paper_section,
-    speed.size_section,
-    speed.preset_section,
-    speed.notebook_section,
+SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
+    (bench.bench_section, bench.BENCHES),
+    (bench.speed_section, bench.SPEED),
+    *((experiment.section, experiment.RESULTS) for experiment in (latency, processes, heads, learning, fusions)),
+    *((experiment.section, experiment.RESULTS) for experiment in (closed_loop, pretraining, lora, arm, scaling)),
+    (scaling.section_of_runs, scaling.RUN_RESULTS),
+    (metaworld_search.section, metaworld_search.RESULTS),
+    (count_presets.section, count_presets.RESULTS),
+    (bench.notebook_section, ("notebook_times",)),
 )
+"""Functions that write a section, and the files under `results/` that they read."""
 
 
 def table() -> str:
@@ -67,7 +78,7 @@ def table() -> str:
 
 def page() -> str:
     """The book's."""
-    return "\n".join([INTRO, *(section() for section in SECTIONS)])
+    return "\n".join([INTRO, *(section(*map(load, names)) for section, names in SECTIONS)])
 
 
 def main() -> None:

@@ -1,0 +1,115 @@
+"""How long the README's first command takes once all is installed, and how good its policy is.
+
+    python experiments/first_command.py
+
+Each seed trains, judges and draws as a user would, in processes of their own: `tinyvla train && tinyvla visualize`.
+The clock sees everything that the user waits for, Python's start and the imports included. The commands share no
+process and no cache. Writes `results/first_command.json`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness import Job, Row, main, spreads
+from page import grid, place, prose, section_of, share, source, span
+
+RESULTS = ("first_command",)
+FIGURES = ("total", "train", "visualize", "l2_error", "direction_accuracy", "within_10_degrees", "swap_accuracy")
+SHOWN = {
+    "l2_error": r"^this policy +([\d.]+)",
+    "direction_accuracy": r"^this policy +[\d.]+ +([\d.]+)%",
+    "within_10_degrees": r"^this policy .*\] +([\d.]+)%",
+    "swap_accuracy": r"^instruction swap: .* in ([\d.]+)%",
+}
+"""Where the figures stand in what `tinyvla train` prints."""
+
+
+@dataclass(frozen=True)
+class Args(harness.Args):
+    """Run the command once for each seed."""
+
+    seeds: int = 5
+    """Seeds 0, 1, ..."""
+    preset: str = "minimal"
+    recipe: str = "auto"
+    """As the option of `tinyvla train`: `plain` for the mission's."""
+    step: str = "auto"
+    """As the option of `tinyvla train`: `plain` takes float32 on every device."""
+    epochs: str = ""
+    """Instead of the recipe's."""
+    out: Path = Path("results/first_command.json")
+
+
+def jobs(args: Args) -> list[Job]:
+    return [Job({"preset": args.preset}, seed, alone=True) for seed in range(args.seeds)]
+
+
+def run(job: Job, args: Args) -> Row:
+    """The wall clock of both commands, and the figures that the first one prints."""
+    options = {"preset": args.preset, "recipe": args.recipe, "step": args.step, "epochs": args.epochs}
+    options |= {"device": args.device, "seed": str(job.seed)}
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = [part for name, value in options.items() if value for part in (f"--{name}", value)]
+        train, shown = timed(["train", *chosen], folder, args)
+        visualize, _ = timed(["visualize", "--device", args.device], folder, args)
+    return {"total": train + visualize, "train": train, "visualize": visualize, **figures(shown)}
+
+
+def timed(verb: list[str], folder: str, args: Args) -> tuple[float, str]:
+    """Seconds that a command takes, and what it prints."""
+    environment = dict(os.environ)
+    if args.threads:
+        environment["OMP_NUM_THREADS"] = str(args.threads)
+    command = [sys.executable, "-m", "tinyvla", *verb]
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
+    return seconds, done.stdout
+
+
+def figures(shown: str) -> Row:
+    """The figures of the policy in a printed table; shares as numbers up to one."""
+    found = {name: float(re.search(pattern, shown, re.M)[1]) for name, pattern in SHOWN.items()}  # type: ignore[index]
+    return {name: value if name == "l2_error" else value / 100 for name, value in found.items()}
+
+
+def summary(rows: list[Row], args: Args) -> Row:
+    return {
+        "settings": args.settings("preset", "recipe", "step", "epochs", "threads"),
+        **spreads(rows, FIGURES),
+        "runs": rows,
+    }
+
+
+def section(result: Row) -> str:
+    cells = [
+        place(result["machine"], "cpu"),
+        span(result["total"], ".0f"),
+        span(result["l2_error"], ".3f"),
+        *(share(result[name]) for name in ("direction_accuracy", "within_10_degrees", "swap_accuracy")),
+    ]
+    about = f"""`tinyvla train && tinyvla visualize` from the start of Python to the picture, with {len(result["runs"])}
+        seeds; figures of the test split."""
+    return section_of(
+        "The first command",
+        prose(about),
+        grid(
+            "on | seconds | L2 error | direction accuracy | within 10 degrees | follows a swapped instruction", [cells]
+        ),
+        source(result),
+    )
+
+
+if __name__ == "__main__":
+    main(Args, jobs, run, summary)
