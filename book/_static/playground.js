@@ -1,5 +1,5 @@
 // The first page's playground: what a trained policy answered, drawn. The answers were computed beforehand
-// (scripts/book_playground.py); nothing is fetched and no network runs here.
+// (tools/book_playground.py); nothing is fetched and no network runs here.
 document.addEventListener("DOMContentLoaded", () => {
   const root = document.getElementById("playground");
   if (!root || !window.TINYVLA) return;
