@@ -26,8 +26,8 @@ from harness import Job, Row, groups, main, spreads
 from page import Results, bare, grid, listed, prose, section_of, source, span, within
 from training import train
 
-from tinyvla.act.arm.control import load_mujoco
 from tinyvla.act.arm.expert import TASKS, disturbance
+from tinyvla.act.arm.kinematics import load_mujoco
 from tinyvla.act.arm.policy import arm_config
 from tinyvla.act.arm.world import ACTION_DIM, ArmConfig, ArmWorld
 from tinyvla.act.result import Result, States

@@ -21,13 +21,13 @@ import harness
 from harness import Job, Row, main
 from training import blockfind, tensors, train
 
-from tinyvla.act.block_world import BlockWorld
+from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.act.dagger import dagger, demonstrations
 from tinyvla.act.rollout import rollout
 from tinyvla.act.world import episode_seeds
 from tinyvla.config import model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.learn.callbacks import OnEpoch
 from tinyvla.learn.evaluate import validation_loss
 from tinyvla.model.policy import TinyVLA, new_policy

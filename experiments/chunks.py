@@ -22,7 +22,7 @@ import numpy as np
 from harness import Job, Row, groups, main, spreads
 from training import train
 
-from tinyvla.act.block_world import BlockWorld, WorldConfig
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig
 from tinyvla.act.dagger import demonstrations
 from tinyvla.act.rollout import rollout
 from tinyvla.act.world import episode_seeds

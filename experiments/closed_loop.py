@@ -23,7 +23,7 @@ import harness
 from harness import Job, Row, groups, main, read_json, spreads, write_json
 from page import grid, prose, section_of, source, within
 
-from tinyvla.act.block_world import BlockWorld, WorldConfig
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig
 from tinyvla.act.dagger import dagger
 from tinyvla.act.rollout import expert, random_policy, rollout
 from tinyvla.act.world import episode_seeds

@@ -14,9 +14,9 @@ from page import grid, prose, section_of, share, source, span
 from training import train_and_judge
 
 from tinyvla.config import model_config
-from tinyvla.kinds import ABLATION_KINDS, FUSION_KINDS
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import TrainConfig
+from tinyvla.registry import ABLATION_KINDS, FUSION_KINDS
 
 RESULTS = ("fusion",)
 METRICS = ("l2_error", "direction_accuracy", "within_10_degrees", "swap_accuracy")

@@ -29,7 +29,7 @@ from training import blockfind, judge, train
 
 from tinyvla.config import ModelConfig, model_config
 from tinyvla.data.batch import CAMERA, TensorSplit
-from tinyvla.data.blockfind import BlockFind, trajectories, valid_trajectories
+from tinyvla.data.dataset import BlockFind, trajectories, valid_trajectories
 from tinyvla.device import synchronize
 from tinyvla.learn.callbacks import Callback
 from tinyvla.learn.evaluate import ambiguity, predict_split

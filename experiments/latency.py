@@ -16,7 +16,7 @@ from harness import Job, Row, main
 from page import grid, place, prose, section_of, source
 
 from tinyvla.config import PRESETS, model_config
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.deploy.export import export_bytes, run_bytes
 from tinyvla.measure.latency import latency
 from tinyvla.model.policy import new_policy

@@ -37,7 +37,7 @@ from training import judge, prepared, train_rows
 from tinyvla.adapt.lora import add_lora, load_adapter, merge, save_adapter, trainable_parameters
 from tinyvla.config import PRESETS, ModelConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind, ChangedFind
+from tinyvla.data.dataset import BlockFind, ChangedFind
 from tinyvla.device import synchronize
 from tinyvla.learn.evaluate import predict_split, validation_loss
 from tinyvla.learn.train import PlainStep
@@ -46,7 +46,7 @@ from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import pretrained_config
 from tinyvla.model.tokenizer import load_tokenizer
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.recorded import restart
+from tinyvla.speed.cuda_graph import restart
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions
 

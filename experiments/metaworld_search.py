@@ -778,12 +778,13 @@ def section(results: dict[str, Any]) -> str:
     from page import bullets, grid, prose, section_of
 
     runs = results["runs"]
-    about = f"""The first search for a small policy that solves [Meta-World](https://arxiv.org/abs/1910.10897)'s 50 tasks
-        (MT50). Each row is one training from scratch on {runs[0]["demonstrations_per_task"]} demonstrations a task
-        by the scripted experts ({runs[0]["frames"]:,} pictures of {runs[0]["recorded_image_size"]} x
-        {runs[0]["recorded_image_size"]} pixels), on one {runs[0]["device"]}, judged in 500 episodes, ten a task,
-        with two actions done after each look. Success is given in per cent for the four difficulty groups and as
-        their mean, as LeRobot reports it. Rows with different seconds of training had different budgets."""
+    about = f"""The first search for a small policy that solves [Meta-World](https://arxiv.org/abs/1910.10897)'s 50
+        tasks (MT50). Each row is one training from scratch on {runs[0]["demonstrations_per_task"]}
+        demonstrations a task by the scripted experts ({runs[0]["frames"]:,} pictures of
+        {runs[0]["recorded_image_size"]} x {runs[0]["recorded_image_size"]} pixels), on one
+        {runs[0]["device"]}, judged in 500 episodes, ten a task, with two actions done after each look.
+        Success is given in per cent for the four difficulty groups and as their mean, as LeRobot reports
+        it. Rows with different seconds of training had different budgets."""
     rows = []
     for run in sorted(runs, key=lambda run: run["judged"]["execute 2"]["mean_of_groups"]):
         recipe, judged = run["recipe"], run["judged"]["execute 2"]
@@ -792,14 +793,14 @@ def section(results: dict[str, Any]) -> str:
         cells = (f"{run['parameters'] / 1e6:.1f} M", aid, str(recipe["seed"]), f"{run['seconds']:.0f} s")
         rows.append((*cells, f"{run['steps']:,}", groups, f"{100 * judged['mean_of_groups']:.1f}"))
     heads = "size | also learns | seed | training | steps | easy / medium / hard / very hard | mean"
-    notes = """Waypoints are a further target in training: the hand's own recorded state 8, 16, 32 and 64 steps ahead and
-        at the episode's end. Positions are the places of object and goal, taken from the simulator; they are a
-        target in training and never an input, but no camera gives them, so rows with them have had more than
-        pictures. Only waypoints with positions were trained with three seeds; every other row is one seed and no
-        more than a lead. The rows of seed 0 were judged from the same starts, the others from starts that go with
-        their seed. What else differs from LeRobot's protocol stands in `tinyvla/act/metaworld/scene.py`: our own
-        demonstrations by the same experts, pictures drawn without shadows, and the task as an embedding in place of
-        its sentence."""
+    notes = """Waypoints are a further target in training: the hand's own recorded state 8, 16, 32 and 64 steps
+        ahead and at the episode's end. Positions are the places of object and goal, taken from the
+        simulator; they are a target in training and never an input, but no camera gives them, so rows with
+        them have had more than pictures. Only waypoints with positions were trained with three seeds; every
+        other row is one seed and no more than a lead. The rows of seed 0 were judged from the same starts,
+        the others from starts that go with their seed. What else differs from LeRobot's protocol stands in
+        `tinyvla/act/metaworld/scene.py`: our own demonstrations by the same experts, pictures drawn without
+        shadows, and the task as an embedding in place of its sentence."""
     commands = list(dict.fromkeys([results["command"], *(run["command"] for run in runs)]))
     source = "Made by:\n\n" + bullets(f"`{command}`" for command in commands)
     return section_of("Meta-World MT50", prose(about), grid(heads, rows), prose(notes), source)

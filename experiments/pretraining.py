@@ -2,7 +2,7 @@ r"""How many labels does a pretraining save? Writes `results/pretraining.json`.
 
     python experiments/pretraining.py --device cuda --workers 8
 
-The towers are pretrained on captioned photographs (`tinyvla.adapt.contrastive`), anew for each seed. Then policies
+The towers are pretrained on captioned photographs (`tinyvla.adapt.pretraining`), anew for each seed. Then policies
 learn to act from few and from many labelled photographs, all for the same number of steps, without early stopping:
 - scratch: everything learns, from initial weights;
 - frozen: the pretrained towers stay as they are; fusion and head learn;
@@ -30,7 +30,7 @@ from page import Results, grid, listed, points, prose, section_of, source, span
 from safetensors.torch import load_file, save_file
 from training import judge, prepared, train_rows
 
-from tinyvla.adapt.contrastive import (
+from tinyvla.adapt.pretraining import (
     Camera,
     ImageCaptionModel,
     PretrainConfig,
@@ -42,11 +42,11 @@ from tinyvla.adapt.contrastive import (
 )
 from tinyvla.config import model_config
 from tinyvla.data.batch import CAMERA, TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import has_bfloat16_units
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.recorded import restart
+from tinyvla.speed.cuda_graph import restart
 
 RESULTS = ("pretraining", "pretraining_worse")
 METHODS = ("scratch", "frozen", "fine-tuned", "random", "clean")

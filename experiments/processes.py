@@ -28,7 +28,7 @@ from page import Results, grid, listed, percent, prose, section_of, source
 from training import blockfind, judge, tensors, train
 
 from tinyvla.config import model_config
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import describe_device, synchronize
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import TrainConfig

@@ -24,7 +24,7 @@ from training import TARGET, blockfind, judge, prepared, tensors, train_rows
 from tinyvla.config import PRESETS
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.recorded import restart
+from tinyvla.speed.cuda_graph import restart
 
 RESULTS = ("search",)
 FIRST_SEED = 100

@@ -4,7 +4,7 @@
     python experiments/scaling.py --device cuda --parts runs --out results/scaling_runs.json
 
 - peaks: what the device does at best: matrix products in two precisions, and bytes copied in a second;
-- steps: memory and time of one step of each preset, as `tinyvla.speed.budget` predicts and as measured: in float32 and
+- steps: memory and time of one step of each preset, as `tinyvla.speed.scaling` predicts and as measured: in float32 and
   bfloat16, with the batch in parts, with blocks run twice, kernel by kernel and recorded;
 - runs: accuracy after a number of steps fixed beforehand, AdamW: against size, each size at two learning rates; and
   against data, the first N scenes of a split. Each seed has its own scenes and initial weights; all runs are judged on
@@ -30,16 +30,16 @@ from training import cut, judge, prepared, train_rows
 
 from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import synchronize
 from tinyvla.learn.train import PlainStep
 from tinyvla.measure.throughput import peak_flops, step_flops
 from tinyvla.model.policy import TinyVLA, count_parameters, new_policy
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.budget import budget
+from tinyvla.speed.cuda_graph import restart
 from tinyvla.speed.memory import SavedTensors, backward_in_parts, recomputed
-from tinyvla.speed.recorded import restart
+from tinyvla.speed.scaling import budget
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions
 
@@ -308,8 +308,8 @@ def combine(old: Row, new: Row, args: Args) -> Row:
 def section(scaling: Row) -> str:
     rows = [row for preset in ("medium", "smolvla_like") for row in scaling["steps"][preset]["rows"]]
     off = [row["peak_bytes"] / row["paper"]["memory"] - 1 for row in rows]
-    about = """A step of 64 scenes in bfloat16: what the formulas of `tinyvla.speed.budget` say, and what was counted or
-        measured. The time on paper is a lower bound: arithmetic and the optimizer's traffic at the device's own
+    about = """A step of 64 scenes in bfloat16: what the formulas of `tinyvla.speed.scaling` say, and what was counted
+        or measured. The time on paper is a lower bound: arithmetic and the optimizer's traffic at the device's own
         peaks. Memory is that of the plain step, time that of the recorded one."""
     more = f"""Over all {len(off)} ways to take a step of `medium` and `smolvla_like` that were tried (float32, in
         parts, blocks run twice, recorded), the measured memory differs from the paper's by {points(min(off))} % to

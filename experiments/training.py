@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import TensorSplit, epoch_order
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.learn.callbacks import Callback, Interrupted
 from tinyvla.learn.evaluate import Metrics, predict_split, swap_accuracy
 from tinyvla.learn.train import PlainStep, fit

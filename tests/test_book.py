@@ -27,7 +27,7 @@ import pytest
 import yaml
 from browser import require, start_chromium
 
-from tinyvla.data.blockfind import COLORS, PALETTE, BlockFind, directions
+from tinyvla.data.dataset import COLORS, PALETTE, BlockFind, directions
 
 ROOT = Path(__file__).parent.parent
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"

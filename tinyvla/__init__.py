@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tinyvla.config import PRESETS as PRESETS
     from tinyvla.config import ModelConfig as ModelConfig
-    from tinyvla.data.blockfind import BlockFind as BlockFind
+    from tinyvla.data.dataset import BlockFind as BlockFind
     from tinyvla.errors import InputError as InputError
-    from tinyvla.kinds import register as register
     from tinyvla.model.policy import TinyVLA as TinyVLA
     from tinyvla.recipes import DataConfig as DataConfig
     from tinyvla.recipes import TrainConfig as TrainConfig
+    from tinyvla.registry import register as register
 
 _HOMES = {
     "PRESETS": "config",

@@ -1,4 +1,4 @@
-"""Every hyperparameter of TinyVLA, as frozen dataclasses, and the presets built from them.
+"""The shape of a policy as frozen dataclasses, and the presets; how it is trained is in `tinyvla.recipes`.
 
 Notable:
 - one dataclass per component; a number that follows from others is a property, never a stored field;
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyvla.errors import InputError
-from tinyvla.kinds import FUSIONS, HEADS
+from tinyvla.registry import FUSIONS, HEADS
 
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -203,7 +203,7 @@ class FusionConfig:
     """How vision tokens and the instruction become one feature (`tinyvla.model.fusion`)."""
 
     kind: str = "cross-attention"
-    """One of `tinyvla.kinds.FUSIONS`."""
+    """One of `tinyvla.registry.FUSIONS`."""
     embed_dim: int = 256
     num_heads: int = 4
 
@@ -220,7 +220,7 @@ class HeadConfig:
     action_dim: int = 2
     hidden_dim: int = 256
     kind: str = "regression"
-    """One of `tinyvla.kinds.HEADS`."""
+    """One of `tinyvla.registry.HEADS`."""
     horizon: int = 1
     """Actions in a chunk."""
     num_directions: int = 8

@@ -37,7 +37,9 @@ def page() -> str:
     """Returns the whole page."""
     package = ROOT / "tinyvla"
     parts = [HEAD + "## Below them all\n"]
-    parts += [section(package / f"{name}.py", 3) for name in ("config", "recipes", "kinds", "errors", "device", "stats")]
+    parts += [
+        section(package / f"{name}.py", 3) for name in ("config", "recipes", "registry", "errors", "device", "stats")
+    ]
     for folder in FOLDERS:
         parts.append(f"## `tinyvla.{folder}`\n\n{opening(package / folder / '__init__.py')}\n")
         modules = sorted((package / folder).rglob("*.py"), key=lambda p: (len(p.parts), str(p)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyvla.course.zoo import trained_policy
-from tinyvla.data.blockfind import COLORS, PALETTE, BlockFind, instruction_for
+from tinyvla.data.dataset import COLORS, PALETTE, BlockFind, instruction_for
 from tinyvla.show.widgets import attention_map
 
 OUT = Path(__file__).resolve().parent.parent / "book" / "_static" / "playground_data.js"

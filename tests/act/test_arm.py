@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tinyvla.act.arm import ENV_IDS, control
-from tinyvla.act.arm.control import (
+from tinyvla.act.arm.kinematics import (
     HOME,
     inverse_kinematics,
     load_mujoco,
@@ -70,7 +70,7 @@ def test_without_egl_the_error_says_what_to_install(monkeypatch):
 
 def test_mujoco_imported_too_early_is_told():
     code = (
-        "import mujoco, tinyvla.act.arm.control as c\n"
+        "import mujoco, tinyvla.act.arm.kinematics as c\n"
         "try: c.load_renderer(8, 8)\n"
         "except ValueError as error: print(error)"
     )
@@ -87,7 +87,7 @@ def test_a_broken_egl_is_told_at_import():
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'mujoco': raise AttributeError(\"'NoneType' has no attribute 'eglQueryString'\")\n"
         "sys.meta_path.insert(0, Finder())\n"
-        "from tinyvla.act.arm.control import load_mujoco\n"
+        "from tinyvla.act.arm.kinematics import load_mujoco\n"
         "try: load_mujoco()\n"
         "except ValueError as error: print(error)\n"
     )

@@ -16,7 +16,6 @@ import gymnasium
 from gymnasium.utils.env_checker import check_env
 
 from tinyvla.act.arm import ENV_IDS
-from tinyvla.act.arm.control import NUM_JOINTS, load_model, load_mujoco, tip_pose
 from tinyvla.act.arm.env import ArmEnv
 from tinyvla.act.arm.expert import (
     BLOCK_SIZE,
@@ -29,9 +28,10 @@ from tinyvla.act.arm.expert import (
     expert_chunk,
     imagined,
 )
+from tinyvla.act.arm.kinematics import NUM_JOINTS, load_model, load_mujoco, tip_pose
 from tinyvla.act.arm.scene import APART, LIMITS, TABLE
 from tinyvla.act.arm.world import PICTURE_SIZE, STATE_DIM, ArmConfig, ArmWorld
-from tinyvla.data.blockfind import COLORS
+from tinyvla.data.dataset import COLORS
 from tinyvla.errors import InputError
 from tinyvla.model.tokenizer import split_words, vocabulary
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tinyvla.act.block_world import BlockWorld
+from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.act.controller import ROWS_AT_ONCE, Controller
 from tinyvla.act.world import episode_seeds
 from tinyvla.data.batch import TensorSplit

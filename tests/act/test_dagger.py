@@ -9,12 +9,12 @@ import transformers
 from test_pretrained import build
 
 from tinyvla.act import dagger as module
-from tinyvla.act.block_world import BlockWorld, WorldConfig
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig
 from tinyvla.act.dagger import dagger, demonstrations
 from tinyvla.act.rollout import expert, rollout
 from tinyvla.act.world import episode_seeds
 from tinyvla.config import ObservationConfig
-from tinyvla.data.blockfind import COLORS
+from tinyvla.data.dataset import COLORS
 from tinyvla.errors import InputError
 from tinyvla.model.observation import STATE_KEY
 from tinyvla.model.policy import new_policy

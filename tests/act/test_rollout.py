@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tinyvla.act.block_world import BlockWorld, WorldConfig, expert_action, expert_chunk
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig, expert_action, expert_chunk
 from tinyvla.act.controller import Controller
 from tinyvla.act.result import Result, States
 from tinyvla.act.rollout import expert, random_policy, replay, rollout
 from tinyvla.app import cli
-from tinyvla.data.blockfind import PALETTE
+from tinyvla.data.dataset import PALETTE
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from tinyvla.act.block_world import BlockWorld
+from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.act.world import Episodes, World, checked_actions, episode_seeds, num_rows, rows
 from tinyvla.errors import InputError
 

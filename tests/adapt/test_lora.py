@@ -23,7 +23,7 @@ from tinyvla.adapt.lora import (
 )
 from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import NEW_PALETTE, BlockFind, ChangedFind
+from tinyvla.data.dataset import NEW_PALETTE, BlockFind, ChangedFind
 from tinyvla.errors import InputError
 from tinyvla.learn.evaluate import swap_accuracy
 from tinyvla.learn.optimizer import make_optimizer
@@ -32,7 +32,7 @@ from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import pretrained_config
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.patch import one_product
+from tinyvla.speed.patching import one_product
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions
 

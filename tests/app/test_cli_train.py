@@ -11,7 +11,7 @@ from tinyvla.app import cli, cli_train
 from tinyvla.app.cli_train import GivenTrainConfig, Place
 from tinyvla.config import PRESETS
 from tinyvla.recipes import RECIPES, TrainConfig, recipe
-from tinyvla.speed.processes import OnlyReading
+from tinyvla.speed.data_parallel import OnlyReading
 
 SMALL = ["--preset", "nano", "--num-train", "128", "--num-val", "32", "--num-test", "32", "--device", "cpu"]
 
@@ -92,7 +92,7 @@ def test_only_the_main_process_watches_and_writes(monkeypatch, tmp_path):
     class Accelerator:
         device, is_main_process, num_processes = torch.device("cpu"), False, 2
 
-    monkeypatch.setattr("tinyvla.speed.processes.make_accelerator", lambda device: Accelerator())
+    monkeypatch.setattr("tinyvla.speed.data_parallel.make_accelerator", lambda device: Accelerator())
     place = Place.of("cpu", "auto")
     assert str(place) == "2 processes (cpu)"
     with cli_train._watchers(place, tmp_path / "logs") as callbacks:

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from tinyvla.app.demo import run_demo, scene_as_text
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.model.tokenizer import encode
 
 

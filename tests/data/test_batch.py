@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tinyvla.data.batch import TensorSplit, epoch_order
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
 from tinyvla.model.tokenizer import encode
 

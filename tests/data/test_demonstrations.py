@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tinyvla.act.block_world import BlockWorld
+from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.act.dagger import demonstrations
 from tinyvla.act.rollout import expert, rollout
 from tinyvla.act.world import episode_seeds

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tinyvla.act.block_world import BlockWorld
+from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.act.rollout import expert, rollout
 from tinyvla.act.world import episode_seeds
 from tinyvla.data import lerobot as lerobot_io

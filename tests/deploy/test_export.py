@@ -20,9 +20,9 @@ from tinyvla.config import ModelConfig
 from tinyvla.deploy import export
 from tinyvla.deploy.export import check_parity, export_bytes, export_policy, load_exported, parity, run_bytes, usage
 from tinyvla.errors import InputError
-from tinyvla.kinds import HEAD_KINDS
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode
+from tinyvla.registry import HEAD_KINDS
 
 
 @pytest.fixture(autouse=True)

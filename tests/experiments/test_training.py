@@ -7,12 +7,12 @@ import pytest
 import torch
 from training import BatchesOf, Clock, cut, prepared, tensors, train, train_rows
 
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.learn.callbacks import Callback
 from tinyvla.learn.train import PlainStep
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.recorded import restart
+from tinyvla.speed.cuda_graph import restart
 
 CONFIG = TrainConfig(batch_size=8, learning_rate=1e-3, seed=3)
 

@@ -9,7 +9,7 @@ import torch
 
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind, directions
+from tinyvla.data.dataset import BlockFind, directions
 from tinyvla.learn.evaluate import (
     Metrics,
     ambiguity,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
 from tinyvla.learn.callbacks import OnEpoch
 from tinyvla.learn.checkpoint import RunFolder, RunSettings

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tinyvla.config import PRESETS, model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import choose_device
 from tinyvla.errors import InputError
 from tinyvla.learn.callbacks import Callback, DivergedError, Interrupted, OnEpoch, StopOnInterrupt, TensorBoard

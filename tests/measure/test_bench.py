@@ -6,7 +6,7 @@ import torch
 
 from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.measure.bench import RECIPES, Runner, bench, bench_reference, recorded_command, table
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import DataConfig, Recipe, TrainConfig

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.measure.plain_recipe import ReferencePolicy, reference_to_target
 from tinyvla.model.tokenizer import encode
 

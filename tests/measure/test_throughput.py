@@ -6,7 +6,7 @@ import pytest
 
 from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.measure.throughput import kind_of, report, step_flops, table, throughput
 from tinyvla.model.tokenizer import encode
 from tinyvla.speed.tuned import PLAIN

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyvla.data.blockfind import BlockFind, trajectories
+from tinyvla.data.dataset import BlockFind, trajectories
 from tinyvla.errors import InputError
 from tinyvla.model.heads.fast_tokenizer import FastTokenizer, cosine_transform
 

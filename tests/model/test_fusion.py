@@ -7,10 +7,10 @@ import torch
 from conftest import awakened, batch_of
 
 from tinyvla.config import FusionConfig
-from tinyvla.kinds import ABLATION_KINDS, FUSION_KINDS, FUSIONS
 from tinyvla.model.fusion import make_fusion, prefix_mask
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
+from tinyvla.registry import ABLATION_KINDS, FUSION_KINDS, FUSIONS
 
 
 def with_fusion(config, kind):

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from tinyvla.data.blockfind import BlockFind, trajectories
+from tinyvla.data.dataset import BlockFind, trajectories
 from tinyvla.errors import InputError
-from tinyvla.kinds import HEAD_KINDS, HEADS
 from tinyvla.model.heads import DiffusionHead, DirectionsHead, RegressionHead, make_head
 from tinyvla.model.policy import TinyVLA
+from tinyvla.registry import HEAD_KINDS, HEADS
 
 
 def with_head(config, **changes):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tinyvla.config import PRESETS, ModelConfig, ObservationConfig, VisionConfig
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
 from tinyvla.model.observation import Preprocessor, resized
 from tinyvla.model.tokenizer import encode

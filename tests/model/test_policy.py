@@ -8,7 +8,7 @@ from PIL import Image
 
 from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode
@@ -138,7 +138,7 @@ def test_from_pretrained_downloads_from_the_hub(tiny_policy, tmp_path, monkeypat
         asked.append((repo_id, options.get("revision")))
         return str(tmp_path)
 
-    monkeypatch.setattr("tinyvla.model.folder.snapshot_download", download)
+    monkeypatch.setattr("tinyvla.model.checkpoint_files.snapshot_download", download)
     TinyVLA.from_pretrained("someone/tiny", revision="v1")
     assert asked == [("someone/tiny", "v1")]
 

@@ -18,16 +18,16 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tinyvla.app import cli
 from tinyvla.config import LanguageConfig, ModelConfig, PretrainedConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import COLORS, BlockFind, instruction_for
+from tinyvla.data.dataset import COLORS, BlockFind, instruction_for
 from tinyvla.deploy.export import export_bytes
 from tinyvla.errors import InputError
-from tinyvla.kinds import FUSION_KINDS
 from tinyvla.learn.evaluate import evaluate, predict_split
 from tinyvla.learn.optimizer import make_optimizer
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import PretrainedVision, make_language, make_vision, pretrained_config
 from tinyvla.recipes import TrainConfig
+from tinyvla.registry import FUSION_KINDS
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions
 
@@ -438,7 +438,7 @@ class TestWithoutTheHub:
             load()
         text = str(caught.value)
         assert caught.value.__cause__ is None
-        for part in ("cannot load '", str(tmp_path), "hf download ", "HF_HUB_OFFLINE=1", "tinyvla.adapt.contrastive"):
+        for part in ("cannot load '", str(tmp_path), "hf download ", "HF_HUB_OFFLINE=1", "tinyvla.adapt.pretraining"):
             assert part in text, part
         assert "\n" not in text
 

@@ -10,7 +10,7 @@ import unicodedata
 import pytest
 import torch
 
-from tinyvla.data.blockfind import COLORS, instruction_for
+from tinyvla.data.dataset import COLORS, instruction_for
 from tinyvla.errors import InputError
 from tinyvla.model.tokenizer import encode, load_tokenizer, load_wordpiece, pad, split_words, vocabulary
 

@@ -16,13 +16,13 @@ from tinyvla.config import HeadConfig, ModelConfig, ObservationConfig, VisionCon
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.deploy.export import EXPORTABLE_HEADS, check_parity, export_bytes, run_bytes
-from tinyvla.kinds import ABLATION_KINDS, FUSIONS, HEAD_KINDS
 from tinyvla.learn.callbacks import Callback, Interrupted
 from tinyvla.learn.checkpoint import RunFolder, RunSettings
 from tinyvla.learn.evaluate import validation_loss
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.registry import ABLATION_KINDS, FUSIONS, HEAD_KINDS
 
 SIZE, CAMERAS, STATE, HORIZON, DIM = (96, 128), ("top", "wrist"), 7, 8, 7
 SENTENCES = ("push the block", "pull the block")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyvla.act.block_world import BlockWorld, WorldConfig
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig
 from tinyvla.act.rollout import expert, replay, rollout
 from tinyvla.errors import InputError
 from tinyvla.show.filmstrip import Film, film, film_rows, film_strip, first_success, pixels_left, save_gif

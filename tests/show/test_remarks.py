@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.show.remarks import angle_of, named_colors, note_on_words, warning_for
 
 

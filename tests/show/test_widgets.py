@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import batch_of
 
-from tinyvla.data.blockfind import COLORS, NUM_CELLS, BlockFind
+from tinyvla.data.dataset import COLORS, NUM_CELLS, BlockFind
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode

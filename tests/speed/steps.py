@@ -8,7 +8,7 @@ import torch
 
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.learn.optimizer import set_learning_rate
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode

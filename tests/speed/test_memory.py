@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 
 from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
-from tinyvla.kinds import FUSION_KINDS, HEAD_KINDS
 from tinyvla.learn.optimizer import set_learning_rate
 from tinyvla.learn.train import fit
 from tinyvla.model.layers import Block
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import TrainConfig
+from tinyvla.registry import FUSION_KINDS, HEAD_KINDS
 from tinyvla.speed.memory import SavedTensors, backward_in_parts, in_parts, recomputed, share_of_actions
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyvla.config import HeadConfig
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.model.policy import new_policy
 from tinyvla.speed.precision import precision
 

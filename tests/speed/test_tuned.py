@@ -7,10 +7,10 @@ import torch
 from steps import losses, tensors
 
 from tinyvla.config import PRESETS, HeadConfig
-from tinyvla.kinds import HEAD_KINDS
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import TrainConfig
+from tinyvla.registry import HEAD_KINDS
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import PLAIN, StepOptions, TunedStep
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tinyvla.act.block_world import BlockWorld
+from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.act.controller import Act
 from tinyvla.act.result import States
 from tinyvla.act.rollout import expert, rollout

@@ -5,9 +5,10 @@
 
 Notable:
 - it is one loop for all worlds: the policy is handed what it may see of all running episodes, and nothing else;
-- the expert acts, or mixes in, or labels the states that a policy visits; it is told what no policy sees;
-- a disturbed expert's lessons hold the way back: what is done is falsified now and then, and each state that it comes
-  to is labelled with what it *meant* to do (DART, https://arxiv.org/abs/1703.09327);
+- the expert can act alone, share the control with a policy, or label the states that a policy visits; it is given
+  information that no policy sees;
+- a disturbed expert also shows how to recover: some of its actions are changed at random, and each state is labelled
+  with the action that it intended (DART, https://arxiv.org/abs/1703.09327);
 - an episode is its seed and its actions, so it can be done again (`replay`), for a film or to measure something else.
 """
 

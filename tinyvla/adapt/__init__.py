@@ -1,5 +1,5 @@
-"""Chapters 10 and 11: a policy that starts from what is known already.
+"""Chapters 10 (pretrained parts) and 11 (LoRA): a policy that starts from what is known already.
 
-contrastive   towers pretrained on pictures and captions (chapter 10)
+pretraining   towers trained on pictures and captions first (chapter 10)
 lora          a trained policy changed by one percent of its weights (chapter 11)
 """

@@ -64,7 +64,7 @@ def rollout(
         gif: Where to write the first episode as a moving picture.
     """
     from tinyvla.act import rollout as loop
-    from tinyvla.act.block_world import BlockWorld
+    from tinyvla.act.blocks.world import BlockWorld
     from tinyvla.act.world import episode_seeds
 
     if policy not in ("checkpoint", "expert", "random"):
@@ -100,7 +100,7 @@ def visualize(
         num_samples: Scenes in the picture, at most 64.
         seed: Seed of the scenes; the default shows the test split's first ones.
     """
-    from tinyvla.data.blockfind import BlockFind
+    from tinyvla.data.dataset import BlockFind
 
     if not 1 <= num_samples <= 64:
         raise InputError(f"--num-samples is {num_samples}; a picture holds 1 to 64 scenes")
@@ -121,7 +121,7 @@ def sample(out: Path = Path("sample_visualization.png"), seed: int = 42, index: 
         seed: Seed of the split; 42 is the training split.
         index: Which of its scenes.
     """
-    from tinyvla.data.blockfind import BlockFind
+    from tinyvla.data.dataset import BlockFind
 
     if index < 0:
         raise InputError(f"--index is {index}; it must not be negative")

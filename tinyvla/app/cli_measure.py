@@ -16,8 +16,8 @@ from tyro.conf import arg
 
 from tinyvla.config import PRESETS, model_config
 from tinyvla.errors import InputError
-from tinyvla.kinds import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS
 from tinyvla.recipes import DataConfig
+from tinyvla.registry import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS
 
 PresetName = Annotated[str, arg(help=f"Size of the policy: {', '.join(PRESETS)}.")]
 FusionName = Annotated[str | None, arg(help=f"Another fusion: {', '.join(FUSION_KINDS + ABLATION_KINDS)}.")]
@@ -46,7 +46,7 @@ def load(checkpoint: Path, device: str) -> Any:
 
 def print_report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
     """Judge a policy on scenes of the test split, and print what `tinyvla evaluate` says."""
-    from tinyvla.data.blockfind import BlockFind
+    from tinyvla.data.dataset import BlockFind
     from tinyvla.learn.evaluate import evaluate
 
     split = BlockFind(num_samples, data.test_seed)

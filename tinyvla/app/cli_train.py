@@ -88,7 +88,7 @@ def train(
         learn_towers: Let such towers learn, too.
     """
     from tinyvla.learn.checkpoint import RunFolder, RunSettings, library_versions
-    from tinyvla.speed.processes import OnlyReading
+    from tinyvla.speed.data_parallel import OnlyReading
 
     place = Place.of(device, step)
     model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
@@ -125,7 +125,7 @@ class Place:
             InputError: it does not exist, or such a step is not possible there.
         """
         from tinyvla.device import choose_device
-        from tinyvla.speed.processes import make_accelerator
+        from tinyvla.speed.data_parallel import make_accelerator
         from tinyvla.speed.step import step_options
 
         accelerator = make_accelerator(device)
@@ -189,7 +189,7 @@ def _settle(asked: Recipe | TrainConfig, given: Any, num_scenes: int) -> TrainCo
 def _fit(settings: RunSettings, run: RunFolder, place: Place, log_dir: Path) -> None:
     """Train, or go on with a training; Ctrl-C ends the process with a word on how to go on."""
     from tinyvla.data.batch import TensorSplit
-    from tinyvla.data.blockfind import BlockFind
+    from tinyvla.data.dataset import BlockFind
     from tinyvla.learn.train import Interrupted, fit
     from tinyvla.model.policy import new_policy
     from tinyvla.speed.step import make_step

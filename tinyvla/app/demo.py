@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvla.data.blockfind import BACKGROUND, CELL_SIZE, GRID_SIZE, PALETTE, BlockFind, Sample
+from tinyvla.data.dataset import BACKGROUND, CELL_SIZE, GRID_SIZE, PALETTE, BlockFind, Sample
 from tinyvla.errors import InputError
 from tinyvla.model.policy import TinyVLA, UnseenWordWarning
 from tinyvla.show.plots import plot_sample

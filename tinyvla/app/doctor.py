@@ -18,7 +18,7 @@ import torch
 
 from tinyvla.config import PRESETS, ModelConfig
 from tinyvla.data.batch import TensorSplit, epoch_order
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import choose_device, cpu_name, synchronize
 from tinyvla.learn.train import PlainStep
 from tinyvla.measure.throughput import step_flops

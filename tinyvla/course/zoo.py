@@ -22,7 +22,7 @@ from filelock import FileLock
 import tinyvla
 from tinyvla.config import ModelConfig, model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import choose_device
 from tinyvla.errors import InputError
 from tinyvla.learn.callbacks import ProgressBar

@@ -1,6 +1,6 @@
-"""Chapters 1 and 15: what a policy learns from. Scenes, recorded demonstrations, batches, files.
+"""Chapter 1 (the dataset) and 15 (real data): what a policy learns from. Scenes, demonstrations, batches, files.
 
-blockfind        the course's task: coloured blocks, a sentence, an arrow (chapter 1)
+dataset          BlockFind, the course's task: coloured blocks, a sentence, an arrow
 batch            what a policy is trained on: named tensors, cut into batches
 demonstrations   recorded episodes of any robot, as arrays
 lerobot          the same as a LeRobotDataset on disk

@@ -67,7 +67,7 @@ class Demonstrations:
 
         Args:
             preset: whose towers and fusion.
-            head: one of `tinyvla.kinds.HEADS`.
+            head: one of `tinyvla.registry.HEADS`.
             horizon: actions in a chunk.
             image_size: of the policy, to which images are scaled: pixels, or height and width; 8 must divide it.
             normalization: of actions and of the state, one of `tinyvla.config.NORMALIZATIONS`.

@@ -1,1 +1,1 @@
-"""Chapter 9: a policy as one file that acts without this package."""
+"""Chapter 9 (speed): a policy as one file that acts without this package. The code is in `export`."""

@@ -28,7 +28,7 @@ from torch.export import Dim, ExportedProgram
 
 from tinyvla.config import ModelConfig, PretrainedConfig
 from tinyvla.data.batch import Batch
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
 from tinyvla.learn.checkpoint import write_atomically
 from tinyvla.model.policy import TinyVLA

@@ -1,7 +1,9 @@
-"""Chapters 5 and 6: training a policy, and judging it.
+"""Chapters 5 (training) and 6 (evaluation): training a policy, and judging it.
 
-train        the loop (chapter 5)
-optimizer    AdamW, the learning rate's schedule; muon is chapter 9's
+train        the loop and its plain step (chapter 5)
+optimizer    AdamW and the learning rate's schedule (chapter 5)
+muon         an optimizer that needs fewer steps (chapter 9)
+callbacks    what watches a training: a progress bar, TensorBoard, Ctrl-C
 checkpoint   a run's folder: save, resume (chapter 5)
 evaluate     metrics, floors, the instruction swap (chapter 6)
 """

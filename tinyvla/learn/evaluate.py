@@ -1,4 +1,4 @@
-"""Metrics, floors and grounding tests: is it right, would something stupid be as right, does it listen?
+"""Metrics, floors and the instruction swap: is a policy accurate, does it beat trivial baselines, does it listen?
 
 Notable:
 - every share comes with its 95 % Wilson interval;
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind, directions
+from tinyvla.data.dataset import BlockFind, directions
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
 

@@ -1,4 +1,4 @@
-"""Chapter 9: how long it takes, measured so that it can be compared.
+"""Chapter 9 (speed): how long training and answering take, measured so that it can be compared.
 
 bench          time to 95 % direction accuracy
 plain_recipe   the same task, written as one would at first

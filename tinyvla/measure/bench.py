@@ -24,7 +24,7 @@ import torch
 
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import TensorSplit, epoch_order
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import describe_device, synchronize
 from tinyvla.learn.evaluate import Metrics, predict_split
 from tinyvla.learn.optimizer import learning_rate_at, set_learning_rate
@@ -32,7 +32,7 @@ from tinyvla.measure.plain_recipe import reference_to_target
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import DataConfig, Recipe, TrainConfig
-from tinyvla.speed.recorded import restart
+from tinyvla.speed.cuda_graph import restart
 from tinyvla.speed.step import make_step, step_options
 from tinyvla.speed.tuned import StepOptions
 from tinyvla.stats import spread

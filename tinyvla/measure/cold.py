@@ -17,7 +17,7 @@ import torch
 
 from tinyvla.config import model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.device import synchronize
 from tinyvla.measure.bench import RECIPES, Runner
 from tinyvla.model.tokenizer import encode

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.deploy.export import Exported
 from tinyvla.device import synchronize
 from tinyvla.errors import InputError

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from tinyvla.config import ModelConfig, VisionConfig
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind, Sample
+from tinyvla.data.dataset import BlockFind, Sample
 from tinyvla.learn.evaluate import Metrics
 from tinyvla.model.layers import sincos_positions
 from tinyvla.model.tokenizer import encode

@@ -3,9 +3,9 @@
 Notable:
 - one signature for all: `(vision tokens, language model, input_ids, attention_mask) -> (b, d)`. A fusion gets the
   language model itself, not its output, because prefix fusion puts image tokens *into* it;
-- in cross-attention the sentence asks and the patches answer. The sentence itself is not added to the answer: without
-  that residual path there is nothing to fall back on but looking, and it learns faster;
-- `VisionOnly` and `LanguageOnly` are no fusions: they drop one input, and show what the other alone is worth.
+- in cross-attention the sentence is the query, and the patches are keys and values. There is no residual connection
+  from the sentence to the output, so the policy has to use the image, and it learns faster;
+- `VisionOnly` and `LanguageOnly` are ablations: each ignores one input, to measure how far the other alone gets.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tinyvla.config import ModelConfig
-from tinyvla.kinds import FUSIONS
 from tinyvla.model.language import LanguageTower, causal_mask
 from tinyvla.model.layers import Attention, Block
+from tinyvla.registry import FUSIONS
 
 
 class Fusion(nn.Module):
     """What every fusion is called with."""
 
     pools = False
-    """Whether it averages the vision tokens, or has none: a robot's state then joins the feature, not the tokens."""
+    """True where it averages the vision tokens or uses none; a robot's state is then added to the fused feature."""
 
     def forward(
         self,

@@ -50,7 +50,7 @@ class LanguageTower(nn.Module):
     def read(
         self, x: Float[Tensor, "b n d"], allowed: Bool[Tensor, "b 1 n n"], skip: int = 0
     ) -> Float[Tensor, "b t d"]:
-        """States of embedded tokens, image tokens among them, but for the first `skip`; they look where allowed."""
+        """Returns hidden states of embedded tokens (image tokens may be among them), without the first `skip`."""
         raise NotImplementedError
 
     def forward(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:

@@ -28,7 +28,7 @@ from torch import Generator, Tensor, nn
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import Batch, TensorSplit
 from tinyvla.errors import InputError
-from tinyvla.model.folder import CONFIG_FILE, MODEL_CARD, WEIGHTS_FILE, find_folder, read_config
+from tinyvla.model.checkpoint_files import CONFIG_FILE, MODEL_CARD, WEIGHTS_FILE, find_folder, read_config
 from tinyvla.model.fusion import make_fusion
 from tinyvla.model.heads import make_head
 from tinyvla.model.language import LanguageTower, TinyLanguageModel

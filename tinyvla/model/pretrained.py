@@ -305,7 +305,7 @@ def _explained(source: str) -> Iterator[None]:
             f"cannot load {source!r}: it is neither a folder with a model, nor in the cache {constants.HF_HUB_CACHE}, "
             f"and the hub did not give it ({cause}). Where there is a network, run `hf download {source}` once. "
             "Elsewhere copy that cache folder and set HF_HUB_OFFLINE=1, or name a folder with the model's files. "
-            "Without any download: tinyvla.adapt.contrastive pretrains towers of the course's own"
+            "Without any download: tinyvla.adapt.pretraining pretrains towers of the course's own"
         ) from None
     finally:
         logging.set_verbosity(verbosity)

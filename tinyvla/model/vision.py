@@ -22,7 +22,7 @@ def grid_positions(grid: tuple[int, int], dim: int, max_period: float = 100.0) -
     Args:
         grid: rows and columns.
         dim: features for each cell; divisible by four.
-        max_period: of the slowest wave, in cells, over 2 pi.
+        max_period: period of the slowest wave, in cells, divided by 2 pi.
     """
     y, x = torch.meshgrid(*(torch.arange(count) - (count - 1) / 2 for count in grid), indexing="ij")
     return torch.cat([sincos_positions(c.flatten(), dim // 2, max_period) for c in (x, y)], dim=1)

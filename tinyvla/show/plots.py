@@ -15,7 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tinyvla.data.blockfind import IMAGE_SIZE, BlockFind, Sample
+from tinyvla.data.dataset import IMAGE_SIZE, BlockFind, Sample
 
 PART_COLORS = {"vision": "#2a78b5", "language": "#d1741b", "fusion": "#7a4fb0", "action": "#c2185b"}
 TRUE_COLOR = "#222222"

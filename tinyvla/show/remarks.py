@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tinyvla.data.blockfind import COLORS, Sample
+from tinyvla.data.dataset import COLORS, Sample
 
 
 def named_colors(instruction: str) -> list[str]:

@@ -7,7 +7,7 @@ import html
 import numpy as np
 from jaxtyping import Float
 
-from tinyvla.data.blockfind import (
+from tinyvla.data.dataset import (
     BACKGROUND,
     CELL_SIZE,
     GRID_SIZE,

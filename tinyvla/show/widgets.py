@@ -22,8 +22,8 @@ from jaxtyping import Float32, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tinyvla.data import blockfind as dataset
-from tinyvla.data.blockfind import (
+from tinyvla.data import dataset
+from tinyvla.data.dataset import (
     BACKGROUND,
     COLORS,
     GRID_SIZE,

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tinyvla.data.batch import Batch
 from tinyvla.model.layers import Block
-from tinyvla.speed.patch import all_patched
+from tinyvla.speed.patching import all_patched
 from tinyvla.speed.precision import precision
 
 

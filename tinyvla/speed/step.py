@@ -18,8 +18,8 @@ from tinyvla.errors import InputError
 from tinyvla.learn.train import PlainStep
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.processes import SharedStep
-from tinyvla.speed.recorded import RecordedStep
+from tinyvla.speed.cuda_graph import RecordedStep
+from tinyvla.speed.data_parallel import SharedStep
 from tinyvla.speed.tuned import PLAIN, StepOptions, TunedStep
 
 if TYPE_CHECKING:

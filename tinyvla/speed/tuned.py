@@ -2,7 +2,7 @@
 
 Notable:
 - `StepOptions` says how; only rounding differs, and the tests hold the losses of both kinds of step against each other;
-- the policy is changed for the time of a step and then put back (`tinyvla.speed.patch`).
+- the policy is changed for the time of a step and then put back (`tinyvla.speed.patching`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tinyvla.model.language import TinyLanguageModel
 from tinyvla.model.policy import TinyVLA
 from tinyvla.model.vision import TinyViT
 from tinyvla.recipes import TrainConfig
+from tinyvla.speed.embedding_rows import UsedRows, learned_embedding
 from tinyvla.speed.memory import backward_in_parts, recomputed
-from tinyvla.speed.patch import one_product
-from tinyvla.speed.rows import UsedRows, learned_embedding
+from tinyvla.speed.patching import one_product
 
 
 @dataclass(frozen=True)

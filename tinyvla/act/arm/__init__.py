@@ -1,5 +1,12 @@
 """Chapter 13: a robot arm that moves in seven dimensions, three of place, three of turning, one of its gripper.
 
+    world        many episodes side by side: what is seen, what a step does (start here)
+    scene        one episode: where things are, and its two cameras
+    kinematics   joint angles that bring the hand to a place; loading MuJoCo
+    expert       the scripted expert, and how its demonstrations are disturbed
+    policy       the configuration of a policy for this arm
+    env          the same world for Gymnasium
+
     import gymnasium
     env = gymnasium.make("tinyvla.act.arm:tinyvla/ArmReach-v0")
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyvla.act.arm.control import load_mujoco
 from tinyvla.act.arm.expert import TASKS, expert_action
+from tinyvla.act.arm.kinematics import load_mujoco
 from tinyvla.act.arm.world import ArmConfig, ArmWorld, arm_instruction
-from tinyvla.data.blockfind import COLORS
+from tinyvla.data.dataset import COLORS
 from tinyvla.errors import InputError
 
 try:

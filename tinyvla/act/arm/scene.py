@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
-from tinyvla.act.arm.control import (
+from tinyvla.act.arm.expert import BLOCK_SIZE, MAX_OPENING, STEP_METRES, STEP_RADIANS
+from tinyvla.act.arm.kinematics import (
     HOME,
     NUM_JOINTS,
     inverse_kinematics,
@@ -25,8 +26,7 @@ from tinyvla.act.arm.control import (
     rotation_vector,
     tip_pose,
 )
-from tinyvla.act.arm.expert import BLOCK_SIZE, MAX_OPENING, STEP_METRES, STEP_RADIANS
-from tinyvla.data.blockfind import COLORS, PALETTE, draw_distinct
+from tinyvla.data.dataset import COLORS, PALETTE, draw_distinct
 
 NUM_BLOCKS = 3
 CAMERAS = ("above", "front")

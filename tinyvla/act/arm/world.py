@@ -1,7 +1,7 @@
 """A table with three blocks and an arm that is told to reach or to pick up one of them.
 
 Notable:
-- many episodes side by side, as in `tinyvla.act.block_world`, so one forward pass of a policy serves them all;
+- many episodes side by side, as in `tinyvla.act.blocks.world`, so one forward pass of a policy serves them all;
 - two cameras: from above (x and y) and from the front (y and height, opening). What the task needs can be seen. As one
   picture, one over the other, they suit a policy with one camera; apart, a policy with two (`ArmConfig.cameras`);
 - the robot's own state, joint angles and the gripper's opening, is in every observation. A policy may do without it.
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
-from tinyvla.act.arm.control import NUM_JOINTS, load_mujoco
 from tinyvla.act.arm.expert import BLOCK_SIZE, HOVER, TASKS, ArmState, expert_chunk
+from tinyvla.act.arm.kinematics import NUM_JOINTS, load_mujoco
 from tinyvla.act.arm.scene import CAMERAS, NUM_BLOCKS, ArmScene
 from tinyvla.act.result import Result
 from tinyvla.act.world import Episodes, checked_actions
 from tinyvla.data.batch import CAMERA
-from tinyvla.data.blockfind import COLORS
+from tinyvla.data.dataset import COLORS
 from tinyvla.errors import InputError
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY, Observation
 

@@ -1,4 +1,10 @@
-"""Action heads: a fused feature becomes an action, or a chunk of them.
+"""Chapter 7 (action heads): a fused feature becomes an action, or a chunk of them.
+
+    base             what all heads share: `loss`, `predict`, normalisation, padding
+    regression       one answer: a number for each dimension, or the name of a direction
+    tokens           bins and FAST tokens, named one after the other
+    fast_tokenizer   chunks of actions as a few FAST tokens
+    denoising        flow matching and diffusion: from noise to an action
 
 Notable:
 - every head answers two verbs, `loss(features, actions)` for training and `predict(features)` for acting, so the
@@ -11,11 +17,11 @@ Notable:
 from __future__ import annotations
 
 from tinyvla.config import ModelConfig
-from tinyvla.kinds import HEADS
 from tinyvla.model.heads.base import Head
 from tinyvla.model.heads.denoising import DenoisingHead, DiffusionHead, FlowHead
 from tinyvla.model.heads.regression import DirectionsHead, RegressionHead
 from tinyvla.model.heads.tokens import BinsHead, FastHead
+from tinyvla.registry import HEADS
 
 __all__ = [
     "BinsHead",

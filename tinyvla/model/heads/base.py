@@ -14,7 +14,7 @@ from tinyvla.model.normalize import Normalizer
 
 
 class Head(nn.Module):
-    """What all heads share: actions in their own units outside, normalised and flat inside.
+    """What all heads share: callers give and get actions in their own units; inside they are normalised and flat.
 
     A subclass has `flat_loss` and `sample`. Actions are `(b, action_dim)`, or `(b, horizon, action_dim)` where the
     horizon is longer than one.

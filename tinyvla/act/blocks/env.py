@@ -1,10 +1,10 @@
 """The world as a Gymnasium environment, `tinyvla/BlockFind-v0`, registered when this module is imported.
 
     import gymnasium
-    env = gymnasium.make("tinyvla.act.env:tinyvla/BlockFind-v0")
+    env = gymnasium.make("tinyvla.act.blocks.env:tinyvla/BlockFind-v0")
 
 Notable:
-- it is a `tinyvla.act.block_world.BlockWorld` with one episode, the same as in `tinyvla.act.rollout`;
+- it is a `tinyvla.act.blocks.world.BlockWorld` with one episode, the same as in `tinyvla.act.rollout`;
 - `reset(seed=s)` gives episode `s`; `reset()` draws the next episode from the environment's own generator;
 - `info` holds what a policy must not see: the target's offset, for the expert and for judging;
 - `gymnasium.make_vec` works with its default, synchronous mode. With `vectorization_mode="async"` also pass
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyvla.act.block_world import BlockWorld, WorldConfig
-from tinyvla.act.block_world import expert_action as expert_action
-from tinyvla.act.block_world import random_action as random_action
-from tinyvla.data.blockfind import COLORS, IMAGE_SIZE, instruction_for
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig
+from tinyvla.act.blocks.world import expert_action as expert_action
+from tinyvla.act.blocks.world import random_action as random_action
+from tinyvla.data.dataset import COLORS, IMAGE_SIZE, instruction_for
 from tinyvla.errors import InputError
 
 try:
@@ -30,8 +30,8 @@ try:
     from gymnasium import spaces
 except ImportError:
     raise InputError(
-        "tinyvla.act.env needs Gymnasium, which is not installed; install it with: pip install 'tinyvla[env]' "
-        "(tinyvla.act.block_world and tinyvla.act.rollout work without it)"
+        "tinyvla.act.blocks.env needs Gymnasium, which is not installed; install it with: pip install 'tinyvla[env]' "
+        "(tinyvla.act.blocks.world and tinyvla.act.rollout work without it)"
     ) from None
 
 ENV_ID = "tinyvla/BlockFind-v0"
@@ -50,7 +50,7 @@ class BlockFindEnv(gymnasium.Env[Observation, np.ndarray]):
 
     Args:
         render_mode: "rgb_array" or None.
-        rules: fields of `tinyvla.act.block_world.WorldConfig`, such as `step_size=2.0`.
+        rules: fields of `tinyvla.act.blocks.world.WorldConfig`, such as `step_size=2.0`.
 
     Raises:
         InputError: the render mode or a rule is unknown or not usable.
@@ -123,4 +123,4 @@ class BlockFindEnv(gymnasium.Env[Observation, np.ndarray]):
 
 if ENV_ID not in gymnasium.registry:
     # The limit of steps is the world's, so that rollouts without Gymnasium have it too.
-    gymnasium.register(ENV_ID, entry_point="tinyvla.act.env:BlockFindEnv")
+    gymnasium.register(ENV_ID, entry_point="tinyvla.act.blocks.env:BlockFindEnv")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from tinyvla.act import env as module
-from tinyvla.act.block_world import BlockWorld
-from tinyvla.act.env import ENV_ID, BlockFindEnv, expert_action
+from tinyvla.act.blocks import env as module
+from tinyvla.act.blocks.env import ENV_ID, BlockFindEnv, expert_action
+from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.errors import InputError
 
-BY_MODULE = f"tinyvla.act.env:{ENV_ID}"
+BY_MODULE = f"tinyvla.act.blocks.env:{ENV_ID}"
 
 
 def test_gymnasium_finds_nothing_wrong():
@@ -105,8 +105,8 @@ def test_what_cannot_be_used_is_refused(call, says):
 
 
 def test_without_gymnasium_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("tinyvla.act.env", module, raising=False)  # put back after the failed import
-    monkeypatch.delitem(sys.modules, "tinyvla.act.env")
+    monkeypatch.setattr("tinyvla.act.blocks.env", module, raising=False)  # put back after the failed import
+    monkeypatch.delitem(sys.modules, "tinyvla.act.blocks.env")
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(InputError, match=r"pip install 'tinyvla\[env\]'"):
-        importlib.import_module("tinyvla.act.env")
+        importlib.import_module("tinyvla.act.blocks.env")

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from tinyvla.act.block_painting import draw_frame, paint
-from tinyvla.act.block_world import WORLD_SIZE, BlockWorld, WorldConfig, expert_action, expert_chunk, random_action
+from tinyvla.act.blocks.painting import draw_frame, paint
+from tinyvla.act.blocks.world import WORLD_SIZE, BlockWorld, WorldConfig, expert_action, expert_chunk, random_action
 from tinyvla.act.rollout import rollout
-from tinyvla.data.blockfind import BACKGROUND, PALETTE, BlockFind
+from tinyvla.data.dataset import BACKGROUND, PALETTE, BlockFind
 from tinyvla.errors import InputError
 
 STOP = np.zeros((1, 2))

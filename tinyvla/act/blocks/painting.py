@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image, ImageDraw
 
-from tinyvla.data.blockfind import BACKGROUND, CELL_SIZE, IMAGE_SIZE, PALETTE
+from tinyvla.data.dataset import BACKGROUND, CELL_SIZE, IMAGE_SIZE, PALETTE
 
 
 def paint(

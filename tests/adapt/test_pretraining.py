@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from tinyvla.adapt.contrastive import (
+from tinyvla.adapt.pretraining import (
     Camera,
     ImageCaptionModel,
     PretrainConfig,
@@ -22,7 +22,7 @@ from tinyvla.adapt.contrastive import (
     sigmoid_loss,
     take_towers,
 )
-from tinyvla.data.blockfind import COLORS, BlockFind
+from tinyvla.data.dataset import COLORS, BlockFind
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
 

@@ -23,7 +23,7 @@ from tinyvla.data.batch import TensorSplit
 from tinyvla.model.language import LanguageTower
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.patch import all_patched, one_product, patched
+from tinyvla.speed.patching import all_patched, one_product, patched
 from tinyvla.speed.tuned import StepOptions, TunedStep
 
 WARMUP_STEPS = 3

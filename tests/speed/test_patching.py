@@ -6,9 +6,9 @@ from conftest import awakened
 from steps import tensors
 
 from tinyvla.model.policy import new_policy
+from tinyvla.speed.cuda_graph import compiled_towers
 from tinyvla.speed.memory import recomputed
-from tinyvla.speed.patch import all_patched, one_product, patched
-from tinyvla.speed.recorded import compiled_towers
+from tinyvla.speed.patching import all_patched, one_product, patched
 
 
 class Named:

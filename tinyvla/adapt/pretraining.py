@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Generator, Tensor, nn
 
 from tinyvla.config import ModelConfig
-from tinyvla.data.blockfind import BACKGROUND, COLORS, GRID_SIZE, BlockFind
+from tinyvla.data.dataset import BACKGROUND, COLORS, GRID_SIZE, BlockFind
 from tinyvla.model.layers import MLP, Attention
 from tinyvla.model.policy import TinyVLA
 from tinyvla.model.tokenizer import Encoded, load_tokenizer, pad

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from tinyvla.act.block_painting import draw_frame, paint
+from tinyvla.act.blocks.painting import draw_frame, paint
 from tinyvla.act.result import Result
 from tinyvla.act.world import Episodes, checked_actions
 from tinyvla.data.batch import CAMERA
-from tinyvla.data.blockfind import COLORS, IMAGE_SIZE, BlockFind, cell_centers, instruction_for
+from tinyvla.data.dataset import COLORS, IMAGE_SIZE, BlockFind, cell_centers, instruction_for
 from tinyvla.errors import InputError
 from tinyvla.model.observation import IMAGE_KEY, TASK_KEY, Observation
 

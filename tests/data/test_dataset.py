@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from tinyvla.data.blockfind import (
+from tinyvla.data.dataset import (
     BACKGROUND,
     COLORS,
     IMAGE_SIZE,

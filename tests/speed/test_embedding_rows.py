@@ -7,13 +7,13 @@ import torch
 from steps import losses, tensors
 
 from tinyvla.config import PRESETS
-from tinyvla.kinds import FUSION_KINDS
 from tinyvla.learn.callbacks import OnEpoch
 from tinyvla.learn.checkpoint import RunFolder, RunSettings
 from tinyvla.learn.train import PlainStep, fit
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import DataConfig, TrainConfig
-from tinyvla.speed.rows import learned_embedding
+from tinyvla.registry import FUSION_KINDS
+from tinyvla.speed.embedding_rows import learned_embedding
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import PLAIN, StepOptions
 

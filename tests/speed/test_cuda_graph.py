@@ -10,13 +10,13 @@ import torch
 from steps import losses, tensors
 
 from tinyvla.config import PRESETS
-from tinyvla.kinds import HEAD_KINDS
 from tinyvla.learn.callbacks import OnEpoch
 from tinyvla.learn.checkpoint import RunFolder, RunSettings
 from tinyvla.learn.train import PlainStep, fit
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import DataConfig, TrainConfig
-from tinyvla.speed.recorded import encode_known, encode_text_alongside, restart, unchanged
+from tinyvla.registry import HEAD_KINDS
+from tinyvla.speed.cuda_graph import encode_known, encode_text_alongside, restart, unchanged
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import PLAIN, StepOptions
 

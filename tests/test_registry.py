@@ -7,14 +7,14 @@ from torch import nn
 import tinyvla
 from tinyvla.config import FusionConfig, HeadConfig, model_config
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
-from tinyvla.kinds import FUSION_KINDS, FUSIONS, HEAD_KINDS, HEADS, register
 from tinyvla.learn.train import fit
 from tinyvla.model.fusion import Fusion
 from tinyvla.model.heads import RegressionHead
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import TrainConfig
+from tinyvla.registry import FUSION_KINDS, FUSIONS, HEAD_KINDS, HEADS, register
 
 
 def test_every_kind_has_a_class():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tinyvla.model.language import TinyLanguageModel
 from tinyvla.model.policy import TinyVLA
-from tinyvla.speed.patch import patched
+from tinyvla.speed.patching import patched
 
 
 def learned_embedding(policy: TinyVLA) -> nn.Embedding | None:

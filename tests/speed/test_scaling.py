@@ -12,8 +12,8 @@ from tinyvla.config import PRESETS
 from tinyvla.errors import InputError
 from tinyvla.measure.throughput import step_flops
 from tinyvla.model.policy import TinyVLA, new_policy
-from tinyvla.speed.budget import BLOCK_NUMBERS, block_weights, budget, towers
 from tinyvla.speed.memory import SavedTensors, recomputed
+from tinyvla.speed.scaling import BLOCK_NUMBERS, block_weights, budget, towers
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.blockfind import BlockFind
+from tinyvla.data.dataset import BlockFind
 from tinyvla.learn.checkpoint import Progress
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import TrainConfig
-from tinyvla.speed.processes import OnlyReading, SharedStep, make_accelerator, share
+from tinyvla.speed.data_parallel import OnlyReading, SharedStep, make_accelerator, share
 
 pytest.importorskip("accelerate")
 
