@@ -2,7 +2,7 @@
 
     python experiments/learning.py --device cuda --workers 10
 
-Three studies, each over five seeds unless told otherwise:
+Three studies, each over five seeds, except where a study says otherwise:
 - robustness: steps until 95 % validation direction accuracy, `nano` and `minimal`, three learning rates;
 - full: 20 epochs with the default settings, judged on the test split;
 - large: the same target for `medium` and `smolvla_like`, one seed.

@@ -284,9 +284,9 @@ def losses(policy: nn.Module, recipe: Recipe, batch: tuple[Tensor, ...]) -> tupl
     """Returns the loss to train on and the L1 error of the actions alone."""
     images, states, sentences, actions, mask, waypoints, positions = batch
     with torch.autocast(images.device.type, torch.bfloat16):
-        said, way, place = policy(images, states, sentences)
+        answer, way, place = policy(images, states, sentences)
     weights = mask.float() * recipe.near ** torch.arange(CHUNK, device=images.device)
-    error = ((said.float() - actions).abs().mean(-1) * weights).sum() / weights.sum()
+    error = ((answer.float() - actions).abs().mean(-1) * weights).sum() / weights.sum()
     loss = error
     if recipe.waypoints:
         loss = loss + recipe.waypoints * (way.float() - waypoints).abs().mean()
@@ -402,8 +402,8 @@ class Trainer:
         for part in rows.split(1024):
             images, states, sentences, actions, mask, _, _ = self.batch(data, part, noise=False)
             with torch.autocast(self.device.type, torch.bfloat16):
-                said = self.average(images, states, sentences)[0].float()
-            error = (said - actions).abs().mean(-1)
+                answer = self.average(images, states, sentences)[0].float()
+            error = (answer - actions).abs().mean(-1)
             wrong.append((error * mask).sum(1) / mask.sum(1))
             first.append(error[:, 0])
         firsts, tasks = torch.cat(first), data.tasks[rows]
@@ -418,7 +418,7 @@ class Trainer:
 
     def fit(self, held_out: Frames | None, max_steps: int = 10**9) -> dict[str, Any]:
         """Train for the recipe's seconds. Returns steps, seconds and the curve of errors."""
-        begun = time.time()
+        started = time.time()
         self.prepare()
         ready = time.time()
         curve: list[dict[str, float]] = []
@@ -443,7 +443,7 @@ class Trainer:
         result: dict[str, Any] = {
             "steps": steps,
             "seconds": round(time.time() - ready, 1),
-            "seconds_to_compile": round(ready - begun, 1),
+            "seconds_to_compile": round(ready - started, 1),
             "step": self.how,
             "train": float(self.error),
             "curve": curve,
@@ -545,7 +545,7 @@ def run(given: argparse.Namespace) -> None:
 
     With `--own` it records its own demonstrations first, so the seconds in all are those from an empty folder on.
     """
-    begun = time.time()
+    started = time.time()
     recipe = RECIPES[given.names[0]]
     recipe = replace(recipe, seed=given.seed, seconds=given.seconds or recipe.seconds)
     path = given.out / f"{recipe.name}_s{recipe.seed}{given.suffix}.json"
@@ -575,7 +575,7 @@ def run(given: argparse.Namespace) -> None:
         "torch": torch.__version__,
         "command": given.command_line,
         "judge_seed": given.judge_seed,
-        "seconds_to_collect": round(collected - begun, 1) if given.own else None,
+        "seconds_to_collect": round(collected - started, 1) if given.own else None,
         "seconds_to_load": round(time.time() - collected, 1),
     }
     report |= trainer.fit(held_out, given.max_steps)
@@ -585,7 +585,7 @@ def run(given: argparse.Namespace) -> None:
     answer = Answerer(trainer.average, recipe, given.workers, recorded.image_size)
     del data, held_out, trainer.data
     judge(given, judges, answer, recorded, report, path)
-    report["seconds_in_all"] = round(time.time() - begun, 1)
+    report["seconds_in_all"] = round(time.time() - started, 1)
     path.write_text(json.dumps(report) + "\n")
     judges.close()
 
@@ -606,7 +606,7 @@ def judge(
     tasks = find_tasks(recorded.tasks)
     planned = len(tasks) * given.episodes
     episodes: list[Episode] = []
-    begun = noted = time.time()
+    started = noted = time.time()
 
     def seed(task: Task, index: int) -> int:
         return episode_seed("judge", task, index, given.judge_seed)
@@ -615,7 +615,7 @@ def judge(
         episodes.append(episode)
         if len(episodes) % planned == 0 or time.time() - noted > 5:
             noted = time.time()
-            report["seconds_to_judge"] = round(noted - begun, 1)
+            report["seconds_to_judge"] = round(noted - started, 1)
             _note(report, episodes, planned, path)
     _note(report, episodes, planned, path)
 
@@ -630,7 +630,7 @@ def _note(report: dict[str, Any], episodes: list[Episode], planned: int, path: P
 
 def campaign(given: argparse.Namespace) -> None:
     """Run several recipes, one per GPU, and print the table when all have ended or time is up."""
-    begun = time.time()
+    started = time.time()
     given.out.mkdir(parents=True, exist_ok=True)
     jobs = []
     for place, spec in enumerate(given.names):
@@ -649,12 +649,12 @@ def campaign(given: argparse.Namespace) -> None:
         env = os.environ | {"CUDA_VISIBLE_DEVICES": str(place % given.gpus), "OMP_NUM_THREADS": "4"}
         log = (given.out / f"{name}_s{seed or 0}{given.suffix}.log").open("w")
         jobs.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
-    while any(job.poll() is None for job in jobs) and time.time() - begun < given.limit:
+    while any(job.poll() is None for job in jobs) and time.time() - started < given.limit:
         time.sleep(1)
     for job in jobs:
         if job.poll() is None:
             job.kill()
-    print(f"campaign: {time.time() - begun:.0f} s, exits {[job.poll() for job in jobs]}")
+    print(f"campaign: {time.time() - started:.0f} s, exits {[job.poll() for job in jobs]}")
     gather(given)
 
 
@@ -691,11 +691,11 @@ def record(given: argparse.Namespace) -> None:
     """Record demonstrations for training and, apart from them, for the held-out error."""
     names = tuple(task.name for task in find_tasks(given.tasks))
     for split, demos in (("train", given.demos), ("validation", given.held_out)):
-        begun = time.time()
+        started = time.time()
         plan = Plan(names, demos, given.image_size, given.samples, split)
         collect(given.data / split, plan, given.workers, range(given.gpus))
         tries = [int(read_episode(plan.path(given.data / split, *e), "tries")[0]) for e in plan.episodes]
-        print(f"{split}: {len(tries)} episodes, {sum(tries)} tries, {time.time() - begun:.0f} s", flush=True)
+        print(f"{split}: {len(tries)} episodes, {sum(tries)} tries, {time.time() - started:.0f} s", flush=True)
 
 
 def _draw(row: int, gpu: int, size: int, start: Any, speeds: Any) -> None:
@@ -706,10 +706,10 @@ def _draw(row: int, gpu: int, size: int, start: Any, speeds: Any) -> None:
         scene.begin(row)
         scene.picture()
         start.wait(60)
-        begun = time.time()
+        started = time.time()
         for _ in range(200):
             scene.picture()
-        speeds.put((samples, 200 / (time.time() - begun)))
+        speeds.put((samples, 200 / (time.time() - started)))
 
 
 def draw(given: argparse.Namespace) -> None:

@@ -26,9 +26,9 @@ _HOMES = {
     "InputError": "errors",
     "ModelConfig": "config",
     "TrainConfig": "recipes",
-    "BlockFind": "data.blockfind",
+    "BlockFind": "data.dataset",
     "TinyVLA": "model.policy",
-    "register": "kinds",
+    "register": "registry",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -92,7 +92,7 @@ class Controller:
 
         Args:
             observation: with one row for each of them; may be None where none is due.
-            episodes: their indices, in the observation's order; all unless told.
+            episodes: their indices, in the observation's order; all by default.
 
         Raises:
             InputError: the policy's answer has a wrong shape, is shorter than `execute` or is not finite, or the

@@ -37,7 +37,7 @@ def demonstrations(world: World, policy: TinyVLA, device: torch.device | str | N
     Args:
         world: a new one; the expert runs all its episodes.
         policy: the one that shall learn from them; the labels are chunks of its length.
-        device: where to put the tensors; where the policy is unless told.
+        device: where to put the tensors; where the policy is, by default.
     """
     return visited_states(expert, world, policy.config.head.horizon).tensors(policy, device)
 

@@ -59,7 +59,7 @@ class States:
 
         Args:
             policy: the one that shall learn from them.
-            device: where to put the tensors; where the policy is unless told.
+            device: where to put the tensors; where the policy is, by default.
 
         Raises:
             InputError: the recorded chunks are too short, or a camera or the state that the policy needs is missing.

@@ -55,7 +55,7 @@ class World(Protocol):
         """Number of episodes."""
 
     def observe(self, episodes: Int64[np.ndarray, "k"] | None = None) -> Observation:
-        """Returns what a policy may see of some episodes; of the running ones unless told.
+        """Returns what a policy may see of some episodes; of the running ones by default.
 
         Keys: `observation.images.NAME`, uint8 `(k, 3, h, w)`; `observation.state`, float32 `(k, s)`, where the robot
         has one; `task`, k sentences.

@@ -68,7 +68,7 @@ def add_lora(
     Args:
         policy: trained, without an adapter.
         rank: of `B A`; the adapter has `rank * (inputs + outputs)` weights a layer.
-        alpha: `B A x` is multiplied by `alpha / rank`; `2 * rank` unless told.
+        alpha: `B A x` is multiplied by `alpha / rank`; `2 * rank` by default.
         targets: groups of `TARGETS`, or ends of layers' names.
         seed: of `A`'s initial weights.
 

@@ -100,7 +100,7 @@ class Demonstrations:
 
         Args:
             policy: the one that shall learn from them.
-            device: where to put the tensors; where the policy is unless told.
+            device: where to put the tensors; where the policy is, by default.
 
         Raises:
             InputError: a camera or the state that the policy needs is missing, or a sentence is not usable.

@@ -52,7 +52,7 @@ class Attention(nn.Module):
     Args:
         embed_dim: width of the queries and of the output.
         num_heads: must divide `embed_dim`.
-        context_dim: width of the keys' and values' source; `embed_dim` unless told.
+        context_dim: width of the keys' and values' source; `embed_dim` by default.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, context_dim: int | None = None) -> None:

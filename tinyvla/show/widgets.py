@@ -248,7 +248,7 @@ def playground_figure(
     """The playground without a kernel: one scene under several instructions, arrows above, attention below.
 
     Args:
-        instructions: those of the scene's first three blocks unless told.
+        instructions: those of the scene's first three blocks by default.
 
     Returns:
         The figure and its axes, `(2, n)`; `(1, n)` where the fusion has no map of attention.

@@ -116,7 +116,7 @@ class ArmWorld(Episodes):
         return np.stack([scene.blocks for scene in self.scenes])
 
     def state(self, episodes: Int64[np.ndarray, "k"] | None = None) -> ArmState:
-        """Returns what the expert knows of some episodes, and a policy has to see; of the running ones unless told."""
+        """Returns what the expert knows of some episodes, and a policy has to see; of the running ones by default."""
         chosen = self._chosen(episodes)
         return ArmState(
             offsets=np.stack([scene.blocks[self.named] - scene.tip for scene in chosen]),
@@ -140,7 +140,7 @@ class ArmWorld(Episodes):
         return np.linalg.norm((self.blocks - self.tips[:, None])[..., :2], axis=2).argmin(axis=1)
 
     def robot_state(self, episodes: Int64[np.ndarray, "k"] | None = None) -> Float32[np.ndarray, "k 7"]:
-        """Returns what the robots themselves can feel in some episodes; in the running ones unless told.
+        """Returns what the robots themselves can feel in some episodes; in the running ones by default.
 
         Six joint angles, in radians, and the gripper's opening, in metres.
         """
@@ -152,8 +152,8 @@ class ArmWorld(Episodes):
         """Returns the pictures of both cameras, by name, `size` pixels wide and half as high.
 
         Args:
-            episodes: indices; the running ones unless told.
-            size: the rules' `image_size` unless told.
+            episodes: indices; the running ones by default.
+            size: the rules' `image_size` by default.
         """
         size = size or self.config.image_size
         pictures = np.stack([scene.pictures(size // 2, size) for scene in self._chosen(episodes)])
@@ -164,7 +164,7 @@ class ArmWorld(Episodes):
         return np.concatenate(list(self.camera_views(episodes, size).values()), axis=2)
 
     def observe(self, episodes: Int64[np.ndarray, "k"] | None = None) -> Observation:
-        """Returns what a policy may see of some episodes, under LeRobot's keys; of the running ones unless told.
+        """Returns what a policy may see of some episodes, under LeRobot's keys; of the running ones by default.
 
         Its cameras are `camera`, or `above` and `front`, as `ArmConfig.cameras` says; its state is `robot_state`.
         """

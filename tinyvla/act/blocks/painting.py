@@ -19,7 +19,7 @@ def paint(
     Args:
         centers: the blocks' centres (x, y) in pixels from the view's top-left corner.
         colors: indices into the palette; -1 is no block.
-        palette: `PALETTE`'s colours unless told.
+        palette: `PALETTE`'s colours by default.
     """
     images = np.empty((len(centers), 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     images[:] = np.asarray(BACKGROUND, np.uint8)[:, None, None]

@@ -136,13 +136,13 @@ class BlockWorld(Episodes):
         return [COLORS[c] if h else None for c, h in zip(self.colors[row, nearest], hit, strict=True)]
 
     def views(self, episodes: Int64[np.ndarray, "k"] | None = None) -> UInt8[np.ndarray, "k 3 64 64"]:
-        """Returns what the cameras of some episodes see; of the running ones unless told."""
+        """Returns what the cameras of some episodes see; of the running ones by default."""
         index = self.running if episodes is None else episodes
         corner = np.floor(self.camera[index] + 0.5) - IMAGE_SIZE / 2
         return paint(self.centers[index] - corner[:, None], self.colors[index])
 
     def observe(self, episodes: Int64[np.ndarray, "k"] | None = None) -> Observation:
-        """Returns views and sentences of some episodes, under LeRobot's keys; of the running ones unless told."""
+        """Returns views and sentences of some episodes, under LeRobot's keys; of the running ones by default."""
         index = self.running if episodes is None else episodes
         return {IMAGE_KEY + CAMERA: self.views(index), TASK_KEY: [self.instructions[i] for i in index]}
 

@@ -86,10 +86,10 @@ def _ask(desk: dict[str, np.ndarray], row: int, scene: Scene) -> Float32[np.ndar
     desk["states"][row] = scene.state
     desk["tasks"][row] = TASKS.index(scene.task)
     desk["asked"][row] += 1
-    begun = time.monotonic()
+    started = time.monotonic()
     while desk["answered"][row] != desk["asked"][row]:
         time.sleep(1e-4)
-        if time.monotonic() - begun > PATIENCE:
+        if time.monotonic() - started > PATIENCE:
             raise TimeoutError("the policy did not answer")
     return desk["chunks"][row].copy()
 
@@ -105,9 +105,9 @@ def _act(scene: Scene, ask: Callable[[Scene], np.ndarray], mode: Mode) -> None:
             made, chunk = chunks[-1]
             action = chunk[now - made]
         else:
-            said = np.stack([chunk[now - made] for made, chunk in chunks if now - made < len(chunk)])
-            weights = np.exp(-mode.ensemble * np.arange(len(said)))
-            action = weights @ said / weights.sum()
+            answer = np.stack([chunk[now - made] for made, chunk in chunks if now - made < len(chunk)])
+            weights = np.exp(-mode.ensemble * np.arange(len(answer)))
+            action = weights @ answer / weights.sum()
         scene.step(action)
 
 

@@ -6,7 +6,7 @@ observation (the hand's place and how far the gripper is open) as state, actions
 `max_path_length` (500) steps, success when `info["success"]` is once 1.
 
 What differs from LeRobot, all of it here:
-- pictures are square with `image_size` pixels (128 unless told); LeRobot draws 480 x 480 and policies shrink them;
+- pictures are square with `image_size` pixels (128 by default); LeRobot draws 480 x 480 and policies shrink them;
 - pictures are drawn without shadows, reflections and multisampling, unless `shadows` and `samples` say otherwise; with
   `MetaWorldConfig(480, shadows=True, samples=4)` they are LeRobot's, pixel by pixel. Drawing without is several times
   faster;

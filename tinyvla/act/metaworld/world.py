@@ -26,7 +26,7 @@ class MetaWorld:
         seeds: one per episode.
         tasks: one task's name for all episodes, or one per episode.
         config: how episodes are drawn and how long they last.
-        instructions: one sentence per episode; the tasks' own unless told. Others show whether a policy listens.
+        instructions: one sentence per episode; the tasks' own by default. Others show whether a policy listens.
 
     Attributes:
         seeds: as given.
@@ -77,7 +77,7 @@ class MetaWorld:
         return np.flatnonzero([not scene.over for scene in self.scenes])
 
     def observe(self, episodes: Int64[np.ndarray, "k"] | None = None) -> dict[str, Any]:
-        """Returns what a policy may see of some episodes, under LeRobot's keys; of the running ones unless told.
+        """Returns what a policy may see of some episodes, under LeRobot's keys; of the running ones by default.
 
         The camera is `corner2`, uint8 `(k, 3, h, w)`; the state is the hand's place and the gripper's opening,
         float32 `(k, 4)`.

@@ -83,7 +83,7 @@ class Head(nn.Module):
         generator: Generator | None,
         counts: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Returns the loss for normalised, flattened actions, over the numbers that count: all of them unless told."""
+        """Returns the loss for normalised, flattened actions, over the numbers that count: all of them by default."""
         raise NotImplementedError
 
     def sample(self, features: Float[Tensor, "b d"], generator: Generator | None) -> Float[Tensor, "b n"]:
