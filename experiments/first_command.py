@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import Job, Row, main, spreads
-from page import grid, place, prose, section_of, share, source, span
+from harness import Job, Row, groups, main, spreads
+from page import grid, prose, section_of, share, source, span
 
 RESULTS = ("first_command",)
 FIGURES = ("total", "train", "visualize", "l2_error", "direction_accuracy", "within_10_degrees", "swap_accuracy")
@@ -39,7 +39,7 @@ class Args(harness.Args):
 
     seeds: int = 5
     """Seeds 0, 1, ..."""
-    preset: str = "minimal"
+    presets: tuple[str, ...] = ("minimal",)
     recipe: str = "auto"
     """As the option of `tinyvla train`: `plain` for the mission's."""
     step: str = "auto"
@@ -50,12 +50,12 @@ class Args(harness.Args):
 
 
 def jobs(args: Args) -> list[Job]:
-    return [Job({"preset": args.preset}, seed, alone=True) for seed in range(args.seeds)]
+    return [Job({"preset": name}, seed, alone=True) for name in args.presets for seed in range(args.seeds)]
 
 
 def run(job: Job, args: Args) -> Row:
     """The wall clock of both commands, and the figures that the first one prints."""
-    options = {"preset": args.preset, "recipe": args.recipe, "step": args.step, "epochs": args.epochs}
+    options = {"preset": job.what["preset"], "recipe": args.recipe, "step": args.step, "epochs": args.epochs}
     options |= {"device": args.device, "seed": str(job.seed)}
     with tempfile.TemporaryDirectory() as folder:
         chosen = [part for name, value in options.items() if value for part in (f"--{name}", value)]
@@ -85,30 +85,24 @@ def figures(shown: str) -> Row:
 
 
 def summary(rows: list[Row], args: Args) -> Row:
+    presets = groups(rows, "preset")
     return {
-        "settings": args.settings("preset", "recipe", "step", "epochs", "threads"),
-        **spreads(rows, FIGURES),
-        "runs": rows,
+        "settings": args.settings("recipe", "step", "epochs", "threads"),
+        "presets": {name: {**spreads(runs, FIGURES), "runs": runs} for (name,), runs in presets.items()},
     }
 
 
 def section(result: Row) -> str:
-    cells = [
-        place(result["machine"], "cpu"),
-        span(result["total"], ".0f"),
-        span(result["l2_error"], ".3f"),
-        *(share(result[name]) for name in ("direction_accuracy", "within_10_degrees", "swap_accuracy")),
-    ]
-    about = f"""`tinyvla train && tinyvla visualize` from the start of Python to the picture, with {len(result["runs"])}
-        seeds; figures of the test split."""
-    return section_of(
-        "The first command",
-        prose(about),
-        grid(
-            "on | seconds | L2 error | direction accuracy | within 10 degrees | follows a swapped instruction", [cells]
-        ),
-        source(result),
+    rows, shares = [], ("direction_accuracy", "within_10_degrees", "swap_accuracy")
+    for preset, row in result["presets"].items():
+        seconds, error = span(row["total"], ".0f"), span(row["l2_error"], ".3f")
+        rows.append((f"`{preset}`", f"{len(row['runs'])}", seconds, error, *(share(row[name]) for name in shares)))
+    about = """`tinyvla train && tinyvla visualize`, from the start of Python to the picture. Seconds on the wall clock;
+        the other figures are those of the test split that the command prints."""
+    heads = (
+        "preset | seeds | seconds | L2 error | direction accuracy | within 10 degrees | follows a swapped instruction"
     )
+    return section_of("The first command", prose(about), grid(heads, rows), source(result))
 
 
 if __name__ == "__main__":

@@ -60,12 +60,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from tinyvla import BlockFind, TinyVLA
-from tinyvla.batching import TensorSplit
-from tinyvla.config import PRESETS, TrainConfig
-from tinyvla.evaluate import evaluate
-from tinyvla.exercises import checking
-from tinyvla.plots import PART_COLORS, plot_predictions, plot_sample
-from tinyvla.train import fit, new_policy
+from tinyvla.config import PRESETS
+from tinyvla.course.exercises import checking
+from tinyvla.data.batch import TensorSplit
+from tinyvla.learn.evaluate import evaluate
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import TrainConfig
+from tinyvla.show.plots import PART_COLORS, plot_predictions, plot_sample
 
 # %% [markdown]
 # ## What will be trained
@@ -150,7 +152,7 @@ assert 0.05 < before.policy.direction_accuracy < 0.40, "an untrained policy shou
 
 # %% tags=["nbval-ignore-output", "slow"]
 config = TrainConfig(epochs=2, learning_rate=1e-3)
-splits = [TensorSplit.from_blockfind(split, device) for split in (scenes, val)]
+splits = [TensorSplit.from_blockfind(split, policy.language.encode, device) for split in (scenes, val)]
 records = fit(policy, *splits, config)
 print(f"right direction after two epochs: {records[-1]['direction_accuracy']:.1%}")
 
@@ -198,7 +200,7 @@ print("it listens: naming another block turns the arrow to it")
 # without one, look at the figure below: it says the same.)
 
 # %% tags=["nbval-ignore-output", "slow", "remove-output"]
-from tinyvla.widgets import playground, playground_figure
+from tinyvla.show.widgets import playground, playground_figure
 
 playground(policy)
 
@@ -299,7 +301,7 @@ with checking("Exercise 1"):
 # </details>
 
 # %%
-from tinyvla.dataset import PALETTE
+from tinyvla.data.dataset import PALETTE
 
 print({color: rgb for color, rgb in list(PALETTE.items())[:2]})
 

@@ -59,16 +59,19 @@ import matplotlib.pyplot as plt
 import torch.nn.functional as F
 from torch import nn
 
-import tinyvla.vision
-from tinyvla.batching import TensorSplit
-from tinyvla.config import TrainConfig, VisionConfig, model_config
-from tinyvla.dataset import BlockFind, cell_centers, directions
-from tinyvla.evaluate import Metrics
-from tinyvla.exercises import checking
-from tinyvla.model import count_parameters
-from tinyvla.plots import PART_COLORS
-from tinyvla.train import fit, new_policy
-from tinyvla.zoo import trained_policy
+import tinyvla.model.vision
+from tinyvla.config import VisionConfig, model_config
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import trained_policy
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.dataset import BlockFind, cell_centers, directions
+from tinyvla.learn.callbacks import TensorBoard
+from tinyvla.learn.evaluate import Metrics
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import count_parameters, new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import TrainConfig
+from tinyvla.show.plots import PART_COLORS
 
 scenes = BlockFind(1_000, seed=44)
 images = torch.from_numpy(scenes.images).float() / 255  # (scenes, channels, height, width), values in [0, 1]
@@ -162,7 +165,7 @@ def patchify(images, patch_size):
 
 
 assert torch.equal(patches, patchify(images, patch_size))
-assert torch.equal(patches, tinyvla.vision.TinyViT(config).patchify(images))
+assert torch.equal(patches, tinyvla.model.vision.TinyViT(config).patchify(images))
 assert not torch.equal(patches, images.reshape(-1, 64, 192))
 print("reshape and unfold cut the same patches, and so does the package; a bare reshape does not")
 
@@ -269,7 +272,7 @@ def grid_positions(grid_size, dim):
 
 positions = grid_positions(grid_size, config.embed_dim)
 print("positions", tuple(positions.shape), "(patch, width)")
-torch.testing.assert_close(positions, tinyvla.vision.grid_positions(8, 96))
+torch.testing.assert_close(positions, tinyvla.model.vision.grid_positions((8, 8), 96))
 tokens = projected + positions
 print(f"same as the package; scene 0 now has {len(tokens[0].unique(dim=0))} different tokens")
 
@@ -470,7 +473,7 @@ class TinyViT(nn.Module):
         self.patch_projection = nn.Linear(config.num_channels * config.patch_size**2, config.embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         # A buffer moves with the module from device to device, but is not trained; it can always be computed again.
-        self.register_buffer("positions", grid_positions(config.grid_size, config.embed_dim), persistent=False)
+        self.register_buffer("positions", grid_positions(config.grid[0], config.embed_dim), persistent=False)
         self.blocks = nn.ModuleList(
             Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.num_layers)
         )
@@ -496,12 +499,12 @@ print(f"{count_parameters(vit):,} parameters")
 # %% [markdown]
 # ### Same as the package
 #
-# `tinyvla.vision.TinyViT` uses the same names, so its weights can be loaded into yours. If your version is right, both
+# `tinyvla.model.vision.TinyViT` uses the same names, so its weights can be loaded into yours. If your version is right, both
 # give the same numbers.
 
 # %%
 torch.manual_seed(4)
-theirs = tinyvla.vision.TinyViT(config)  # freshly made, so that its blocks' outputs are random and not zero
+theirs = tinyvla.model.vision.TinyViT(config)  # freshly made, so that its blocks' outputs are random and not zero
 nn.init.normal_(theirs.cls_token)
 vit.load_state_dict(theirs.state_dict())
 with torch.no_grad():
@@ -705,15 +708,15 @@ class LossCurve:
             self.losses.append(scalar_value)
 
 
-train = TensorSplit.from_blockfind(BlockFind(8_000, seed=42), device)  # 125 batches of 64
-val = TensorSplit.from_blockfind(BlockFind(500, seed=43), device)
+train = TensorSplit.from_blockfind(BlockFind(8_000, seed=42), encode, device)  # 125 batches of 64
+val = TensorSplit.from_blockfind(BlockFind(500, seed=43), encode, device)
 curves, accuracy = {}, {}
 for std in (1.0, 0.02):
     policy = new_policy(model_config("nano"), seed=0)
     use_learned_positions(policy.vision, std)
     curves[std] = LossCurve()
     settings = TrainConfig(epochs=1, learning_rate=1e-3)
-    records = fit(policy.to(device), train, val, settings, writer=curves[std], progress_bar=False)
+    records = fit(policy.to(device), train, val, settings, callbacks=[TensorBoard(curves[std])])
     accuracy[std] = records[-1]["direction_accuracy"]
     print(f"std {std:<5} direction accuracy {accuracy[std]:.0%}")
 assert accuracy[1.0] > 0.6, "with positions at std 1.0 the policy should have left chance"
@@ -1055,8 +1058,8 @@ with checking("Exercise 4"):
 # - Alain and Bengio, [Understanding intermediate layers using linear classifier
 #   probes](https://arxiv.org/abs/1610.01644), 2016
 # - Kim et al., [OpenVLA](https://arxiv.org/abs/2406.09246), 2024
-# - In the package: [`vision.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/vision.py) and
-#   [`layers.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/layers.py)
+# - In the package: [`vision.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/model/vision.py) and
+#   [`layers.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/model/layers.py)
 #
 # ## Next
 #

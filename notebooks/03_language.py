@@ -22,7 +22,7 @@
 #
 # **You will be able to**
 #
-# - split any word into WordPiece tokens by hand, and say what happens to a word the vocabulary does not hold;
+# - split any word into WordPiece tokens by hand, and say what a policy makes of a word that training never showed;
 # - build a causal transformer over tokens and show that it equals the package's;
 # - catch a padding bug with a test of three lines;
 # - explain where most of a small model's parameters sit, and which of them a training step changes;
@@ -60,18 +60,20 @@ import matplotlib.pyplot as plt
 import torch.nn.functional as F
 from torch import nn
 
-from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.config import PRESETS, DataConfig, InputError, LanguageConfig, TrainConfig, model_config
-from tinyvla.dataset import COLORS, PALETTE, BlockFind, instruction_for
-from tinyvla.evaluate import Metrics, predict_split, vision_only_floor
-from tinyvla.exercises import checking
-from tinyvla.language import TinyLanguageModel
-from tinyvla.layers import Block
-from tinyvla.model import TinyVLA
-from tinyvla.plots import PART_COLORS
-from tinyvla.tokenizer import encode, load_tokenizer, unknown_words
-from tinyvla.train import learning_rate_at, make_optimizer, new_policy, train_step
-from tinyvla.zoo import trained_policy
+from tinyvla.config import PRESETS, LanguageConfig, model_config
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import trained_policy
+from tinyvla.data.batch import TensorSplit, epoch_order
+from tinyvla.data.dataset import COLORS, PALETTE, BlockFind, instruction_for
+from tinyvla.learn.evaluate import Metrics, predict_split, vision_only_floor
+from tinyvla.learn.optimizer import learning_rate_at, make_optimizer
+from tinyvla.learn.train import train_step
+from tinyvla.model.language import TinyLanguageModel
+from tinyvla.model.layers import Block
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.model.tokenizer import encode, load_tokenizer
+from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.show.plots import PART_COLORS
 
 # %% [markdown]
 # This is what will be built, from top to bottom.
@@ -114,13 +116,13 @@ plt.show()
 # tiny, and sentences would become long. **WordPiece** stands in between: frequent words are entries of their own,
 # rare words are put together from pieces. A piece that continues a word is written with `##` in front.
 #
-# TinyVLA uses the vocabulary of DistilBERT (30,522 entries, lower case). The package bundles the few hundred entries
-# that the course needs, under their original ids, so nothing is downloaded.
+# TinyVLA uses the vocabulary of DistilBERT, which is BERT's: 30,522 entries, all in lower case. The list travels with
+# the package, so nothing is downloaded.
 
 # %%
 vocab = load_tokenizer().get_vocab()  # token -> id
-print(f"{len(vocab)} entries are bundled")
-for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "find", "red", "cube", "##s", "magenta"):
+print(f"{len(vocab):,} entries")
+for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "find", "red", "zebra", "cube", "##s", "magenta"):
     print(f"{token:>8} -> {vocab.get(token, 'not an entry')}")
 
 # %% [markdown]
@@ -157,16 +159,16 @@ def wordpiece(word, vocab, verbose=False):
 print(split_words("Go to the MAGENTA cubes, please!"))
 print("magenta:")
 pieces = wordpiece("magenta", vocab, verbose=True)
-for word in ("red", "cyan", "magenta", "cubes", "leftmost"):
+for word in ("red", "zebra", "cyan", "magenta", "cubes", "leftmost", "gripper", "colander"):
     print(f"{word:>9} -> {' '.join(wordpiece(word, vocab))}")
 
 # %% [markdown]
-# Pieces need not be syllables, and need not mean anything. "mage" and "##nta" are simply the longest entries that fit.
-# The model has to learn what the two together stand for.
+# Pieces need not be syllables, and need not mean anything. "cola" is simply the longest entry with which "colander"
+# begins, and no colander holds cola. The model has to learn what "cola" and "##nder" together stand for.
 #
 # Two special tokens frame the sentence: `[CLS]` (id 101) in front and `[SEP]` (id 102) at the end. Then every piece is
 # replaced by its id. The package's tokenizer is built with the `tokenizers` library; yours should give the same ids for
-# every sentence.
+# every sentence below.
 
 
 # %%
@@ -181,6 +183,7 @@ sentences = [instruction_for(color) for color in COLORS] + [
     "push the two magenta cubes into the corner",
     "the farthest teal box?",
     "Find the leftmost purple circle, then the rightmost.",
+    "Open the gripper; hand me the colander, the spatula & the screwdriver.",
 ]
 for sentence in sentences:
     assert token_ids(sentence) == load_tokenizer()(sentence)["input_ids"], sentence
@@ -189,26 +192,63 @@ print(sentences[6], "->", token_ids(sentences[6]))
 print(f"same ids as the package's tokenizer for all {len(sentences)} sentences")
 
 # %% [markdown]
-# ### A word the vocabulary does not hold
-#
-# There are two cases, and the second is the worse one.
-#
-# - "zebra": no entry fits its beginning, so WordPiece gives `[UNK]`. The word is gone; "find the zebra block" and "find
-#   the xylophone block" look the same to the model.
-# - "redan" (an old kind of fortification): pieces fit, `red ##an`. But the package holds only a small part of
-#   DistilBERT's vocabulary. The full one may have a longer match, so the ids could differ from DistilBERT's, and nobody
-#   would notice.
-#
-# TinyVLA therefore refuses both, and names the word. A policy that acts on a sentence it has not read is worse
-# than an error message.
+# Plain sentences are easy. DistilBERT's tokenizer has a few more rules, and yours does not know them yet: accents are
+# taken off, invisible characters are dropped, and special tokens may be typed.
 
 # %%
-for word in ("zebra", "redan"):
-    print(f"{word:>6} -> {' '.join(wordpiece(word, vocab)):10} unknown to the package: {unknown_words(word)}")
-try:
-    encode(["find the zebra block"])
-except InputError as error:
-    print(f"InputError: {error}")
+for text in ("find the naïve robot", "find the re\u200bd block", "red [SEP]"):  # \u200b is a space without width
+    print(ascii(text))
+    for who, ids in (("yours", token_ids(text)), ("package", load_tokenizer()(text)["input_ids"])):
+        print(f"  {who:8}", " ".join(load_tokenizer().convert_ids_to_tokens(ids)))
+
+# %% [markdown]
+# The second text is the dangerous one. On the screen it looks like "find the red block", for example after copying it
+# from a web page. If training and deployment do not use the *same* tokenizer, the policy reads different words in the
+# two, and no error is raised. The tests of `tinyvla` compare its ids with those of `transformers` on thousands of
+# strange texts.
+#
+# ### A word that training never showed
+#
+# **The tokenizer never refuses a word, and that is no sign that the policy knows it.** Every letter from a to z is an
+# entry, alone and after `##`, so in the worst case a word falls apart into letters. Four cases differ in what the policy
+# has learned:
+#
+# - all pieces occurred in the training sentences, as for "red";
+# - the word is an entry, but no training sentence had it: "zebra". Its row of the embedding is as random as on the
+#   first day;
+# - some pieces occurred and others did not: "redness" is `red ##ness`. Half of it is red, half is random;
+# - no entry fits: 🟥 becomes `[UNK]`, and so does 🟦. The two are the same to the model.
+#
+# Which words are new can be computed: those of which training did not show every piece.
+
+# %%
+trained_ids = {index for color in COLORS for index in token_ids(instruction_for(color))}
+
+
+def unseen_words(text):
+    """Words with a piece that occurs in none of BlockFind's sentences."""
+    return [word for word in split_words(text) if not trained_ids.issuperset(vocab[p] for p in wordpiece(word, vocab))]
+
+
+for word in ("red", "zebra", "redness", "xylophone", "🟥"):
+    pieces = wordpiece(word, vocab)
+    known = [vocab[piece] in trained_ids for piece in pieces]
+    print(f"{word} -> {' '.join(pieces)}; pieces seen in training: {sum(known)} of {len(known)}")
+red_square, blue_square = encode(["find the 🟥 block", "find the 🟦 block"])[0]
+print("🟥 and 🟦 give the same ids:", torch.equal(red_square, blue_square))
+
+# %% [markdown]
+# The package's language model keeps such a record while it is trained, and saves it in the checkpoint.
+# `policy.language.unseen_words(sentence)` names the new words, and `policy.predict` warns of them. It answers all the
+# same: some new words do no harm ("cube" for "block"), others change everything ("not"). [Chapter 6](06_evaluation.ipynb)
+# measures which.
+
+# %%
+tower = TinyLanguageModel(PRESETS["nano"].language)
+tower.note_words(encode([instruction_for(color) for color in COLORS])[0])  # training does this
+for sentence in ("find the red block", "find the zebra", "hand me the red cube, not the blue block"):
+    assert tower.unseen_words(sentence) == unseen_words(sentence), sentence
+    print(f"{sentence}: {', '.join(unseen_words(sentence)) or 'no new words'}")
 
 # %% [markdown]
 # ## 2. Padding and the mask
@@ -330,7 +370,7 @@ def mean_of_real(states, mask):
 
 
 model = LanguageModel(config)
-model.load_state_dict(package.state_dict())  # the same names, so the package's weights fit
+model.load_state_dict(dict(package.named_parameters()))  # the same names, so the package's weights fit
 with torch.no_grad():
     states = model(ids, allowed_pairs(mask))
     torch.testing.assert_close(states, package(ids, mask))
@@ -485,7 +525,7 @@ assert shift["guess 1: mean over all positions"] > 1.5, "the padding should outw
 #   token sees every token but the mask is there (the last bar), all is well.
 #
 # Do not rely on guess 2. It breaks as soon as padding stands on the left (usual when a model writes text) or some
-# tokens see everything (as in the fusion tokens of Chapter 4). `tinyvla.language.causal_mask` hides padding anyway.
+# tokens see everything (as in the fusion tokens of Chapter 4). `tinyvla.model.language.causal_mask` hides padding anyway.
 #
 # BlockFind itself would never have shown the fault: all its sentences have six tokens, so there is no padding in
 # training. It would have appeared on the day someone put sentences of two lengths into one batch. A test finds it
@@ -505,7 +545,7 @@ def package_reader(sentences):
     return package.sentence(*encode(sentences))
 
 
-for name, read in {**readers, "tinyvla.language": package_reader}.items():
+for name, read in {**readers, "tinyvla.model.language": package_reader}.items():
     try:
         check_padding_is_ignored(read)
         print(f"{name:38}passes")
@@ -560,7 +600,7 @@ plt.show()
 
 # %%
 data = DataConfig()
-train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed))
+train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), encode)
 used = train.input_ids.unique()
 rows, width = PRESETS["minimal"].language.vocab_size, PRESETS["minimal"].language.embed_dim
 print(f"{len(used)} of {rows:,} rows:", ", ".join(load_tokenizer().convert_ids_to_tokens(used.tolist())))
@@ -657,9 +697,9 @@ assert angles[0.02] < 1, angles
 
 # %% tags=["nbval-ignore-output", "slow"]
 fast = replace(TrainConfig(), epochs=1, learning_rate=1e-3)
-train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), device)
+train = TensorSplit.from_blockfind(BlockFind(data.num_train, data.train_seed), encode, device)
 val_scenes = BlockFind(data.num_val, data.val_seed)
-val = TensorSplit.from_blockfind(val_scenes, device)
+val = TensorSplit.from_blockfind(val_scenes, encode, device)
 
 
 def train_and_judge(policy):
@@ -926,16 +966,17 @@ with checking("Exercise 3"):
 #
 # BlockFind has one way to ask. Give it more, and tokenize them without the package. Write
 #
-# - `grammar()`: at least three templates, strings with `{color}` in them. Filled with any colour, each must consist of
-#   words the package knows, and they must not all have the same number of tokens;
+# - `grammar()`: at least three templates, strings with `{color}` in them. One of them must have a word that WordPiece
+#   cuts into pieces, and they must not all have the same number of tokens;
 # - `encode_by_hand(sentences)`: ids, int64 (batch, tokens), padded on the right with 0, and the boolean mask, equal to
-#   `tinyvla.tokenizer.encode`. Use `split_words` and `wordpiece` from above. A word that WordPiece cannot split must
-#   raise a `ValueError` that names the word.
+#   `tinyvla.model.tokenizer.encode`. Use `split_words` and `wordpiece` from above. A word that has no pieces must raise a
+#   `ValueError` that names the word: in your own training data, an `[UNK]` is a mistake.
 #
 # <details><summary>Hint</summary>
 #
-# Look at `sorted(vocab)` for words, and test candidates with `unknown_words`. In `encode_by_hand`, first make a list of
-# lists, then find the longest, then pad. `wordpiece` returns `["[UNK]"]` where it gives up.
+# Try words in `wordpiece(word, vocab)` until one gives more than one piece; the names of tools often do. Use plain
+# letters, since `split_words` does not take off accents. In `encode_by_hand`, first make a list of lists, then find the
+# longest, then pad. `wordpiece` returns `["[UNK]"]` where it gives up.
 #
 # </details>
 
@@ -959,8 +1000,8 @@ with checking("Exercise 4"):
     assert all("{color}" in template for template in templates), "each template needs {color} in it"
     wanted_colors = (*COLORS, "magenta", "cyan")
     filled = [template.format(color=color) for template in templates for color in wanted_colors]
-    strange = sorted({word for text in filled for word in unknown_words(text)})
-    assert not strange, f"the package does not know {', '.join(strange)}"
+    cut = {word for template in templates for word in split_words(template) if len(wordpiece(word, vocab)) > 1}
+    assert cut, "every word of your templates is an entry of the vocabulary; use one that is cut into pieces"
     expected_ids, expected_mask = encode(filled)
     lengths = {len(encode([template.format(color="red")])[0][0]) for template in templates}
     assert len(lengths) > 1, "all templates have the same number of tokens, so padding is not tested"
@@ -974,18 +1015,18 @@ with checking("Exercise 4"):
     assert torch.equal(own_mask, expected_mask), "the mask should be True on real tokens, False on padding"
     message = ""
     try:
-        encode_by_hand(["find the zebra block"])
+        encode_by_hand(["find the red block", "find the 🟥 block"])
     except ValueError as error:
         message = str(error)
-    assert message, "'zebra' cannot be split, so it should raise a ValueError"
-    assert "zebra" in message, f"the error should name the word zebra, yours says: {message}"
+    assert message, "no entry fits '🟥', so it should raise a ValueError"
+    assert "🟥" in message, f"the error should name the word 🟥, yours says: {message}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
 # def grammar():
-#     return ["find the {color} block", "go to the {color} one, please", "where is the small {color} cube?"]
+#     return ["find the {color} block", "open the gripper above the {color} one", "where is the small {color} cube?"]
 #
 #
 # def encode_by_hand(sentences):
@@ -995,7 +1036,7 @@ with checking("Exercise 4"):
 #         for word in split_words(text):
 #             cut = wordpiece(word, vocab)
 #             if cut == ["[UNK]"]:
-#                 raise ValueError(f"unknown word {word!r} in {text!r}")
+#                 raise ValueError(f"no entry of the vocabulary fits {word!r} in {text!r}")
 #             pieces += cut
 #         rows.append([vocab[piece] for piece in ("[CLS]", *pieces, "[SEP]")])
 #     longest = max(len(row) for row in rows)
@@ -1051,8 +1092,8 @@ with checking("Exercise 4"):
 #
 # ## Summary
 #
-# - WordPiece cuts a word greedily into the longest entries; ids are DistilBERT's. A word outside the vocabulary is
-#   reported, never guessed.
+# - WordPiece cuts a word greedily into the longest entries; ids are DistilBERT's. Every word gets ids. A word that
+#   training never showed has random rows, and only a record of the training sentences can tell.
 # - A causal mask lets a token look only at itself and backwards: later words do not change earlier states, and `[CLS]`
 #   never learns what the sentence says.
 # - The vector of a sentence must not depend on its neighbours in the batch. Test it: alone and beside a longer one.

@@ -63,27 +63,21 @@ import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.config import (
-    FusionConfig,
-    HeadConfig,
-    LanguageConfig,
-    ModelConfig,
-    TrainConfig,
-    VisionConfig,
-    model_config,
-)
-from tinyvla.dataset import COLORS, BlockFind, directions, draw_distinct
-from tinyvla.evaluate import Metrics, predict_split, swap_accuracy, vision_only_floor
-from tinyvla.exercises import checking
-from tinyvla.fusion import FUSIONS
-from tinyvla.language import causal_mask
-from tinyvla.layers import Attention, Block
-from tinyvla.model import count_parameters
-from tinyvla.plots import PART_COLORS, plot_sample
-from tinyvla.tokenizer import encode
-from tinyvla.train import learning_rate_at, make_optimizer, new_policy, train_step
-from tinyvla.zoo import load_results, trained_policy
+from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig, model_config
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results, trained_policy
+from tinyvla.data.batch import Batch, TensorSplit, epoch_order
+from tinyvla.data.dataset import COLORS, BlockFind, directions, draw_distinct
+from tinyvla.learn.evaluate import Metrics, predict_split, swap_accuracy, vision_only_floor
+from tinyvla.learn.optimizer import learning_rate_at, make_optimizer
+from tinyvla.learn.train import train_step
+from tinyvla.model.language import causal_mask
+from tinyvla.model.layers import Attention, Block
+from tinyvla.model.policy import count_parameters, new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import TrainConfig
+from tinyvla.registry import FUSIONS
+from tinyvla.show.plots import PART_COLORS, plot_sample
 
 # %% [markdown]
 # These are the six. Read each from bottom to top: vision tokens are blue, words are orange, and one purple feature
@@ -188,13 +182,13 @@ print("attention_mask of the first scene:", attention_mask[0].int().tolist())
 
 # %%
 def same_as_package(kind, fusion_class):
-    """Give `fusion_class` the weights of `tinyvla.fusion`'s class of that kind, and compare their features."""
+    """Give `fusion_class` the weights of `tinyvla.model.fusion`'s class of that kind, and compare their features."""
     theirs, mine = FUSIONS[kind](config), fusion_class(config)
     mine.load_state_dict(theirs.state_dict())  # fails unless the names and shapes of all weights agree
     with torch.no_grad():
         features = [f(vision, policy.language, input_ids, attention_mask) for f in (mine, theirs)]
     torch.testing.assert_close(*features)
-    print(f"{kind}: equals tinyvla.fusion.{type(theirs).__name__}; feature {tuple(features[0].shape)}, ", end="")
+    print(f"{kind}: equals tinyvla.model.fusion.{type(theirs).__name__}; feature {tuple(features[0].shape)}, ", end="")
     print(f"{count_parameters(mine):,} parameters")
 
 
@@ -520,8 +514,8 @@ head.load_state_dict(policy.head.state_dict())
 with torch.no_grad():
     features = policy.fusion(vision, policy.language, input_ids, attention_mask)
     torch.testing.assert_close(head.predict(features), policy.head.predict(features))
-    torch.testing.assert_close(head.predict(features), policy(images, input_ids, attention_mask))
-print("the head equals tinyvla.heads.RegressionHead; action", tuple(head.predict(features).shape))
+    torch.testing.assert_close(head.predict(features), policy(Batch({"camera": images}, input_ids, attention_mask)))
+print("the head equals tinyvla.model.heads.RegressionHead; action", tuple(head.predict(features).shape))
 print("head(fusion(vision(images), language, words)) is the whole policy: the same actions")
 
 # %% [markdown]
@@ -544,6 +538,9 @@ print(f"sees, does not hear: loss {deaf_loss:.3f}, right direction in {deaf_accu
 # Two policies, alike but for the fusion: `PoolAdd` and `CrossAttention`, the classes built above. Both see the same
 # 8,000 scenes once, in the same order, with the same learning rate.
 #
+# `tinyvla.register` gives a class of this notebook a name that a configuration can use. Nothing in the package needs an
+# edit, and the policy trains, saves and loads like any other.
+#
 # **Before you run it, guess.** After these 125 steps, what share of directions will pool-add get right?
 #
 # 1. About as many as cross-attention; it only has to add one more piece of information.
@@ -554,12 +551,10 @@ print(f"sees, does not hear: loss {deaf_loss:.3f}, right direction in {deaf_accu
 
 # %%
 def policy_with(fusion_class, config, seed=0):
-    """A fresh policy whose fusion is `fusion_class`."""
-    torch.manual_seed(seed)
-    policy = new_policy(config, seed)
-    policy.fusion = fusion_class(config)
-    policy.init_weights()
-    return policy.to(device)
+    """A fresh policy whose fusion is `fusion_class`, named by a configuration like the package's own."""
+    name = f"my {fusion_class.__name__}"
+    tinyvla.register("fusion", name)(fusion_class)
+    return new_policy(replace(config, fusion=replace(config.fusion, kind=name)), seed, device)
 
 
 def train_briefly(policy, train, num_steps, learning_rate=1e-3, seed=0):
@@ -582,8 +577,8 @@ def smooth(losses, window=10):
 
 
 # %% tags=["nbval-ignore-output", "slow"]
-train = TensorSplit.from_blockfind(BlockFind(8_000, seed=42), device)
-val = TensorSplit.from_blockfind(val_scenes, device)
+train = TensorSplit.from_blockfind(BlockFind(8_000, seed=42), encode, device)
+val = TensorSplit.from_blockfind(val_scenes, encode, device)
 curves, reached = {}, {}
 for name, fusion_class in (("pool-add", PoolAdd), ("cross-attention", CrossAttention)):
     trained = policy_with(fusion_class, config)
@@ -729,8 +724,8 @@ def small_world(num_samples, seed):
     rng = np.random.RandomState(seed)
     rows, columns = np.divmod(draw_distinct(rng, num_samples, 16, 3), 4)
     colors = draw_distinct(rng, num_samples, len(COLORS), 3)
-    split = TensorSplit.from_blockfind(BlockFind.from_blocks((rows + 2) * 8 + columns + 2, colors), device)
-    return replace(split, images=split.images[:, :, 16:48, 16:48].contiguous())
+    split = TensorSplit.from_blockfind(BlockFind.from_blocks((rows + 2) * 8 + columns + 2, colors), encode, device)
+    return replace(split, images={"camera": split.images["camera"][:, :, 16:48, 16:48].contiguous()})
 
 
 class OneBlock(FusionTokens):
@@ -744,7 +739,7 @@ small_config = ModelConfig(
     HeadConfig(hidden_dim=64),
 )
 small_train, small_val = small_world(8_000, seed=1), small_world(500, seed=2)
-print("images", tuple(small_train.images.shape))
+print("images", tuple(small_train.images["camera"].shape))
 for fusion_class in (OneBlock, FusionTokens):
     print(f"{fusion_class.__name__:12} {count_parameters(fusion_class(small_config)):>7,} parameters")
 

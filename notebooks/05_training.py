@@ -69,14 +69,19 @@ from safetensors import safe_open
 from torch import nn
 
 from tinyvla import PRESETS, BlockFind, ModelConfig, TrainConfig
-from tinyvla.batching import TensorSplit, epoch_order
-from tinyvla.checkpoint import RunFolder, RunSettings
-from tinyvla.config import DataConfig, FusionConfig, HeadConfig, LanguageConfig, VisionConfig
-from tinyvla.evaluate import Metrics, predict_split, swap_accuracy
-from tinyvla.exercises import checking
-from tinyvla.plots import PART_COLORS, plot_predictions
-from tinyvla.train import Interrupted, fit, learning_rate_at, make_optimizer, new_policy
-from tinyvla.zoo import load_results
+from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, VisionConfig
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results
+from tinyvla.data.batch import TensorSplit, epoch_order
+from tinyvla.learn.callbacks import Callback, StopOnInterrupt, TensorBoard
+from tinyvla.learn.checkpoint import RunFolder, RunSettings
+from tinyvla.learn.evaluate import Metrics, predict_split, swap_accuracy
+from tinyvla.learn.optimizer import learning_rate_at, make_optimizer
+from tinyvla.learn.train import Interrupted, PlainStep, fit
+from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import DataConfig
+from tinyvla.show.plots import PART_COLORS, plot_predictions
 
 # %% [markdown]
 # The picture shows what will be built. One step goes round once, from left to right and back.
@@ -127,14 +132,12 @@ PICO = ModelConfig(
     HeadConfig(hidden_dim=64),
 )
 scenes = BlockFind(8_000, seed=42)
-train = TensorSplit.from_blockfind(scenes, device)
+train = TensorSplit.from_blockfind(scenes, encode, device)
 policy = new_policy(PICO, seed=0, device=device)
 
 batch = train.take(torch.arange(64, device=device))
-print(
-    "images", tuple(batch.images.shape), "tokens", tuple(batch.input_ids.shape), "actions", tuple(batch.actions.shape)
-)
-loss = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)
+print("images", tuple(batch.image.shape), "tokens", tuple(batch.input_ids.shape), "actions", tuple(batch.actions.shape))
+loss = policy.loss(batch)
 print("loss", tuple(loss.shape), "- one number")
 assert abs(loss.item() - 0.5) < 0.05, f"a new policy should start near 0.5, not at {loss.item():.2f}"
 
@@ -148,7 +151,7 @@ with torch.no_grad():
     for parameter in policy.parameters():
         parameter -= 0.1 * parameter.grad  # gradient descent, nothing else
         parameter.grad = None  # the next backward would add to it
-after = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)
+after = policy.loss(batch)
 assert after < loss
 print("one step of plain gradient descent: the loss on the same batch fell")
 
@@ -268,7 +271,7 @@ for name, group in zip(("decay", "left alone"), groups, strict=True):
 for mine, package in zip(groups, make_optimizer(nano, TrainConfig()).param_groups, strict=True):
     assert mine["weight_decay"] == package["weight_decay"]
     assert [id(p) for p in mine["params"]] == [id(p) for p in package["params"]]
-print("the same groups as tinyvla.train.make_optimizer")
+print("the same groups as tinyvla.learn.optimizer.make_optimizer")
 
 # %% [markdown]
 # Most of `nano` is its embedding, and most of that is never used: these sentences need a few dozen words.
@@ -312,7 +315,7 @@ for ax, (total, config) in zip(axes, schedules, strict=True):
     )
 axes[0].set_ylabel("learning rate")
 plt.show()
-print("the same as tinyvla.train.learning_rate_at at every step")
+print("the same as tinyvla.learn.optimizer.learning_rate_at at every step")
 
 # %% [markdown]
 # ## Gradient clipping
@@ -337,7 +340,7 @@ def clip_by_hand(parameters, max_norm):
 def gradients_of(policy, batch, scale):
     """Fresh gradients of `scale` times the loss."""
     policy.zero_grad()
-    (scale * policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)).backward()
+    (scale * policy.loss(batch)).backward()
     return list(policy.parameters())
 
 
@@ -431,7 +434,7 @@ assert torch.equal(index_of(3, 1_000, config), index_of(3, 1_000, config)), "the
 assert not torch.equal(index_of(3, 1_000, config), index_of(3 + 16, 1_000, config)), "another epoch, another order"
 assert not torch.equal(order_of(1_000, 0, 0), order_of(1_000, 1, 0)), "another seed, another order"
 assert torch.equal(order_of(1_000, 5, 7), epoch_order(1_000, seed=5, epoch=7))
-print("each scene once; the order is that of tinyvla.batching.epoch_order")
+print("each scene once; the order is that of tinyvla.data.batch.epoch_order")
 
 # %% [markdown]
 # ## The loop
@@ -443,15 +446,15 @@ print("each scene once; the order is that of tinyvla.batching.epoch_order")
 # %%
 def train_by_hand(policy, split, config, total_steps=None, start=0, stop=None, optimizer=None):
     """Train in place from step `start` up to `stop`; returns the loss and the gradient's length at each step."""
-    total_steps = total_steps or config.epochs * math.ceil(len(split) / config.batch_size)
+    total_steps = total_steps or config.total_steps(len(split))
     optimizer = optimizer or AdamWByHand(decay_groups(policy, config), (config.beta1, config.beta2))
     log = []
     policy.train()
     for step in range(start, total_steps if stop is None else stop):
         for group in optimizer.param_groups:
             group["lr"] = rate_by_hand(step, total_steps, config)
-        batch = split.take(index_of(step, len(split), config).to(split.images.device))
-        loss = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)
+        batch = split.take(index_of(step, len(split), config).to(split.device))
+        loss = policy.loss(batch)
         optimizer.zero_grad()
         loss.backward()
         norm = clip_by_hand(policy.parameters(), config.grad_clip)
@@ -471,7 +474,7 @@ def train_by_hand(policy, split, config, total_steps=None, start=0, stop=None, o
 # as happens when notebook cells are run out of order. No error is raised.
 
 # %% tags=["slow"] mystnb={"image": {"alt": "Loss on 16 scenes over 120 steps. The run as it should be falls in stages to almost zero. The run whose optimizer holds another policy's weights is a flat line near 0.5."}}
-sixteen = TensorSplit.from_blockfind(BlockFind(16, seed=1), device)
+sixteen = TensorSplit.from_blockfind(BlockFind(16, seed=1), encode, device)
 short = TrainConfig(batch_size=16, learning_rate=2e-3)
 
 policy = new_policy(PICO, seed=0, device=device)
@@ -500,9 +503,17 @@ print("good run: 16 scenes learned by heart; broken run: the loss has not moved 
 #
 # ## Second test: the same weights as the package
 #
-# `tinyvla.train.fit` is the loop that the command line and the other chapters use. It has validation, progress bar,
-# checkpoints and TensorBoard around the same steps. So the loop above must end at the same weights, given the same
-# seed.
+# `tinyvla.learn.train.fit` is the loop that the command line and the other chapters use. It is the loop above, taken
+# apart in two places.
+#
+# - **The step is an object.** `PlainStep` does what the middle of your loop does: gradients to zero, loss, backward,
+#   clip, optimizer. `fit` calls it with an index and gets the loss. [Chapter 9](09_speed.ipynb) makes steps that are
+#   faster, and the loop does not change.
+# - **Whatever only watches is a callback**: the progress bar, TensorBoard, Ctrl-C. `fit` tells them about each step and
+#   each epoch, and knows none of them.
+#
+# What is left in `fit` is the order of the scenes, the learning rate, validation and checkpoints. So the loop above
+# must end at the same weights, given the same seed.
 #
 # The two optimizers round differently in the last bit, so with `AdamWByHand` the weights are close and not equal.
 # With the package's optimizer in the hand-written loop they are equal to the last bit, on a CPU; that is the test of
@@ -515,17 +526,18 @@ TINY = ModelConfig(
     FusionConfig(embed_dim=16, num_heads=2),
     HeadConfig(hidden_dim=16),
 )
-few = TensorSplit.from_blockfind(BlockFind(100, seed=42))  # on the CPU, where every run rounds alike
-few_val = TensorSplit.from_blockfind(BlockFind(50, seed=43))
+few = TensorSplit.from_blockfind(BlockFind(100, seed=42), encode)  # on the CPU, where every run rounds alike
+few_val = TensorSplit.from_blockfind(BlockFind(50, seed=43), encode)
 config = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, seed=3)
 
 by_package, by_loop, by_hand = (new_policy(TINY, seed=3) for _ in range(3))
-records = fit(by_package, few, few_val, config, progress_bar=False)
+records = fit(by_package, few, few_val, config, step=PlainStep(by_package, few, config))
 train_by_hand(by_loop, few, config, optimizer=make_optimizer(by_loop, config))
 train_by_hand(by_hand, few, config)
-torch.testing.assert_close(by_loop.state_dict(), by_package.state_dict(), rtol=0, atol=1e-6)
-torch.testing.assert_close(by_hand.state_dict(), by_package.state_dict(), rtol=1e-3, atol=1e-4)
-print(f"{records[-1]['step']} steps: the hand-written loop ends at the weights of tinyvla.train.fit")
+for mine, by_the_way, package in zip(by_loop.parameters(), by_hand.parameters(), by_package.parameters(), strict=True):
+    torch.testing.assert_close(mine, package, rtol=0, atol=1e-6)
+    torch.testing.assert_close(by_the_way, package, rtol=1e-3, atol=1e-4)
+print(f"{records[-1]['step']} steps: the hand-written loop ends at the weights of tinyvla.learn.train.fit")
 
 # %% [markdown]
 # ## Checkpoints
@@ -584,36 +596,35 @@ with tempfile.TemporaryDirectory() as folder:
             print(f"{write.__name__:16} power cut at step 200; on the disk: {path.read_text()!r}")
 
 # %% [markdown]
-# `tinyvla.checkpoint` does this for every file, and also waits (`fsync`) until the disk has the data.
+# `tinyvla.learn.checkpoint` does this for every file, and also waits (`fsync`) until the disk has the data.
 #
 # ## Stop in the middle, resume, end at the same bits
 #
 # To go on as if nothing had happened, a run needs exactly what the loop needs: the **weights**, the optimizer's
 # **moments**, and the **step**. The learning rate and the order of the scenes follow from the step. `RunFolder`
-# keeps these three, and `fit` starts from what it finds there. A Ctrl-C is noticed between two steps, so that no
-# step is torn.
+# keeps these three, and `fit` starts from what it finds there. The callback `StopOnInterrupt` notes a Ctrl-C and lets
+# the training end between two steps, so that no step is torn.
 #
-# Here a TensorBoard writer that presses Ctrl-C stands in for you. It is given to `fit`, which calls it every ten
-# steps.
+# Here another callback, one that presses Ctrl-C, stands in for you.
 
 
 # %%
-class PressesCtrlC:
-    """Takes the place of TensorBoard's SummaryWriter, and interrupts the run at step 20."""
+class PressesCtrlC(Callback):
+    """Interrupts the run after step 20."""
 
-    def add_scalar(self, tag, scalar_value, global_step):
-        if tag == "train/loss" and global_step == 20:
+    def on_step(self, step, loss, learning_rate):
+        if step == 20:
             signal.raise_signal(signal.SIGINT)
 
 
 unbroken = new_policy(TINY, seed=3)
-unbroken_records = fit(unbroken, few, few_val, config, progress_bar=False)
+unbroken_records = fit(unbroken, few, few_val, config)
 
 runs = tempfile.TemporaryDirectory()
 run = RunFolder(Path(runs.name) / "run")
 run.start(RunSettings(TINY, config, DataConfig()), versions={"torch": torch.__version__}, overwrite=False)
 try:
-    fit(new_policy(TINY, seed=3), few, few_val, config, run, writer=PressesCtrlC(), progress_bar=False)
+    fit(new_policy(TINY, seed=3), few, few_val, config, run=run, callbacks=[StopOnInterrupt(), PressesCtrlC()])
 except Interrupted as stop:
     print("interrupted:", stop)
 
@@ -626,13 +637,14 @@ for ending in ("exp_avg", "exp_avg_sq", "step"):
 print(f"model: {sum(name.startswith('model.') for name in names)} tensors; steps done: {progress['step']}")
 
 # %% [markdown]
-# For each weight tensor there are two moments and a step count. The process could end here. A new one would build a
+# For each weight tensor there are two moments and a step count; the model's one tensor more is its record of the words
+# that training held. The process could end here. A new one would build a
 # policy and call `fit` with the same folder. To show that nothing else is carried over, this policy has other
 # initial weights, from seed 99; they are overwritten.
 
 # %%
 resumed = new_policy(TINY, seed=99)
-resumed_records = fit(resumed, few, few_val, config, run, progress_bar=False)
+resumed_records = fit(resumed, few, few_val, config, run=run)
 
 torch.testing.assert_close(resumed.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
 assert resumed_records == unbroken_records, "the records of all three epochs must agree, too"
@@ -661,9 +673,7 @@ print("in the folder now:", sorted(path.name for path in run.path.iterdir()))
 
 # %% tags=["slow"]
 STEPS = 80
-shuffled = TensorSplit(
-    train.images, train.input_ids, train.attention_mask, train.actions[order_of(len(train), 7, 0).to(device)]
-)
+shuffled = replace(train, actions=train.actions[order_of(len(train), 7, 0).to(device)])
 
 
 def broken_initialisation(policy):
@@ -767,19 +777,20 @@ assert last["healthy"] + 0.1 < last["learning rate too low"] < 0.52
 # ## Train `minimal`
 #
 # Now the real one: `minimal`, about 13 million parameters, one epoch of the 8,000 training scenes: 125 steps. The
-# settings are the package's defaults. The `SummaryWriter` writes what `fit` tells it to a folder that TensorBoard
-# reads.
+# settings are the package's defaults; the command line has shorter recipes, one for each preset, which
+# [chapter 9](09_speed.ipynb) explains. The callback `TensorBoard` hands what `fit` tells it to a `SummaryWriter`, which
+# writes to a folder that TensorBoard reads.
 
 # %% tags=["nbval-ignore-output", "slow"]
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 logs = Path(tempfile.mkdtemp(prefix="tinyvla-logs-"))
-val = TensorSplit.from_blockfind(BlockFind(1_000, seed=43), device)
+val = TensorSplit.from_blockfind(BlockFind(1_000, seed=43), encode, device)
 minimal = new_policy(PRESETS["minimal"], seed=0, device=device)
 print(f"{minimal.num_parameters()['total']:,} parameters")
 with SummaryWriter(str(logs / "minimal")) as writer:
-    records = fit(minimal, train, val, TrainConfig(epochs=1), writer=writer, progress_bar=False)
+    records = fit(minimal, train, val, TrainConfig(epochs=1), callbacks=[TensorBoard(writer)])
 print({name: round(value, 4) for name, value in records[-1].items()})
 
 # %% tags=["slow"]
@@ -827,7 +838,7 @@ assert events.Scalars("val/direction_accuracy")[-1].value >= 0.95
 
 # %% tags=["nbval-ignore-output", "slow"]
 test_scenes = BlockFind(1_000, seed=44)
-predicted = predict_split(minimal, TensorSplit.from_blockfind(test_scenes, device))
+predicted = predict_split(minimal, TensorSplit.from_blockfind(test_scenes, encode, device))
 metrics = Metrics.of(predicted, torch.from_numpy(test_scenes.actions))
 follows, num_swaps = swap_accuracy(minimal, test_scenes)
 print(f"right direction: {metrics.direction_accuracy:.1%} of {metrics.num_samples} test scenes")
@@ -967,13 +978,13 @@ def flat_gradient(policy):
 with checking("Exercise 2"):
     policy, largest = new_policy(TINY, seed=0), []
     original_loss = policy.loss
-    policy.loss = lambda images, *rest: largest.append(len(images)) or original_loss(images, *rest)
+    policy.loss = lambda batch, *rest: largest.append(len(batch)) or original_loss(batch, *rest)
     accumulate(policy, few, torch.arange(20), 20)
     assert largest, "write the body of accumulate first"
     assert flat_gradient(policy) is not None, "some parameters have no gradient: call backward on each piece's loss"
     whole = new_policy(TINY, seed=0)
     everything = few.take(torch.arange(20))
-    whole.loss(everything.images, everything.input_ids, everything.attention_mask, everything.actions).backward()
+    whole.loss(everything).backward()
     wanted = flat_gradient(whole)
 
     def error(size):
@@ -996,7 +1007,7 @@ with checking("Exercise 2"):
 #     policy.zero_grad()
 #     for piece in index.split(size):
 #         batch = split.take(piece)
-#         loss = policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)
+#         loss = policy.loss(batch)
 #         (loss * len(piece) / len(index)).backward()
 # ```
 #
@@ -1017,7 +1028,7 @@ with checking("Exercise 2"):
 
 # %% mystnb={"image": {"alt": "Runs X, Y and Z beside one that was never stopped: loss above, length of the update below. At step 60 the updates of X shrink to almost nothing; one update of Y is huge and its loss jumps briefly; the loss of Z leaps back up and stays high."}}
 CONFIG = TrainConfig(batch_size=16, learning_rate=5e-3)
-SCENES = TensorSplit.from_blockfind(BlockFind(16, seed=1))
+SCENES = TensorSplit.from_blockfind(BlockFind(16, seed=1), encode)
 
 
 def new_run(seed):
@@ -1126,7 +1137,7 @@ with checking("Exercise 3"):
 #
 # Write `first_bad(policy, batch)`. It returns
 #
-# - `"images"` or `"actions"` if the batch holds a value there that is not finite;
+# - `"images"` or `"actions"` if the batch holds a value in `batch.image` or `batch.actions` that is not finite;
 # - otherwise the name, as in `policy.named_modules()`, of the first module without children (a leaf, such as
 #   `"vision.patch_projection"`) whose output is not finite when `policy.loss` is computed;
 # - `None` if all is well.
@@ -1151,10 +1162,10 @@ def first_bad(policy, batch):
 
 # %% tags=["check"]
 def with_value(batch, field, value):
-    """A copy of a batch with one bad number in a field."""
-    tensor = getattr(batch, field).clone()
+    """A copy of a batch with one bad number in its images or its actions."""
+    tensor = (batch.image if field == "images" else batch.actions).clone()
     tensor.view(-1)[7] = value
-    return replace(batch, **{field: tensor})
+    return replace(batch, images={"camera": tensor}) if field == "images" else replace(batch, actions=tensor)
 
 
 def case(break_module=None, value=math.nan, field=None):
@@ -1192,8 +1203,8 @@ with checking("Exercise 4"):
 #
 # ```python
 # def first_bad(policy, batch):
-#     for name in ("images", "actions"):
-#         if not torch.isfinite(getattr(batch, name)).all():
+#     for name, values in (("images", batch.image), ("actions", batch.actions)):
+#         if not torch.isfinite(values).all():
 #             return name
 #     bad, handles = [], []
 #     for name, module in policy.named_modules():
@@ -1205,7 +1216,7 @@ with checking("Exercise 4"):
 #             handles.append(module.register_forward_hook(note))
 #     try:
 #         with torch.no_grad():
-#             policy.loss(batch.images, batch.input_ids, batch.attention_mask, batch.actions)
+#             policy.loss(batch)
 #     finally:
 #         for handle in handles:
 #             handle.remove()

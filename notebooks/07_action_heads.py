@@ -65,16 +65,17 @@ import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from tinyvla.config import FusionConfig, HeadConfig, InputError, ModelConfig
-from tinyvla.dataset import BlockFind, directions, trajectories, valid_trajectories
-from tinyvla.exercises import checking
-from tinyvla.fast import FastTokenizer, cosine_transform
-from tinyvla.heads import Head, make_head
-from tinyvla.layers import sincos_positions
-from tinyvla.model import TinyVLA
-from tinyvla.normalize import Normalizer
-from tinyvla.plots import PART_COLORS
-from tinyvla.zoo import load_results
+from tinyvla.config import FusionConfig, HeadConfig, ModelConfig
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results
+from tinyvla.data.dataset import BlockFind, directions, trajectories, valid_trajectories
+from tinyvla.errors import InputError
+from tinyvla.model.heads import Head, make_head
+from tinyvla.model.heads.fast_tokenizer import FastTokenizer, cosine_transform
+from tinyvla.model.layers import sincos_positions
+from tinyvla.model.normalize import Normalizer
+from tinyvla.model.policy import TinyVLA
+from tinyvla.show.plots import PART_COLORS
 
 plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 
@@ -238,7 +239,7 @@ def same_as_package(kind, head_class, **changes):
         for verb, inputs in (("loss", (features, actions)), ("predict", (features,))):
             said = [getattr(h, verb)(*inputs, torch.Generator().manual_seed(1)) for h in (mine, theirs)]
             torch.testing.assert_close(*said)
-    print(f"{kind}: equals tinyvla.heads.{type(theirs).__name__}; ", end="")
+    print(f"{kind}: equals tinyvla.model.heads.{type(theirs).__name__}; ", end="")
     print(f"{sum(p.numel() for p in mine.parameters()):,} parameters, answers {tuple(said[0].shape)}")
 
 
@@ -747,7 +748,7 @@ rng = torch.Generator().manual_seed(0)
 arm = torch.randn(2_000, 3, generator=rng) * torch.tensor([0.02, 3.0, 400.0]) + torch.tensor([0.5, 0.0, 90.0])
 arm[0, 2] = 1e6  # one broken sensor reading
 for kind in ("mean-std", "quantiles"):
-    mine, theirs = MyNormalizer(kind), Normalizer(HeadConfig(action_dim=3, normalization=kind))
+    mine, theirs = MyNormalizer(kind), Normalizer(kind, 3)
     mine.fit(arm)
     theirs.fit(arm)
     torch.testing.assert_close(mine.forward(arm), theirs(arm[:, None])[:, 0])
@@ -895,7 +896,7 @@ back = np.einsum("kh,nka->nha", transform, numbers / SCALE) * span
 lowest = (frequencies[:, :4] ** 2).sum() / (frequencies**2).sum()
 small = (np.abs(numbers) <= 1).mean()
 worst = np.linalg.norm((back - demonstrated).cumsum(axis=1), axis=2).max(axis=1)
-print("equal to tinyvla.fast.cosine_transform")
+print("equal to tinyvla.model.heads.fast_tokenizer.cosine_transform")
 print(f"the lowest 4 of {HORIZON} frequencies hold {lowest:.0%} of the motion;")
 print(f"{small:.0%} of the rounded numbers are -1, 0 or 1")
 print(f"drawn from the rounded numbers, a way is off by {np.median(worst):.1f} px at its worst step (median)")
@@ -955,7 +956,7 @@ for round_number in range(3):
 # %%
 tokenizer = FastTokenizer(HORIZON, 2, scale=SCALE)
 assert (tokenizer.frequencies(scaled) == numbers.reshape(len(numbers), -1)).all()
-print("the same numbers as tinyvla.fast.FastTokenizer")
+print("the same numbers as tinyvla.model.heads.fast_tokenizer.FastTokenizer")
 tokenizer.fit(scaled, vocab_size=512)
 decoded = tokenizer.decode(tokenizer.encode(scaled[:200])) * span
 np.testing.assert_allclose(decoded, back[:200], atol=1e-9)
@@ -1207,7 +1208,7 @@ with checking("Exercise 2"):
 # $$-\log \sum_{k=1}^{4} w_k\, \mathcal N(a;\ \mu_k, \sigma^2 I).$$
 #
 # To act, draw one of the four by its weight and answer with its arrow. The layers are given. Write `flat_loss` and
-# `sample`. The class inherits from `tinyvla.heads.Head`, so shapes, chunks and normalisation already work.
+# `sample`. The class inherits from `tinyvla.model.heads.Head`, so shapes, chunks and normalisation already work.
 #
 # <details><summary>Hint</summary>
 #
@@ -1376,8 +1377,8 @@ with checking("Exercise 3"):
 # - Pertsch et al., [FAST](https://arxiv.org/abs/2501.09747).
 # - Shukor et al., [SmolVLA](https://arxiv.org/abs/2506.01844).
 # - [`tinyvla/heads`](https://github.com/tinyvla/tinyvla/tree/main/tinyvla/heads),
-#   [`fast.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/fast.py),
-#   [`normalize.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/normalize.py): what you have built.
+#   [`fast.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/model/heads/fast_tokenizer.py),
+#   [`normalize.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/model/normalize.py): what you have built.
 #
 # ## Next
 #

@@ -57,25 +57,23 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 
-from tinyvla.batching import TensorSplit
-from tinyvla.config import (
-    FusionConfig,
-    HeadConfig,
-    LanguageConfig,
-    ModelConfig,
-    TrainConfig,
-    VisionConfig,
-    model_config,
-)
-from tinyvla.dataset import BACKGROUND, COLORS, PALETTE, BlockFind, cell_centers
-from tinyvla.evaluate import Metrics, predict_split, share_with_interval, wilson_interval
-from tinyvla.exercises import checking
-from tinyvla.film import film_strip
-from tinyvla.plots import PART_COLORS
-from tinyvla.rollout import dagger, demonstrations, expert, policy_act, random_policy, rollout
-from tinyvla.train import fit, new_policy
-from tinyvla.world import WORLD_SIZE, BatchedWorld, WorldConfig, episode_seeds, expert_action, expert_chunk
-from tinyvla.zoo import load_results, trained_policy
+from tinyvla.act.blocks.world import WORLD_SIZE, BlockWorld, WorldConfig, expert_action, expert_chunk
+from tinyvla.act.dagger import dagger, demonstrations
+from tinyvla.act.rollout import expert, random_policy, replay, rollout
+from tinyvla.act.world import episode_seeds
+from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig, model_config
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results, trained_policy
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.dataset import BACKGROUND, COLORS, PALETTE, BlockFind, cell_centers
+from tinyvla.learn.callbacks import OnEpoch
+from tinyvla.learn.evaluate import Metrics, predict_split
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import TrainConfig
+from tinyvla.show.filmstrip import film, film_strip, pixels_left
+from tinyvla.show.plots import PART_COLORS
+from tinyvla.stats import share_with_interval, wilson_interval
 
 plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 
@@ -224,7 +222,7 @@ def share_on_grid(world):
     return (moved % 8 == 0).all(axis=1).mean()
 
 
-worlds = BatchedWorld(episode_seeds(500, seed=44))  # many episodes at once; the same rules, see below
+worlds = BlockWorld(episode_seeds(500, seed=44))  # many episodes at once; the same rules, see below
 shares = []
 for _ in range(7):
     shares.append(share_on_grid(worlds))
@@ -238,14 +236,14 @@ print("views on the grid, by step:", "  ".join(f"{step}: {share:.0%}" for step, 
 #
 # ### Same as the package
 #
-# `tinyvla.world.BatchedWorld` steps and paints many episodes at once, so that one forward pass of a policy serves all
-# of them. It has the same rules. We steer both with the same random actions and compare everything.
+# `tinyvla.act.blocks.world.BlockWorld` steps and paints many episodes at once, so that one forward pass of a policy
+# serves all of them. It has the same rules. We steer both with the same random actions and compare everything.
 
 # %%
 rng = np.random.RandomState(0)
 num_compared = 0
 for seed in range(40):
-    mine, theirs = MyWorld(seed), BatchedWorld([seed])
+    mine, theirs = MyWorld(seed), BlockWorld([seed])
     assert mine.instruction == theirs.instructions[0]
     while not mine.over:
         action = rng.uniform(-1.5, 1.5, 2) if rng.random_sample() < 0.5 else (theirs.offsets[0] / 4).clip(-1, 1)
@@ -253,11 +251,11 @@ for seed in range(40):
         np.testing.assert_allclose(mine.camera, theirs.camera[0])
         mine.step(action)
         theirs.step(action[None])
-        assert mine.success == theirs.terminated[0]
+        assert mine.success == theirs.succeeded[0]
         num_compared += 1
     assert len(theirs.running) == 0
     assert mine.steps == theirs.steps[0]
-print(f"{num_compared} steps of 40 episodes: same views, same places, same ends as tinyvla.world.BatchedWorld")
+print(f"{num_compared} steps of 40 episodes: same views, same places, same ends as tinyvla.act.blocks.world.BlockWorld")
 
 # %% [markdown]
 # ### The same world as a Gymnasium environment
@@ -272,7 +270,7 @@ if importlib.util.find_spec("gymnasium") is None:
 
 import gymnasium
 
-env = gymnasium.make("tinyvla.env:tinyvla/BlockFind-v0")
+env = gymnasium.make("tinyvla.act.blocks.env:tinyvla/BlockFind-v0")
 observation, info = env.reset(seed=5)
 print({name: getattr(value, "shape", value) for name, value in observation.items()})
 terminated = truncated = False
@@ -290,7 +288,9 @@ print(f"terminated {terminated}, truncated {truncated}, reward {reward:.0f}, dis
 # it: with the target at offset $o$ pixels and a step of 4 pixels per unit of action, its action is
 # $a = o / \max(\lVert o \rVert, 4)$. At the other end, a **random policy** draws its actions evenly.
 #
-# The loop that runs them is four lines long.
+# The loop that runs them is three lines long. In each step it hands the policy an **observation** of all episodes that
+# go on: a dict whose keys are those of LeRobot's data sets. `observation.images.camera` holds the views, `task` the
+# sentences, and there is nothing else in it.
 
 
 # %%
@@ -299,32 +299,34 @@ def my_expert(offset):
     return offset / np.maximum(np.linalg.norm(offset, axis=-1, keepdims=True), 4.0)
 
 
-def my_rollout(act, seeds):
-    """Run one episode per seed until all have ended. `act` gets images and sentences, and nothing else."""
-    world = BatchedWorld(seeds)
-    while len(running := world.running):
-        world.step(act(world.views(), [world.instructions[i] for i in running]))
+def my_rollout(act, world):
+    """Run all episodes of a world until each has ended. `act` gets an observation, and nothing else."""
+    while len(world.running):
+        world.step(act(world.observe()))
     return world
 
 
 offsets = np.random.RandomState(0).uniform(-40, 40, (1_000, 2))
 np.testing.assert_allclose(my_expert(offsets), expert_action(offsets, 4.0))
 test_seeds = episode_seeds(200, seed=44)
-by_hand, package = my_rollout(random_policy(0), test_seeds), rollout(random_policy(0), test_seeds)
-assert (by_hand.terminated == package.success).all()
+print({name: getattr(value, "shape", value) for name, value in BlockWorld([5, 6]).observe().items()})
+by_hand = my_rollout(random_policy(0), BlockWorld(test_seeds))
+package = rollout(random_policy(0), BlockWorld(test_seeds))
+assert (by_hand.succeeded == package.success).all()
 assert (by_hand.steps == package.steps).all()
-print("my_expert and my_rollout equal tinyvla.world.expert_action and tinyvla.rollout.rollout\n")
+print("my_expert and my_rollout equal tinyvla.act.blocks.world.expert_action and tinyvla.act.rollout.rollout\n")
 
 
 def row(name, result):
     """One line of a table."""
     share = share_with_interval(result.success_rate, len(result))
-    return f"{name:34}{share:>24}{result.reached.mean():>9.0%}{result.path_ratio:>12.2f}{result.steps.mean():>8.1f}"
+    reached, ratio = result.outcome["reached"].mean(), result.summary["path_ratio"]
+    return f"{name:34}{share:>24}{reached:>9.0%}{ratio:>12.2f}{result.steps.mean():>8.1f}"
 
 
 head = f"{'':34}{'success':>24}{'reached':>9}{'path ratio':>12}{'steps':>8}"
 print(head)
-for name, result in {"expert": rollout(expert, test_seeds), "random": package}.items():
+for name, result in {"expert": rollout(expert, BlockWorld(test_seeds)), "random": package}.items():
     print(row(name, result))
 
 # %% [markdown]
@@ -336,8 +338,7 @@ for name, result in {"expert": rollout(expert, test_seeds), "random": package}.i
 # Here is what the expert does, step by step. The dark arrow leads to the target, the magenta one is the action.
 
 # %% mystnb={"image": {"alt": "The views of an expert's episode: the block comes nearer to the image's centre with every step; the last action has almost no length."}}
-shown = rollout(expert, [5], num_recorded=1)
-film_strip(shown.states, columns=4)
+film_strip(film(expert, BlockWorld([5]), caption=pixels_left), columns=4)
 plt.show()
 
 # %% [markdown]
@@ -348,7 +349,7 @@ plt.show()
 
 # %% tags=["nbval-ignore-output", "slow"]
 stills = trained_policy()
-test = TensorSplit.from_blockfind(BlockFind(1_000, seed=44), stills.device)
+test = TensorSplit.from_blockfind(BlockFind(1_000, seed=44), stills.language.encode, stills.device)
 offline = Metrics.of(predict_split(stills, test), test.actions.cpu())
 print(f"offline: right direction {share_with_interval(offline.direction_accuracy, 1_000)}, "
       f"within 10 degrees {share_with_interval(offline.within_10_degrees, 1_000)}")  # fmt: skip
@@ -366,7 +367,7 @@ assert offline.direction_accuracy > 0.95, "the shared policy has not learned the
 # 4. something between 2 and 3.
 
 # %% tags=["nbval-ignore-output", "slow"]
-acted = rollout(policy_act(stills), test_seeds, num_recorded=200)
+acted = rollout(stills, BlockWorld(test_seeds), record=200)
 print(head)
 print(row("trained on stills", acted))
 steps = load_results("closed_loop")["policies"]["stills"]
@@ -375,19 +376,21 @@ print(f"\nmeasured once over {steps['num_episodes']} episodes: {steps['success']
 assert 0.03 < acted.success_rate < 0.5, "it should fail in most episodes, and not in all"
 
 # %% [markdown]
-# It fails in most episodes, but not in all. Before we explain it, look where it goes. The named block has a ring, the
-# dots are the camera's places.
+# It fails in most episodes, but not in all. Before we explain it, look where it goes. An episode is its seed and its
+# actions, so we let it happen again in a new world. The named block has a ring, the dots are the camera's places.
 
 
 # %% tags=["slow"] mystnb={"image": {"alt": "Maps of four episodes that failed. The camera sets out towards the named block and gets stuck on the way, or wanders beside it."}}
-def draw_paths(result, episodes, config=None):
+def draw_paths(result, episodes):
     """Maps of some episodes with the camera's path, from the cross on."""
-    world = BatchedWorld(result.seeds, config)
     fig, axes = plt.subplots(1, len(episodes), figsize=(9, 2.6), layout="constrained")
     for ax, episode in zip(axes, episodes, strict=True):
-        draw_world(ax, world.centers[episode], world.colors[episode])
-        places = world.centers[episode, 0] - result.states.offsets[result.states.of_episode(episode)]
-        ax.plot(*places.T, "-o", color=PART_COLORS["action"], ms=2.5, lw=1)
+        world, places = BlockWorld([result.seeds[episode]]), []
+        for action in result.states.actions[result.states.of_episode(episode)]:
+            places.append(world.camera[0].copy())
+            world.step(action[None])
+        draw_world(ax, world.centers[0], world.colors[0])
+        ax.plot(*np.transpose(places), "-o", color=PART_COLORS["action"], ms=2.5, lw=1)
         ax.plot(*places[0], "x", color="#222222", ms=8)
         ax.set(xlim=(24, 104), ylim=(104, 24))
         end = "success" if result.success[episode] else "failed"
@@ -399,8 +402,9 @@ failed = np.flatnonzero(~acted.success)
 draw_paths(acted, failed[:4])
 plt.show()
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Eight views of a failed episode, five steps apart. The action, magenta, becomes short although the block is not reached, and the view hardly changes any more."}}
-film_strip(acted.states, int(failed[0]), columns=4, every=5)
+# %% tags=["slow"] mystnb={"image": {"alt": "Nine views of a failed episode, five steps apart. The action, magenta, becomes short although the block is not reached, and the view hardly changes any more."}}
+again = film(replay(acted.states, failed[0]), BlockWorld([acted.seeds[failed[0]]]), caption=pixels_left)
+film_strip(again, columns=5, every=5)
 plt.show()
 
 # %% [markdown]
@@ -414,11 +418,11 @@ plt.show()
 
 
 # %% tags=["nbval-ignore-output", "slow"]
-def after_shift(act, k, seeds=test_seeds):
+def after_shift(policy, k, seeds=test_seeds):
     """Angle to the target in degrees and length of the arrows, with all cameras moved by (k, k) pixels."""
-    world = BatchedWorld(seeds)
+    world = BlockWorld(seeds)
     world.camera = world.camera + k
-    arrows, offsets = act(world.views(), world.instructions), world.offsets
+    arrows, offsets = policy.predict(world.observe()).numpy(), world.offsets
     is_seen = (np.abs(offsets) <= 28).all(axis=1) & (np.linalg.norm(offsets, axis=1) > 8)  # whole, and not near
     lengths, distances = np.linalg.norm(arrows, axis=1), np.linalg.norm(offsets, axis=1)
     cosine = (arrows * offsets).sum(axis=1) / np.maximum(lengths * distances, 1e-9)
@@ -426,7 +430,7 @@ def after_shift(act, k, seeds=test_seeds):
 
 
 shifts = np.arange(17)
-angles, lengths = np.array([after_shift(policy_act(stills), k) for k in shifts]).T
+angles, lengths = np.array([after_shift(stills, k) for k in shifts]).T
 for k in (0, 2, 4, 6, 8):
     print(f"moved by {k} pixels: off by {angles[k]:4.1f} degrees on average, mean length {lengths[k]:.2f}")
 assert angles[4] > 3 * angles[0]
@@ -466,14 +470,13 @@ plt.show()
 
 
 # %% tags=["nbval-ignore-output", "slow"]
-def repaired(act, repair, seeds=test_seeds[:100]):
+def repaired(policy, repair, seeds=test_seeds[:100]):
     """Success and reached when `repair` may change the actions, knowing the expert's."""
-    world, reached = BatchedWorld(seeds), np.zeros(len(seeds), bool)
+    world = BlockWorld(seeds)
     while len(running := world.running):
-        actions = act(world.views(), [world.instructions[i] for i in running])
+        actions = policy.predict(world.observe()).numpy()
         world.step(repair(actions, expert_action(world.offsets[running], 4.0)))
-        reached |= world.distances <= 2
-    return world.terminated.mean(), reached.mean()
+    return world.succeeded.mean(), world.reached.mean()
 
 
 def rescaled(direction, length):
@@ -487,7 +490,7 @@ repairs = {
     "its direction, the expert's length": lambda own, right: rescaled(own, right),
     "the expert's direction, its length": lambda own, right: rescaled(right, own),
 }
-blame = {name: repaired(policy_act(stills), repair) for name, repair in repairs.items()}
+blame = {name: repaired(stills, repair) for name, repair in repairs.items()}
 for name, (success, reached) in blame.items():
     print(f"{name:36}success {share_with_interval(success, 100):>22}   reached {reached:.0%}")
 as_is, length, direction = (success for success, _ in blame.values())
@@ -509,13 +512,17 @@ assert max(length, direction) < 0.95, "no repair should be enough"
 # [Open X-Embodiment](https://arxiv.org/abs/2310.08864), which collects such sets).
 
 # %%
-demos = rollout(expert, episode_seeds(300, seed=42), num_recorded=300).states
+demos = rollout(expert, BlockWorld(episode_seeds(300, seed=42)), record=300).states
 lengths = np.linalg.norm(demos.expert_actions, axis=1)
-print(f"{demos.episodes.max() + 1} episodes, {len(demos)} states; images {demos.images.shape}")
+print(f"{demos.episodes.max() + 1} episodes, {len(demos)} states; images {demos.images['camera'].shape}")
 print(f"actions of full length {np.mean(lengths > 0.999):.0%}, shorter {np.mean(lengths < 0.999):.0%}, "
       f"shorter than 0.25, to stop {np.mean(lengths < 0.25):.0%}")  # fmt: skip
-clone_train, val = demos.tensors(device), demonstrations(100, seed=43, device=device)
-assert torch.equal(clone_train.images, demonstrations(300, seed=42, device=device).images)
+
+clone = new_policy(model_config("nano"), seed=1, device=device)
+clone_train = demos.tensors(clone)  # at this policy's size, in its tokens
+again = demonstrations(BlockWorld(episode_seeds(300, seed=42)), clone)  # the same in one call
+assert torch.equal(clone_train.images["camera"], again.images["camera"])
+val = demonstrations(BlockWorld(episode_seeds(100, seed=43)), clone)
 
 # %% [markdown]
 # Two things changed against BlockFind: most views are off the grid, and some labels are short. Compare the cost: the
@@ -526,19 +533,18 @@ assert torch.equal(clone_train.images, demonstrations(300, seed=42, device=devic
 # together.
 
 # %% tags=["nbval-ignore-output", "slow"]
-clone = new_policy(model_config("nano"), seed=1, device=device)
 settings = replace(TrainConfig(), epochs=8, learning_rate=1e-3, seed=1)
 
 
 def note(record):
     """After each epoch: offline error and success."""
-    result = rollout(policy_act(clone), test_seeds[:100])
+    result = rollout(clone, BlockWorld(test_seeds[:100]))
     success = share_with_interval(result.success_rate, len(result))
     print(f"epoch {record['epoch']}: offline error {record['val_loss']:.4f}, success {success}")
 
 
-fit(clone, clone_train, val, settings, on_epoch=note, progress_bar=False)
-cloned = rollout(policy_act(clone), test_seeds, num_recorded=200)
+fit(clone, clone_train, val, settings, callbacks=[OnEpoch(note)])
+cloned = rollout(clone, BlockWorld(test_seeds), record=200)
 print("\n" + head)
 print(row("trained on stills", acted))
 print(row("cloned from 300 episodes", cloned))
@@ -675,25 +681,25 @@ assert rank_correlation(settled, "own_error") > 0, "for stills a smaller error s
 
 
 # %%
-def plan_from_pixels(images, instructions, horizon=16):
+def plan_from_pixels(observation, horizon=16):
     """The expert's next actions, planned from the view: chunks, (n, horizon, 2)."""
-    colors = np.array([PALETTE[text.split()[2]] for text in instructions])[:, :, None, None]
-    is_target = (images == colors).all(axis=1)  # (n, 64, 64)
+    colors = np.array([PALETTE[text.split()[2]] for text in observation["task"]])[:, :, None, None]
+    is_target = (observation["observation.images.camera"] == colors).all(axis=1)  # (n, 64, 64)
     places = [np.argwhere(mask).mean(axis=0)[::-1] + 0.5 if mask.any() else np.full(2, 32.0) for mask in is_target]
     return expert_chunk(np.array(places) - 32, 4.0, horizon)
 
 
-def carried(act, pixels=0.8):
-    """The same policy in a current: every step carries the camera to the right, whatever the policy does."""
-    return lambda images, instructions: act(images, instructions) + np.array([pixels / 4, 0.0])
+def current(actions, rng, pixels=0.8):
+    """Disturbs what is done: every step carries the camera to the right, whatever the policy does."""
+    return actions + np.array([pixels / 4, 0.0])
 
 
-chunk = plan_from_pixels(MyWorld(5).view()[None], [MyWorld(5).instruction])
+chunk = plan_from_pixels(BlockWorld([5]).observe())
 print("chunk:", chunk.shape, "(episodes, horizon, action)")
 print(f"{'':12}{'still world':^34}{'a current of 0.8 px a step':^36}")
 print(f"{'execute':>8}{'success':>13}{'looks':>8}{'steps':>8}{'success':>15}{'looks':>8}{'steps':>8}")
 for execute in (1, 2, 4, 8, 16):
-    pair = [rollout(act, test_seeds, execute=execute) for act in (plan_from_pixels, carried(plan_from_pixels))]
+    pair = [rollout(plan_from_pixels, BlockWorld(test_seeds), execute, disturb=place) for place in (None, current)]
     cells = [f"{r.success_rate:13.0%}{r.looks.mean():8.1f}{r.steps.mean():8.1f}" for r in pair]
     print(f"{execute:8}" + "  ".join(cells))
 
@@ -710,20 +716,22 @@ for execute in (1, 2, 4, 8, 16):
 # %% tags=["nbval-ignore-output", "slow"]
 chunk_config = model_config("nano")
 chunk_config = replace(chunk_config, head=replace(chunk_config.head, horizon=8))
-chunk_train, chunk_val = (demonstrations(n, seed, device=device, horizon=8) for n, seed in ((300, 42), (50, 43)))
 chunker = new_policy(chunk_config, seed=1, device=device)
-fit(chunker, chunk_train, chunk_val, settings, progress_bar=False)
+worlds = (BlockWorld(episode_seeds(n, seed)) for n, seed in ((300, 42), (50, 43)))
+chunk_train, chunk_val = (demonstrations(world, chunker) for world in worlds)
+fit(chunker, chunk_train, chunk_val, settings)
 print("labels", tuple(chunk_train.actions.shape), "(states, horizon, action)\n")
 in_chunks = {}
-for place, act in {"still world": policy_act(chunker), "current": carried(policy_act(chunker))}.items():
+for place, disturb in {"still world": None, "current": current}.items():
     for execute in (1, 2, 4, 8):
-        in_chunks[place, execute] = result = rollout(act, test_seeds[:100], execute=execute)
+        result = rollout(chunker, BlockWorld(test_seeds[:100]), execute, disturb=disturb)
+        in_chunks[place, execute] = result
         share = share_with_interval(result.success_rate, len(result))
         print(f"{place:12} execute {execute} of 8: success {share:>22}, {result.looks.mean():4.1f} looks, "
               f"{result.steps.mean():4.1f} steps")  # fmt: skip
 assert in_chunks["still world", 8].success_rate > 0.75
 assert in_chunks["still world", 8].looks.mean() < in_chunks["still world", 1].looks.mean() / 2
-assert in_chunks["current", 8].path_ratio < in_chunks["current", 1].path_ratio
+assert in_chunks["current", 8].summary["path_ratio"] < in_chunks["current", 1].summary["path_ratio"]
 
 # %% [markdown]
 # The measured table compares more: each chunk length with each execution horizon, trained with several seeds, and with
@@ -826,15 +834,16 @@ for measured in (results, trained_longer):
 def my_dagger(config, rounds, episodes, settings, seed=42, num_test=100, rules=None, device="cpu"):
     """Clone the expert, then collect the policy's own states, labelled by the expert, in each round."""
     policy = new_policy(config, settings.seed, device)
-    seeds, val = episode_seeds(episodes * (rounds + 1), seed), demonstrations(100, 43, rules, device)
+    seeds = episode_seeds(episodes * (rounds + 1), seed)
+    val = demonstrations(BlockWorld(episode_seeds(100, 43), rules), policy)
     aggregate, records = None, []
     for number in range(rounds + 1):
-        act = policy_act(policy) if number else expert  # round 0: nothing learned yet, so the expert drives
-        new_seeds = seeds[number * episodes : (number + 1) * episodes]
-        visited = rollout(act, new_seeds, rules, num_recorded=episodes).states.tensors(device)  # the expert's labels
+        act = policy if number else expert  # round 0: nothing learned yet, so the expert drives
+        world = BlockWorld(seeds[number * episodes : (number + 1) * episodes], rules)
+        visited = rollout(act, world, record=episodes).states.tensors(policy)  # with the expert's labels
         aggregate = visited if aggregate is None else aggregate.joined(visited)
-        losses = fit(policy, aggregate, val, replace(settings, seed=settings.seed + number), progress_bar=False)
-        result = rollout(policy_act(policy), episode_seeds(num_test, 44), rules)
+        losses = fit(policy, aggregate, val, replace(settings, seed=settings.seed + number))
+        result = rollout(policy, BlockWorld(episode_seeds(num_test, 44), rules))
         records.append(
             {"num_states": len(aggregate), "val_loss": losses[-1]["val_loss"], "success": result.success_rate}
         )
@@ -847,14 +856,14 @@ tiny = ModelConfig(
     FusionConfig(embed_dim=32, num_heads=1),
     HeadConfig(hidden_dim=32),
 )
-options = {"rounds": 2, "episodes": 4, "num_test": 5}
+options = {"rounds": 2, "episodes": 12, "num_test": 5}  # 12, so that each of the six colours is named
 brief, short = replace(TrainConfig(), epochs=1, learning_rate=1e-3), WorldConfig(max_steps=6)
 _, mine = my_dagger(tiny, settings=brief, rules=short, **options)
-_, theirs = dagger(tiny, train_config=brief, config=short, **options)
+_, theirs = dagger(tiny, train_config=brief, make_world=lambda seeds: BlockWorld(seeds, short), **options)
 for my_round, their_round in zip(mine, theirs, strict=True):
     for key, value in my_round.items():
         assert abs(value - their_round[key]) < 1e-6, key
-print(f"my_dagger equals tinyvla.rollout.dagger; states after each round: {[r['num_states'] for r in mine]}")
+print(f"my_dagger equals tinyvla.act.dagger.dagger; states after each round: {[r['num_states'] for r in mine]}")
 
 # %% [markdown]
 # Now in earnest, with 80 episodes of the expert, and 80 new ones in each of two rounds. After round 0 it has seen
@@ -964,7 +973,7 @@ assert who["cloning_more"]["path_ratio"]["min"] > who["dagger"]["path_ratio"]["m
 # [HG-DAgger](https://arxiv.org/abs/1810.02890)) pays. Where more demonstrations are cheap, record more, from more
 # varied starts.
 #
-# To make films of your own: `tinyvla.film.save_gif`, or in a terminal
+# To make films of your own: `tinyvla.show.filmstrip.save_gif`, or in a terminal
 # `tinyvla rollout --checkpoint checkpoints/best --gif episode.gif`.
 
 # %% [markdown]
@@ -999,9 +1008,10 @@ with checking("Exercise 1"):
     )
     short = path_weighted(np.array([True]), np.array([9.0]), np.array([10.0]))
     assert short <= 1, f"a way that is shorter than the straight line scores 1, yours {short:.3f}"
-    whole = rollout(carried(plan_from_pixels), test_seeds[:40], execute=4)
-    answer = path_weighted(whole.success, whole.path_lengths, whole.expert_path_lengths)
-    assert abs(answer - whole.path_ratio) < 1e-9, f"the package says {whole.path_ratio:.4f}, yours is {answer:.4f}"
+    whole = rollout(plan_from_pixels, BlockWorld(test_seeds[:40]), execute=4, disturb=current)
+    answer = path_weighted(whole.success, whole.outcome["path_lengths"], whole.outcome["expert_path_lengths"])
+    ratio = whole.summary["path_ratio"]
+    assert abs(answer - ratio) < 1e-9, f"the package says {ratio:.4f}, yours is {answer:.4f}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1017,8 +1027,8 @@ with checking("Exercise 1"):
 # ## Exercise 2: what kind of failure? (20 minutes)
 #
 # "60 % success" does not tell you what to repair. Write `kinds_of_end(result)`, which returns a list with one word per
-# episode. `result` is what `rollout` returns; you need its `success`, `reached`, `ended_on` (the colour that the
-# camera is centred on in the end, or `None`) and `instructions`.
+# episode. `result` is what `rollout` returns; you need its `success`, its `instructions`, and two entries of its
+# `outcome`: `reached`, and `ended_on` (the colour that the camera is centred on in the end, or `None`).
 #
 # - `"success"`: it succeeded;
 # - `"wrong block"`: in the end it is centred on a block that was not named;
@@ -1039,22 +1049,32 @@ with checking("Exercise 1"):
 def obstinate(color):
     """Goes to the block of that colour if there is one, whatever the words say."""
 
-    def act(images, instructions):
-        is_there = (images == np.array(PALETTE[color])[:, None, None]).all(axis=1).any(axis=(1, 2))
-        words = [
-            f"find the {color} block" if there else text for there, text in zip(is_there, instructions, strict=True)
-        ]
-        return plan_from_pixels(images, words)
+    def act(observation):
+        is_it = observation["observation.images.camera"] == np.array(PALETTE[color])[:, None, None]
+        is_there = is_it.all(axis=1).any(axis=(1, 2))
+        said = zip(is_there, observation["task"], strict=True)
+        return plan_from_pixels({**observation, "task": [f"find the {color} block" if it else w for it, w in said]})
 
     return act
 
 
-sick = {
-    "healthy": rollout(plan_from_pixels, test_seeds[:60]),
-    "obstinate": rollout(obstinate("red"), test_seeds[:60]),
-    "never brakes": rollout(lambda *seen: 0.75 * np.sign(plan_from_pixels(*seen)), test_seeds[:60]),
-    "goes right": rollout(lambda images, words: np.tile([1.0, 0.0], (len(images), 1)), test_seeds[:60]),
+def never_brakes(observation):
+    """Goes to the named block, and over it."""
+    return 0.75 * np.sign(plan_from_pixels(observation))
+
+
+def goes_right(observation):
+    """Goes to the right, whatever it sees."""
+    return np.tile([1.0, 0.0], (len(observation["task"]), 1))
+
+
+acts = {
+    "healthy": plan_from_pixels,
+    "obstinate": obstinate("red"),
+    "never brakes": never_brakes,
+    "goes right": goes_right,
 }
+sick = {name: rollout(act, BlockWorld(test_seeds[:60])) for name, act in acts.items()}
 print({name: f"{result.success_rate:.0%}" for name, result in sick.items()})
 
 
@@ -1081,7 +1101,9 @@ with checking("Exercise 2"):
     result = sick["goes right"]
     expected = sum(
         bool(reached) and end in (None, text.split()[2])
-        for reached, end, text in zip(result.reached, result.ended_on, result.instructions, strict=True)
+        for reached, end, text in zip(
+            result.outcome["reached"], result.outcome["ended_on"], result.instructions, strict=True
+        )
     )
     assert num == expected, f"goes right: {expected} episodes passed the named block, you count {num}"
     assert "passed" in ends["never brakes"], "never brakes: some episodes are on the block and do not stop"
@@ -1092,13 +1114,14 @@ with checking("Exercise 2"):
 # ```python
 # def kinds_of_end(result):
 #     kinds = []
-#     for success, reached, end, text in zip(result.success, result.reached, result.ended_on, result.instructions):
+#     reached, ended_on = result.outcome["reached"], result.outcome["ended_on"]
+#     for success, was_on_it, end, text in zip(result.success, reached, ended_on, result.instructions):
 #         if success:
 #             kinds.append("success")
 #         elif end is not None and end != text.split()[2]:
 #             kinds.append("wrong block")
 #         else:
-#             kinds.append("passed" if reached else "lost")
+#             kinds.append("passed" if was_on_it else "lost")
 #     return kinds
 # ```
 #
@@ -1113,14 +1136,14 @@ with checking("Exercise 2"):
 # A robot asks its policy for *one* action at a time. So libraries wrap a chunk policy in a queue:
 # [LeRobot](https://github.com/huggingface/lerobot)'s `select_action` (for example in `modeling_act.py`) takes the next
 # action from it, and asks the model only when it is empty. Write such a class for one episode at a time. It is called
-# with one image and one sentence, and returns one action, `(1, 2)`.
+# with an observation of that episode, and returns one action, `(1, 2)`.
 #
 # `reset()` must throw away what is left in the queue. Forget it, and a new episode begins with the old one's plan: a
 # mistake that is as common as it is hard to see, because only the first steps go wrong.
 #
 # <details><summary>Hint</summary>
 #
-# Keep a list. When it is empty, fill it with the first `execute` actions of the chunk, `act(images, instructions)[0]`.
+# Keep a list. When it is empty, fill it with the first `execute` actions of the chunk, `act(observation)[0]`.
 # `list.pop(0)` takes the first one.
 #
 # </details>
@@ -1136,7 +1159,7 @@ class ActionQueue:
     def reset(self):
         """Begin a new episode."""
 
-    def __call__(self, images, instructions):
+    def __call__(self, observation):
         """The next action, (1, 2)."""
         # your code here
 
@@ -1146,29 +1169,30 @@ with checking("Exercise 3"):
     for execute in (1, 3, 8):
         looks = []
 
-        def counted(images, instructions, looks=looks):
-            looks.append(len(images))
-            return carried(plan_from_pixels)(images, instructions)
+        def counted(observation, looks=looks):
+            looks.append(len(observation["task"]))
+            return plan_from_pixels(observation)
 
         queue = ActionQueue(counted, execute)
         for number in (1, 2, 3):
             queue.reset()
-            first = queue(MyWorld(number).view()[None], [MyWorld(number).instruction])
+            first = queue(BlockWorld([number]).observe())
             assert first is not None, "write the body of __call__ first"
             assert np.shape(first) == (1, 2), f"an action has the shape (1, 2), yours {np.shape(first)}"
             queue.reset()
             looks.clear()
-            mine, theirs = rollout(queue, [number]), rollout(carried(plan_from_pixels), [number], execute=execute)
+            mine = rollout(queue, BlockWorld([number]), disturb=current)
+            theirs = rollout(plan_from_pixels, BlockWorld([number]), execute, disturb=current)
             assert len(looks) == theirs.looks[0], (
                 f"execute {execute}: {theirs.looks[0]} looks expected, yours {len(looks)}"
             )
-            assert abs(mine.path_lengths[0] - theirs.path_lengths[0]) < 1e-9, f"execute {execute}: it takes another way"
+            difference = abs(mine.outcome["path_lengths"] - theirs.outcome["path_lengths"])[0]
+            assert difference < 1e-9, f"execute {execute}: it takes another way"
     queue = ActionQueue(plan_from_pixels, 8)
-    red, other = (MyWorld(number) for number in (1, 2))
-    queue(red.view()[None], [red.instruction])
+    red, other = (BlockWorld([number]).observe() for number in (1, 2))
+    queue(red)
     queue.reset()
-    fresh = queue(other.view()[None], [other.instruction])
-    right = plan_from_pixels(other.view()[None], [other.instruction])[:, 0]
+    fresh, right = queue(other), plan_from_pixels(other)[:, 0]
     assert np.allclose(fresh, right), "after reset() it still follows the old episode's plan"
 
 # %% [markdown]
@@ -1182,14 +1206,16 @@ with checking("Exercise 3"):
 #     def reset(self):
 #         self.queue = []
 #
-#     def __call__(self, images, instructions):
+#     def __call__(self, observation):
 #         if not self.queue:
-#             self.queue = list(self.act(images, instructions)[0][: self.execute])
+#             self.queue = list(self.act(observation)[0][: self.execute])
 #         return self.queue.pop(0)[None]
 # ```
 #
-# `rollout` keeps such a queue for all episodes at once; it is the array `plans` in
-# [`tinyvla/rollout.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/rollout.py).
+# `rollout` keeps such a queue for all episodes at once, in a `Controller`
+# ([`tinyvla/act/controller.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/controller.py)). It can also
+# look at every step and average what the last chunks planned for it, as ACT does: try
+# `rollout(chunker, BlockWorld(test_seeds), ensemble=0.01)`.
 #
 # </details>
 
@@ -1204,7 +1230,7 @@ with checking("Exercise 3"):
 # Write `stumbling(num_episodes, seed, noise)`. It returns `(images, instructions, labels, offsets)`, one entry for
 # each state that is visited:
 #
-# - run `BatchedWorld(episode_seeds(num_episodes, seed))` until all episodes have ended;
+# - run `BlockWorld(episode_seeds(num_episodes, seed))` until all episodes have ended;
 # - in each step, label with `expert_action(offset, 4.0)`, and *execute* that plus normal noise of standard deviation
 #   `noise`, drawn from `np.random.RandomState(seed)`.
 #
@@ -1234,7 +1260,7 @@ with checking("Exercise 4"):
     wrong = np.abs(labels - expert_action(offsets, 4.0)).max()
     assert wrong < 1e-6, f"labels must be the expert's, without noise; yours differ by up to {wrong:.2f}"
     calm = stumbling(20, 7, 0.0)
-    num_calm = len(rollout(expert, episode_seeds(20, 7), num_recorded=20).states)
+    num_calm = len(rollout(expert, BlockWorld(episode_seeds(20, 7)), record=20).states)
     assert len(calm[0]) == num_calm, f"without noise the expert visits {num_calm} states, yours {len(calm[0])}"
     assert len(images) > 1.15 * num_calm, "with noise the episodes should be longer: is the noise executed?"
     again = stumbling(20, 7, 0.5)
@@ -1248,7 +1274,7 @@ with checking("Exercise 4"):
 #
 # ```python
 # def stumbling(num_episodes, seed, noise):
-#     world, rng = BatchedWorld(episode_seeds(num_episodes, seed)), np.random.RandomState(seed)
+#     world, rng = BlockWorld(episode_seeds(num_episodes, seed)), np.random.RandomState(seed)
 #     images, instructions, labels, offsets = [], [], [], []
 #     while len(running := world.running):
 #         images.append(world.views())
@@ -1259,8 +1285,9 @@ with checking("Exercise 4"):
 #     return np.concatenate(images), instructions, np.concatenate(labels), np.concatenate(offsets)
 # ```
 #
-# To train on it: `TensorSplit.from_arrays(images, instructions, labels, device)`, then `fit` as in Section 4. Take the
-# same number of *states* as cloning has, or you only measure that more data help.
+# To train a policy on it: `policy.prepare.split({"camera": images}, instructions, labels, device)`, then `fit` as in
+# Section 4. Take the same number of *states* as cloning has, or you only measure that more data help. `rollout` can do
+# the same: `rollout(expert, world, disturb=...)`.
 #
 # </details>
 
@@ -1329,9 +1356,11 @@ with checking("Exercise 4"):
 #   [Octo](https://arxiv.org/abs/2405.12213).
 # - Mandlekar et al., [What matters in learning from offline human demonstrations](https://arxiv.org/abs/2108.03298),
 #   on choosing checkpoints.
-# - [`tinyvla/world.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/world.py),
-#   [`env.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/env.py) and
-#   [`rollout.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/rollout.py).
+# - [`tinyvla/act/blocks/world.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/blocks/world.py),
+#   [`env.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/blocks/env.py),
+#   [`rollout.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/rollout.py),
+#   [`controller.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/controller.py) and
+#   [`dagger.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/dagger.py).
 #
 # ## Next
 #

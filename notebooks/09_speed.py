@@ -57,6 +57,7 @@ import copy
 import math
 import statistics
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -67,28 +68,36 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from tinyvla import PRESETS, BlockFind, TrainConfig
-from tinyvla.batching import Batch, TensorSplit, epoch_order
-from tinyvla.bench import RECIPES, TARGET, Runner, synchronize
-from tinyvla.evaluate import Metrics, predict_split
-from tinyvla.exercises import checking
-from tinyvla.muon import NEWTON_SCHULZ, Muon, orthogonalize
-from tinyvla.plots import PART_COLORS
-from tinyvla.speed import PLAIN, StepOptions, has_bfloat16_units
-from tinyvla.throughput import peak_flops, step_flops
-from tinyvla.tokenizer import encode
-from tinyvla.train import make_optimizer, make_step, new_policy, train_step
-from tinyvla.zoo import load_results
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results
+from tinyvla.data.batch import CAMERA, Batch, TensorSplit, epoch_order
+from tinyvla.device import has_bfloat16_units, synchronize
+from tinyvla.learn.evaluate import Metrics, predict_split
+from tinyvla.learn.muon import NEWTON_SCHULZ, Muon, orthogonalize
+from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.learn.train import PlainStep, train_step
+from tinyvla.measure.bench import RECIPES, TARGET, Runner
+from tinyvla.measure.throughput import peak_flops, step_flops
+from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.show.plots import PART_COLORS
+from tinyvla.speed.cuda_graph import encode_known
+from tinyvla.speed.embedding_rows import UsedRows
+from tinyvla.speed.patching import one_product
+from tinyvla.speed.precision import precision
+from tinyvla.speed.step import make_step
+from tinyvla.speed.tuned import StepOptions
 
 BLUE, ORANGE, PURPLE, PINK = PART_COLORS.values()
 where = torch.device(device)
 torch.set_num_threads(1)  # of the CPU: several wait for each other whenever another program takes one of the cores
 scenes = BlockFind(8_000, seed=42)
-train = TensorSplit.from_blockfind(scenes, device)
+train = TensorSplit.from_blockfind(scenes, encode, device)
 print("scenes", len(train), "tokens", tuple(train.input_ids.shape))
 
 # %% [markdown]
 # Here is where the chapter goes. Every point is a way to train `minimal` to 95 % direction accuracy; along each grey
-# line the product, the training time, is the same. The plain recipe is `tinyvla/reference.py`: PyTorch's own
+# line the product, the training time, is the same. The plain recipe is `tinyvla/measure/plain_recipe.py`: PyTorch's own
 # transformer modules, a `DataLoader`, AdamW. Both points were measured on the same GPU in the same run. The plain
 # recipe is stopped as soon as validation says 95 %, which favours it; the other one's number of steps was fixed
 # beforehand.
@@ -132,7 +141,7 @@ print("the two recipes' training times differ by more than a factor of ten")
 def vision_flops(config, batch_size):
     """Forward operations of the vision tower, counted with a pencil."""
     vision = config.vision
-    patches, width = vision.grid_size**2, vision.embed_dim
+    patches, width = math.prod(vision.grid), vision.embed_dim
     tokens = patches + 1  # and CLS
     embed = 2 * patches * vision.num_channels * vision.patch_size**2 * width
     weights = 4 * width**2 + 2 * vision.mlp_ratio * width**2  # query, key, value, output; two layers of the MLP
@@ -144,7 +153,7 @@ config = PRESETS["minimal"]
 by_pencil, by_counter = 3 * vision_flops(config, 64), step_flops(config, 64)
 assert 0.95 * by_counter < by_pencil <= by_counter
 print(f"vision, by pencil: {by_pencil / 1e9:.1f} billion operations a step")
-print("at least 95 % of what tinyvla.throughput.step_flops counts for both towers")
+print("at least 95 % of what tinyvla.measure.throughput.step_flops counts for both towers")
 
 # %% [markdown]
 # The pencil leaves out the language model, and yet is almost there: a batch holds few different instructions (six, as
@@ -261,11 +270,11 @@ def collate(samples):
     space = (0, length - ids.shape[1])
     images = torch.stack([torch.from_numpy(s.image).float() / 255 for s in samples])
     actions = torch.stack([torch.from_numpy(s.action) for s in samples])
-    return [x.to(device) for x in (images, F.pad(ids, space), F.pad(mask, space), actions)]
+    return Batch({CAMERA: images}, F.pad(ids, space), F.pad(mask, space), actions=actions).to(device)
 
 
 def from_loader():
-    yield from (Batch(*x) for x in DataLoader(scenes, SIZE, sampler=order.tolist(), collate_fn=collate))
+    yield from DataLoader(scenes, SIZE, sampler=order.tolist(), collate_fn=collate)
 
 
 def from_tensors(split):
@@ -275,7 +284,7 @@ def from_tensors(split):
 space = (0, length - train.input_ids.shape[1])
 padded = replace(train, input_ids=F.pad(train.input_ids, space), attention_mask=F.pad(train.attention_mask, space))
 by_loader, by_index, short = next(from_loader()), next(from_tensors(padded)), next(from_tensors(train))
-for name in ("images", "input_ids", "attention_mask", "actions"):
+for name in ("image", "input_ids", "attention_mask", "actions"):
     torch.testing.assert_close(getattr(by_loader, name), getattr(by_index, name))
 print("by loader", tuple(by_loader.input_ids.shape), "by index", tuple(by_index.input_ids.shape), "- the same batch")
 print("not padded beyond the longest sentence", tuple(short.input_ids.shape))
@@ -303,16 +312,36 @@ print("encoding each distinct sentence once gives the same states")
 
 # %% [markdown]
 # The second line is a surprise that many models share. The vocabulary is DistilBERT's, so that its pretrained weights
-# fit later; this task uses a handful of its words. For all the other rows the gradient is zero. Adam still reads them,
-# reads and writes their two moments, and adds nothing, at every step. Exercise 2 takes them out.
+# fit later; this task uses a handful of its words. For all the other rows the gradient is zero, yet every step makes
+# that gradient, measures its length, and lets Adam read the rows with their two moments, to add nothing.
 #
+# **Only the words in use.** May those rows be left out? A row without a gradient has moments of zero, so Adam does not
+# move it; and embeddings do not decay ([chapter 5](05_training.ipynb)). So the answer is yes, and nothing changes but the
+# time. The package's step takes the rows in use out of the table, as a small parameter of its own. While the step runs
+# it stands in for the table; then it is written back. What is saved looks as always, and a run can be stopped with the
+# one kind of step and resumed with the other.
+
+# %%
+policies = [new_policy(nano, seed=0, device=device) for _ in range(2)]
+whole = PlainStep(policies[0], train, config)
+rows = make_step(policies[1], train, config, StepOptions(used_rows=True))
+for index in order.to(device).split(SIZE)[:3]:
+    assert abs(whole(index).item() - rows(index).item()) < 1e-4
+for one, other in zip(policies[0].parameters(), policies[1].parameters(), strict=True):
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+kept = [sum(x.numel() for s in step.optimizer.state.values() for x in s.values() if x.ndim) for step in (whole, rows)]
+print(f"numbers that the optimizer keeps: {kept[0]:,}, or {kept[1]:,} with the rows in use alone")
+print("after three steps: the same losses, the same weights")
+assert kept[1] < 0.2 * kept[0]
+
+# %% [markdown]
 # **A fused optimizer** makes one pass over each tensor's memory, where the simple one makes about a dozen, one for
 # each operation of the formula. **Not reading the loss** lets the host run ahead of a GPU. **bfloat16** halves the
 # bytes of the matrix products' inputs and uses the units made for it, where the device has them.
 
 
 # %%
-def timed(batches, encode_all=False, fused=True, read=True, options=PLAIN):
+def timed(batches, encode_all=False, fused=True, used_rows=False, read=True, bfloat16=False):
     """Losses of a few steps from the same beginning, and the seconds per step after the warm-up."""
     policy = new_policy(nano, seed=0, device=device).train()
     if encode_all:
@@ -321,23 +350,27 @@ def timed(batches, encode_all=False, fused=True, read=True, options=PLAIN):
     optimizer = torch.optim.AdamW(
         policy.parameters(), config.learning_rate, betas, weight_decay=0, fused=fused, foreach=False
     )
+    rows = UsedRows(policy.language.token_embedding, train.input_ids, optimizer) if used_rows else None
     losses = []
     for number, batch in enumerate(batches):
         if number == WARM:
             synchronize(where)
             started = time.perf_counter()
-        loss = train_step(policy, optimizer, batch, config.grad_clip, options=options)
-        losses.append(loss.item() if read else loss)
+        with rows.instead() if rows else nullcontext():
+            optimizer.zero_grad()
+            with precision(where, bfloat16):  # of the forward pass; the backward pass follows it
+                loss = policy.loss(batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(policy.parameters(), config.grad_clip)
+            optimizer.step()
+        losses.append(loss.item() if read else loss.detach())
     synchronize(where)
     return torch.tensor([float(x) for x in losses]), (time.perf_counter() - started) / (STEPS - WARM)
 
 
 def recorded():
     """The package's recorded step, for GPUs."""
-    policy = new_policy(nano, seed=0, device=device).train()
-    optimizer = make_optimizer(policy, config, capturable=True)
-    options = StepOptions.for_device(where)
-    step = make_step(policy, optimizer, train, config, torch.Generator(device), options)
+    step = make_step(new_policy(nano, seed=0, device=device).train(), train, config)
     losses = []
     for number, index in enumerate(order.to(device).split(SIZE)):
         if number == WARM:
@@ -354,11 +387,12 @@ rungs = {
     "no padding": lambda: timed(from_tensors(train), encode_all=True, fused=False),
     "each sentence once": lambda: timed(from_tensors(train), fused=False),
     "fused optimizer": lambda: timed(from_tensors(train)),
-    "loss not read": lambda: timed(from_tensors(train), read=False),
+    "only words in use": lambda: timed(from_tensors(train), used_rows=True),
+    "loss not read": lambda: timed(from_tensors(train), used_rows=True, read=False),
 }
 exact = list(rungs)
 if has_bfloat16_units(where):
-    rungs["bfloat16"] = lambda: timed(from_tensors(train), read=False, options=StepOptions(bfloat16=True))
+    rungs["bfloat16"] = lambda: timed(from_tensors(train), used_rows=True, read=False, bfloat16=True)
 if device == "cuda":
     rungs["recorded"] = recorded
 
@@ -390,8 +424,8 @@ ax.set_title(f"nano on this machine ({device}, one thread)", fontsize=10)
 plt.show()
 
 # %% [markdown]
-# On a CPU, work that is left out counts: padding was arithmetic for nothing, and the simple optimizer walks the whole
-# embedding a dozen times. Once the sentences are short, encoding each of them only once saves little here. Reading the
+# On a CPU, work that is left out counts: padding was arithmetic for nothing, the simple optimizer walks the whole
+# embedding a dozen times, and even a single walk over words that never occur can be seen. Once the sentences are short, encoding each of them only once saves little here. Reading the
 # loss is free, because the host is the device. Neighbouring rungs that differ by a few per cent cannot be told apart by
 # so few steps.
 #
@@ -485,14 +519,13 @@ except RuntimeError:
 
 # %% [markdown]
 # The remedy: encode a list of *all* sentences that can occur, always the same number, and pick by comparison. A few
-# sentences more cost little, and the shapes stay. That is `language.known`; `tinyvla.speed` sets it from the
-# training split before it records.
+# sentences more cost little, and the shapes stay. That is `encode_known` in `tinyvla.speed.cuda_graph`; the recorded step
+# takes its list from the training split.
 
 # %%
 known = torch.cat([all_ids, all_mask.long()], dim=1)
-language.known = known
 ids, mask = all_ids[[0, 0, 1, 1]], all_mask[[0, 0, 1, 1]]
-tape, states = record(language.sentence, ids, mask)
+tape, states = record(lambda ids, mask: encode_known(language, known, ids, mask), ids, mask)
 ids.copy_(all_ids[other]), mask.copy_(all_mask[other])
 tape.replay()
 torch.testing.assert_close(states, expected)
@@ -500,9 +533,9 @@ print("with a list of known sentences, the replay is right for other batches")
 
 # %% [markdown]
 # **It must not free what it reads.** A recording knows addresses. It does not keep the tensors there alive, as our
-# tape does. In the first version of `GraphedStep` the list of known sentences was a local variable. When the function
+# tape does. In the first version of the recorded step the list of known sentences was a local variable. When the function
 # returned, its memory was given back, and soon something else lay there. No error was raised; the losses were just
-# worse than the plain step's, and only a test that holds the two against each other said so.
+# worse than the plain step's, and only a test that compares the two said so.
 #
 # A tensor that is overwritten stands in for that here.
 
@@ -511,20 +544,39 @@ known.fill_(7)  # as if the memory had been given to somebody else
 tape.replay()
 print("largest number in the replayed states:", states.abs().max().item())
 assert not torch.allclose(states, expected)
-language.known = None
 
 # %% [markdown]
-# Every sentence has become zero: the policy no longer hears its instruction, and nothing complains. Hence the line
-# `self.reads = (train, known)` in `GraphedStep`. It is used nowhere, and must not be removed.
+# Every sentence has become zero: the policy no longer hears its instruction, and nothing complains. That is why
+# `RecordedStep` keeps the list as `self.known` long after the recording has been made.
 #
 # **It must not draw from a generator that it does not know.** Random numbers come from a counter. A recording that
 # held the counter's value would draw the same noise at every replay. PyTorch's graphs move on the generators that
 # were registered (`graph.register_generator_state`); diffusion and flow heads (chapter 7) depend on that.
 #
-# Last, **the words beside the picture**. The two towers do not need each other until the fusion. In a recording they
-# can run on two streams (queues of a GPU's work), side by side, so that the small language model need not wait for the
-# pictures, nor they for it.
+# Two more changes pay only inside a recording. **The text alongside the picture**: the two towers do not need each
+# other until the fusion, so they run on two streams (queues of a GPU's work), and neither waits for the other. **One
+# product instead of three**: self-attention multiplies the same tokens by three matrices, and one matrix three times as
+# wide asks for one kernel.
 #
+# ### A policy that knows nothing of it
+#
+# Attention, language model and heads hold no switch for any of this. A faster step exchanges a method of an object,
+# for as long as the step or the recording takes, and puts the old one back, also when an error comes
+# (`tinyvla.speed.patching`). A policy that stayed changed would be a trap: one that encodes only known sentences answers
+# with nothing to any other.
+
+# %%
+policy = new_policy(nano, seed=0).eval()
+eight = TensorSplit.from_blockfind(BlockFind(8, seed=1), encode).take(slice(None))
+attention = policy.vision.blocks[0].attention
+with torch.no_grad():
+    three = policy(eight)
+    with one_product(policy):
+        print("inside: ", "its own method" if "project" not in vars(attention) else "an exchanged one")
+        torch.testing.assert_close(policy(eight), three)
+print("outside:", "its own method" if "project" not in vars(attention) else "an exchanged one")
+
+# %% [markdown]
 # ## Fewer steps
 #
 # The other factor. For this study the number of steps was fixed before each run and nobody looked at validation in
@@ -587,7 +639,7 @@ def orthogonalize_by_hand(matrix, steps=5):
 
 
 policy = new_policy(nano, seed=0)
-cpu_batch = TensorSplit.from_blockfind(BlockFind(64, seed=42)).take(slice(None))
+cpu_batch = TensorSplit.from_blockfind(BlockFind(64, seed=42), encode).take(slice(None))
 optimizer = make_optimizer(policy, TrainConfig(learning_rate=1e-3))
 for _ in range(2):  # the output layers start at zero; after a step gradients reach everything
     train_step(policy, optimizer, cpu_batch, grad_clip=1.0)
@@ -601,7 +653,7 @@ for _ in range(5):
     expected = pull(expected)
 after = torch.linalg.svdvals(orthogonalize_by_hand(gradient.T.double()))
 torch.testing.assert_close(after, expected.sort(descending=True).values, rtol=1e-3, atol=1e-3)
-print("by hand = tinyvla.muon.orthogonalize; its singular values are five pulls of the old ones")
+print("by hand = tinyvla.learn.muon.orthogonalize; its singular values are five pulls of the old ones")
 
 # %% mystnb={"image": {"alt": "Left: five applications of the polynomial lift every value between about 0.01 and 1 to between 0.7 and 1.2. Right: singular values of a gradient, sorted, on a logarithmic axis. The gradient's fall from one over eight powers of ten within the first third, then slowly. Orthogonalized, about the first dozen lie on a level near one; the others keep their fall, some hundred times higher than before."}}
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", facecolor="white")
@@ -683,16 +735,17 @@ print("Muon: beta2, clipping and weight decay change at most one run of ten")
 #   and a shorter warm-up cover more. AdamW seems to need its warm-up.
 # - **beta2, clipping, weight decay**: no effect that ten seeds can show, in so short a run.
 #
-# The recipe that came out stands in `tinyvla.bench.RECIPES`, with a margin of steps. Its figures were then measured
-# with **other seeds**: those on which a setting was chosen flatter it.
+# The recipe that came out stands in `tinyvla.measure.bench.RECIPES`, with a margin of steps. Its figures were then measured
+# with **other seeds**: those on which a setting was chosen flatter it. `tinyvla train` has recipes of its own, in
+# `tinyvla.recipes.RECIPES`: as short as they can be while the policy ends settled, which takes longer than 95 %.
 #
 # Now one run on your machine, `nano` with its own recipe, steps fixed beforehand.
 
 # %% tags=["slow"]
 recipe = RECIPES["nano"]
-runner = Runner(nano, train, recipe, StepOptions.for_device(where))
+runner = Runner(nano, train, recipe)
 seconds = runner.run(seed=0)
-val = TensorSplit.from_blockfind(BlockFind(1_000, seed=43), device)
+val = TensorSplit.from_blockfind(BlockFind(1_000, seed=43), encode, device)
 accuracy = Metrics.of(predict_split(runner.policy, val), val.actions.cpu()).direction_accuracy
 assert accuracy > 0.9, f"direction accuracy {accuracy:.3f}"
 print(f"nano after {recipe.num_steps} steps: direction accuracy above 0.9")
@@ -777,7 +830,7 @@ print("the larger of nano, minimal and medium uses more of the device")
 # %% [markdown]
 # A small model cannot fill a large GPU. Its matrices are too small for the units, and each kernel is over before the
 # device is busy. Even when the device always has a kernel to run, most of them move numbers and do not multiply.
-# `--compile` fuses some of those and shortens the step by more than a quarter, but preparing it takes some twenty
+# `--step compiled` fuses some of those and shortens the step by more than a quarter, but preparing it takes some twenty
 # seconds more, as long as thousands of steps (`epochs` in `results/bench_minimal_cuda.json`). It pays only for long
 # runs. Larger batches raise the utilisation, but not by themselves the learning per second: batches of 256 went
 # through 20 epochs in about half the time that batches of 64 took, and ended with an error more than three times as
@@ -786,10 +839,10 @@ print("the larger of nano, minimal and medium uses more of the device")
 # ### At the command line
 #
 # ```bash
-# tinyvla train                    # the fast step where it pays on this device
-# tinyvla train --plain            # the step that the course teaches
-# tinyvla train --fast             # the fast one, or an error that says why there is none
-# tinyvla train --compile          # CUDA only: fused kernels, for long runs
+# tinyvla train                    # the preset's recipe, with the step that pays on this device
+# tinyvla train --step plain       # the step that the course teaches
+# tinyvla train --step compiled    # CUDA only: fused kernels, for long runs
+# tinyvla train --recipe plain     # AdamW at 3e-4, 100 steps of warm-up, 20 epochs
 # tinyvla bench --preset minimal --seeds 20 --reference 3 --cold 3
 # tinyvla throughput --presets nano minimal
 # accelerate launch --num_processes 2 -m tinyvla train
@@ -901,7 +954,7 @@ def three_losses(policy, split):
 
 
 with checking("Exercise 2"):
-    sixteen = TensorSplit.from_blockfind(BlockFind(16, seed=42))
+    sixteen = TensorSplit.from_blockfind(BlockFind(16, seed=42), encode)
     whole = new_policy(nano, seed=0)
     made = only_used_words(whole, sixteen)
     assert made is not None, "write the body of only_used_words first"
@@ -928,8 +981,8 @@ with checking("Exercise 2"):
 # ```
 #
 # The losses agree because rows without a gradient do not move: their moments stay zero, and embeddings do not decay.
-# The package keeps the whole table. A policy that cannot be given a new word, and whose ids are nobody else's, would
-# be a poor bargain for one part of a step.
+# The package does the same for the time of a step only (`tinyvla/speed/embedding_rows.py`). A policy that kept the small table
+# could not be given a new word, and its ids would be nobody else's.
 #
 # </details>
 #
@@ -1053,10 +1106,11 @@ with checking("Exercise 3"):
 #   [cifar10-airbench](https://github.com/KellerJordan/cifar10-airbench): how a training speed is reported
 # - Liu et al., [Muon is scalable for LLM training](https://arxiv.org/abs/2502.16982) (2025): the scale of the update
 # - [PyTorch's notes on CUDA](https://docs.pytorch.org/docs/stable/notes/cuda.html): queues, graphs and what they forbid
-# - [`tinyvla/speed.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/speed.py),
-#   [`muon.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/muon.py),
-#   [`bench.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/bench.py) and
-#   [`throughput.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/throughput.py)
+# - [`tinyvla/speed/cuda_graph.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/speed/cuda_graph.py),
+#   [`embedding_rows.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/speed/embedding_rows.py),
+#   [`muon.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/learn/muon.py),
+#   [`bench.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/measure/bench.py) and
+#   [`throughput.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/measure/throughput.py)
 #
 # ## Next
 #

@@ -68,9 +68,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tinyvla import BlockFind, InputError, TinyVLA
-from tinyvla.batching import TensorSplit
-from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, TrainConfig, VisionConfig
-from tinyvla.contrastive import (
+from tinyvla.adapt.pretraining import (
     Camera,
     ImageCaptionModel,
     ImagePool,
@@ -83,14 +81,19 @@ from tinyvla.contrastive import (
     sigmoid_loss,
     take_towers,
 )
-from tinyvla.dataset import COLORS
-from tinyvla.evaluate import Metrics, predict_split, share_with_interval
-from tinyvla.exercises import checking
-from tinyvla.model import count_parameters
-from tinyvla.plots import PART_COLORS
-from tinyvla.pretrained import pretrained_config
-from tinyvla.train import fit, new_policy
-from tinyvla.zoo import load_results
+from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.dataset import COLORS
+from tinyvla.learn.evaluate import Metrics, predict_split
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import count_parameters, new_policy
+from tinyvla.model.pretrained import pretrained_config
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import TrainConfig
+from tinyvla.show.plots import PART_COLORS
+from tinyvla.stats import share_with_interval
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
@@ -208,7 +211,7 @@ class MyImagePool(nn.Module):
 
     def __init__(self, embed_dim, num_heads, mlp_ratio):
         super().__init__()
-        from tinyvla.layers import MLP, Attention
+        from tinyvla.model.layers import MLP, Attention
 
         self.query = nn.Parameter(torch.randn(1, 1, embed_dim))
         self.attention = Attention(embed_dim, num_heads)
@@ -254,7 +257,7 @@ print("images", tuple(images.shape), "| captions", tuple(ids.shape), "| logits",
 # %% [markdown]
 # ### Same as the package
 #
-# `tinyvla.contrastive` holds the same model. It takes our weights and says the same. And `transformers` has SigLIP
+# `tinyvla.adapt.pretraining` holds the same model. It takes our weights and says the same. And `transformers` has SigLIP
 # itself: its loss of its own logits must be ours.
 
 # %%
@@ -274,7 +277,7 @@ siglip = transformers.SiglipModel(siglip_config).eval()
 with torch.no_grad():
     theirs = siglip(input_ids=torch.randint(2, 40, (4, 6)), pixel_values=torch.rand(4, 3, 32, 32), return_loss=True)
 torch.testing.assert_close(my_sigmoid_loss(theirs.logits_per_text), theirs.loss)
-print("same logits and loss as tinyvla.contrastive, same loss as transformers' SigLIP")
+print("same logits and loss as tinyvla.adapt.pretraining, same loss as transformers' SigLIP")
 
 # %% [markdown]
 # ### The pretraining
@@ -357,10 +360,10 @@ print({name: f"{count_parameters(part):,}" for name, part in parts.items()})
 print(f"learning: {sum(p.numel() for p in policy.parameters() if p.requires_grad):,} weights, all in",
       sorted({name.split(".")[0] for name in learning}))  # fmt: skip
 
-before = {name: value.clone() for name, value in policy.state_dict().items()}
-few = TensorSplit.from_blockfind(BlockFind(64, seed=0))
-fit(policy, few, few, TrainConfig(epochs=3), progress_bar=False)
-moved = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
+before = {name: value.detach().clone() for name, value in policy.named_parameters()}
+few = TensorSplit.from_blockfind(BlockFind(64, seed=0), encode)
+fit(policy, few, few, TrainConfig(epochs=3))
+moved = {name for name, value in policy.named_parameters() if not torch.equal(value, before[name])}
 print("moved in training:", sorted({name.split(".")[0] for name in moved}))
 assert moved == learning
 
@@ -380,9 +383,9 @@ assert moved == learning
 # %% tags=["nbval-ignore-output", "slow"]
 def labelled(count, seed, camera=Camera()):  # noqa: B008 - it never changes
     """Photographed scenes with instruction and arrow."""
-    tensors = TensorSplit.from_blockfind(BlockFind(count, seed))
-    shots = photograph(tensors.images, torch.Generator().manual_seed(seed), camera)
-    return TensorSplit(*(x.to(device) for x in (shots, tensors.input_ids, tensors.attention_mask, tensors.actions)))
+    tensors = TensorSplit.from_blockfind(BlockFind(count, seed), encode)
+    shots = photograph(tensors.images["camera"], torch.Generator().manual_seed(seed), camera)
+    return replace(tensors, images={"camera": shots}).to(device)
 
 
 val, test = labelled(50, seed=43), labelled(1_000, seed=44)
@@ -403,7 +406,7 @@ def begin(way, seed):
 def taught(way, seed=0):
     """Learns from 200 labels; the share of right directions in the test."""
     policy = begin(way, seed)
-    records = fit(policy, labelled(200, seed=1_000 + seed), val, settings, progress_bar=False)
+    records = fit(policy, labelled(200, seed=1_000 + seed), val, settings)
     right = Metrics.of(predict_split(policy, test), test.actions.cpu()).direction_accuracy
     share = share_with_interval(right, len(test))
     print(f"{way:12} loss on its 200 labels {records[-1]['train_loss']:.4f}, right direction in the test {share}")
@@ -634,13 +637,13 @@ print(f"training a policy: {labels_drawn:,} photographs drawn from its labelled 
 #
 # ## 6. Towers from the hub
 #
-# A VLA does not pretrain its towers. It takes SigLIP, DINOv2, SmolLM2, Phi-2. `tinyvla.pretrained` puts such models
+# A VLA does not pretrain its towers. It takes SigLIP, DINOv2, SmolLM2, Phi-2. `tinyvla.model.pretrained` puts such models
 # into the same two slots:
 #
 # ```python
 # config = pretrained_config("google/siglip-base-patch16-224", "HuggingFaceTB/SmolLM2-135M")
 # policy = new_policy(config, seed=0, device=device)          # downloads about a gigabyte, once
-# train, val = (TensorSplit.from_blockfind(BlockFind(count, seed), device, policy.language.encode)  # its own tokenizer
+# train, val = (TensorSplit.from_blockfind(BlockFind(count, seed), policy.language.encode, device)  # its own tokenizer
 #               for count, seed in ((500, 1), (100, 43)))
 # fit(policy, train, val, TrainConfig())
 # policy.predict(BlockFind(1, seed=5)[0].image, "find the red block")
@@ -757,7 +760,7 @@ try:
 except InputError as error:
     said = str(error)
     print(said[:11], "...")
-    for part in ("hf download", "HF_HUB_OFFLINE=1", "tinyvla.contrastive"):
+    for part in ("hf download", "HF_HUB_OFFLINE=1", "tinyvla.adapt.pretraining"):
         print(f"  it names {part}:", part in said)
 
 # %% [markdown]
@@ -975,9 +978,9 @@ with checking("Exercise 3"):
 # SigLIP and SmolLM2: [Shukor et al. 2025](https://arxiv.org/abs/2506.01844). pi0, on SigLIP and Gemma: [Black et al.
 # 2024](https://arxiv.org/abs/2410.24164). OpenVLA, on DINOv2, SigLIP and Llama 2, found that *not* freezing the vision
 # encoder worked better for it (its Section 3.4): [Kim et al. 2024](https://arxiv.org/abs/2406.09246). In code:
-# [`tinyvla/contrastive.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/contrastive.py),
-# [`tinyvla/pretrained.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/pretrained.py). The figures:
-# `python scripts/measure_pretraining.py`.
+# [`tinyvla/adapt/pretraining.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/adapt/pretraining.py),
+# [`tinyvla/model/pretrained.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/model/pretrained.py). The figures:
+# `python experiments/pretraining.py`.
 #
 # **Next:** Between frozen and fine-tuned there is a third way, which changes a large tower with a few small matrices:
 # Chapter 11, LoRA.

@@ -22,7 +22,7 @@
 #
 # - write a LoRA layer, put it into a policy, and count what is trained;
 # - explain why one of its two matrices starts at zero, and only one;
-# - adapt a policy with `tinyvla.lora` and `peft`: save, load and merge an adapter, and switch it off;
+# - adapt a policy with `tinyvla.adapt.lora` and `peft`: save, load and merge an adapter, and switch it off;
 # - say from measurements what LoRA saves (optimizer memory, disk) and what not (activations, time);
 # - compare it with full fine-tuning and with frozen towers, the old task included.
 #
@@ -66,12 +66,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from tinyvla.batching import TensorSplit
-from tinyvla.config import InputError, TrainConfig
-from tinyvla.dataset import BlockFind, ChangedFind
-from tinyvla.evaluate import Metrics, predict_split
-from tinyvla.exercises import checking
-from tinyvla.lora import (
+from tinyvla.adapt.lora import (
     adapter_off,
     add_lora,
     load_adapter,
@@ -80,10 +75,18 @@ from tinyvla.lora import (
     target_layers,
     trainable_parameters,
 )
-from tinyvla.model import count_parameters
-from tinyvla.plots import PART_COLORS, plot_sample
-from tinyvla.train import fit, make_optimizer, train_step
-from tinyvla.zoo import load_results, trained_policy
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results, trained_policy
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.dataset import BlockFind, ChangedFind
+from tinyvla.errors import InputError
+from tinyvla.learn.evaluate import Metrics, predict_split
+from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.learn.train import fit, train_step
+from tinyvla.model.policy import count_parameters
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import TrainConfig
+from tinyvla.show.plots import PART_COLORS, plot_sample
 
 plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 
@@ -142,9 +145,9 @@ print("new:", *new_scenes.instructions[:3], sep="\n     ")
 
 # %% tags=["nbval-ignore-output"]
 base = trained_policy("nano", device=device, progress_bar=False)
-train = TensorSplit.from_blockfind(new_scenes, device)
+train = TensorSplit.from_blockfind(new_scenes, encode, device)
 new_test, old_test = (
-    TensorSplit.from_blockfind(split, device) for split in (ChangedFind(500, 144), BlockFind(500, 44))
+    TensorSplit.from_blockfind(split, encode, device) for split in (ChangedFind(500, 144), BlockFind(500, 44))
 )
 
 
@@ -252,7 +255,7 @@ print(f"without the embedding, most of whose rows are words that never occur: {t
 #
 # ### Same as peft
 #
-# [`peft`](https://huggingface.co/docs/peft) is the library in which most people use LoRA. `tinyvla.lora.add_lora` lets
+# [`peft`](https://huggingface.co/docs/peft) is the library in which most people use LoRA. `tinyvla.adapt.lora.add_lora` lets
 # it do the replacing. If ours is right, then the same $A$ and $B$ give the same answers, and the same training steps
 # the same losses.
 
@@ -301,13 +304,7 @@ def changed(way, rate, epochs=8):
         policy.language.requires_grad_(False)
     elif way == "LoRA":
         add_lora(policy, rank=8)
-    fit(
-        policy,
-        train,
-        new_test,
-        replace(TrainConfig(), epochs=epochs, learning_rate=rate, warmup_steps=20),
-        progress_bar=False,
-    )
+    fit(policy, train, new_test, replace(TrainConfig(), epochs=epochs, learning_rate=rate, warmup_steps=20))
     return policy.eval()
 
 
@@ -342,7 +339,7 @@ plt.show()
 #
 # ## 4. Measured: a policy of 100 million parameters
 #
-# One seed of `nano` proves little. `scripts/measure_lora.py` did the same with `medium`: three bases, each way with a
+# One seed of `nano` proves little. `experiments/lora.py` did the same with `medium`: three bases, each way with a
 # learning rate of its own that was chosen on validation scenes, and with 200, 1,000 and 8,000 changed scenes.
 
 # %%
@@ -447,7 +444,7 @@ assert rest["frozen"] < 0.2 * rest["full"]
 
 # %%
 adapted = add_lora(copy.deepcopy(base), rank=8)
-fit(adapted, train, new_test, replace(TrainConfig(), epochs=2, learning_rate=8e-3, warmup_steps=5), progress_bar=False)
+fit(adapted, train, new_test, replace(TrainConfig(), epochs=2, learning_rate=8e-3, warmup_steps=5))
 answers = predict_split(adapted, new_test)
 
 folder = Path(tempfile.mkdtemp())
@@ -520,7 +517,7 @@ print(f"largest difference of an answer after loading {lora['difference_after_lo
 # Until now the base was our own. LoRA was made for bases that somebody else has trained: those of
 # [Chapter 10](10_pretrained.ipynb), with frozen towers from the hub. The verbs are the same. Only the layers have
 # other names, which is the first thing that goes wrong with LoRA on a new model: a target that fits *some* layers and
-# silently leaves out the rest. `tinyvla.lora.TARGETS` knows the usual names, `target_layers` shows what they mean, and
+# silently leaves out the rest. `tinyvla.adapt.lora.TARGETS` knows the usual names, `target_layers` shows what they mean, and
 # a target that fits no layer is an error.
 #
 # Here with the shapes of real towers and no weights (the device `meta` keeps none), so nothing is downloaded. The
@@ -531,7 +528,7 @@ print(f"largest difference of an answer after loading {lora['difference_after_lo
 import transformers
 
 with torch.device("meta"):
-    # The defaults are those of B/16; its pooling head is left out, as in tinyvla.pretrained.
+    # The defaults are those of B/16; its pooling head is left out, as in tinyvla.model.pretrained.
     vision = transformers.SiglipVisionConfig(image_size=224, patch_size=16, vision_use_head=False)
     language = transformers.LlamaConfig(
         hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, intermediate_size=1536,
@@ -758,7 +755,7 @@ with checking("Exercise 3"):
 #
 # <details><summary>You load a colleague's adapter on your checkpoint of the same preset. It fits, and the policy points anywhere. What happened?</summary>
 #
-# It was trained on other weights. $BA$ corrects one particular $W$. With `tinyvla.lora` the fingerprint catches it; in
+# It was trained on other weights. $BA$ corrects one particular $W$. With `tinyvla.adapt.lora` the fingerprint catches it; in
 # plain `peft` you have to keep track yourself of which base, in which version, an adapter belongs to.
 #
 # </details>
@@ -796,8 +793,8 @@ with checking("Exercise 3"):
 #   guide](https://huggingface.co/docs/peft/developer_guides/lora).
 # - Kim et al., [OpenVLA](https://arxiv.org/abs/2406.09246), section 5.3: LoRA, frozen vision and other ways to fine-tune
 #   a VLA of 7 billion parameters, compared. There, too, LoRA with 1.4 % of the parameters did about as well as all.
-# - [`tinyvla/lora.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/lora.py),
-#   [`scripts/measure_lora.py`](https://github.com/tinyvla/tinyvla/blob/main/scripts/measure_lora.py).
+# - [`tinyvla/adapt/lora.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/adapt/lora.py),
+#   [`experiments/lora.py`](https://github.com/tinyvla/tinyvla/blob/main/experiments/lora.py).
 #
 # ## Next
 #

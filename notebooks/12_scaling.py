@@ -55,27 +55,31 @@ import dataclasses
 import math
 import statistics
 import time
+from contextlib import nullcontext
 
 import matplotlib.pyplot as plt
 import torch.utils.checkpoint
 from torch import nn
 
 from tinyvla import PRESETS, BlockFind, TinyVLA, TrainConfig
-from tinyvla.batching import TensorSplit
-from tinyvla.bench import synchronize
-from tinyvla.exercises import checking
-from tinyvla.layers import Block
-from tinyvla.memory import SavedTensors, backward_in_parts, recompute_blocks, save_memory
-from tinyvla.plots import PART_COLORS
-from tinyvla.scaling import budget
-from tinyvla.throughput import peak_flops, step_flops
-from tinyvla.train import make_optimizer, make_step, new_policy, train_step
-from tinyvla.zoo import load_results
+from tinyvla.course.exercises import checking
+from tinyvla.course.zoo import load_results
+from tinyvla.data.batch import TensorSplit
+from tinyvla.device import synchronize
+from tinyvla.learn.train import PlainStep
+from tinyvla.measure.throughput import peak_flops, step_flops
+from tinyvla.model.layers import Block
+from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.show.plots import PART_COLORS
+from tinyvla.speed.memory import SavedTensors, backward_in_parts, recomputed
+from tinyvla.speed.scaling import budget
+from tinyvla.speed.step import make_step
 
 BLUE, ORANGE, PURPLE, PINK = PART_COLORS.values()
 where = torch.device(device)
 torch.set_num_threads(1)  # of the CPU: several wait for each other whenever another program takes one of the cores
-train = TensorSplit.from_blockfind(BlockFind(2_000, seed=42), device)
+train = TensorSplit.from_blockfind(BlockFind(2_000, seed=42), encode, device)
 scaling = load_results("scaling")
 NAMES = list(PRESETS)
 print("presets:", ", ".join(NAMES))
@@ -329,9 +333,8 @@ source, target = (torch.zeros(2**24, device=device) for _ in range(2))
 bandwidth = 2 * 4 * len(source) / seconds_per_call(lambda: target.copy_(source))  # read once, written once
 slower = {}
 for name in ("nano", "minimal"):
-    policy = new_policy(PRESETS[name], seed=0, device=device)
-    optimizer = make_optimizer(policy, TrainConfig())
-    step = seconds_per_call(lambda policy=policy, optimizer=optimizer: train_step(policy, optimizer, batch, 1.0))
+    take_step = PlainStep(new_policy(PRESETS[name], seed=0, device=device), train, TrainConfig())
+    step = seconds_per_call(lambda take_step=take_step: take_step(torch.arange(64, device=device)))
     slower[name] = (step, budget(PRESETS[name]).seconds(product, bandwidth))
 assert all(step > 0.5 * bound for step, bound in slower.values())  # half: another program may have slowed the bound
 print("no step is far below the bound")
@@ -378,15 +381,11 @@ assert papers["nano"].seconds(FLOPS, BYTES) < 0.2 * measured("nano", graph=True)
 
 
 # %%
-def loss_of(policy, part):
-    return policy.loss(part.images, part.input_ids, part.attention_mask, part.actions)
-
-
 def gradient(policy, parts, weights):
     """The gradient of a weighted sum of the parts' mean losses."""
     policy.zero_grad()
     for part, weight in zip(parts, weights, strict=True):
-        (weight * loss_of(policy, part)).backward()  # the part's activations are gone after this
+        (weight * policy.loss(part)).backward()  # the part's activations are gone after this
     return torch.cat([p.grad.flatten() for p in policy.parameters()])
 
 
@@ -405,7 +404,7 @@ policy = waked(new_policy(PRESETS["nano"], seed=0, device=device))
 index = torch.arange(20, device=device)
 parts = [train.take(piece) for piece in index.split(8)]
 whole = gradient(policy, [train.take(index)], [1])
-ways = {"averaged": [1 / 3] * 3, "by their share of the scenes": [len(part.images) / 20 for part in parts]}
+ways = {"averaged": [1 / 3] * 3, "by their share of the scenes": [len(part) / 20 for part in parts]}
 for name, weights in ways.items():
     got = gradient(policy, parts, weights)
     angle = math.degrees(math.acos(min(1.0, torch.cosine_similarity(got, whole, dim=0).item())))
@@ -416,13 +415,15 @@ policy.zero_grad()
 backward_in_parts(policy.loss, train.take(index), parts=3)
 package = torch.cat([p.grad.flatten() for p in policy.parameters()])
 torch.testing.assert_close(package, whole, rtol=1e-3, atol=1e-5)
-print("tinyvla.memory.backward_in_parts gives the gradient of the whole")
+print("tinyvla.speed.memory.backward_in_parts gives the gradient of the whole")
 
 # %% [markdown]
 # Averaged, the four scenes of the last part count twice as much as the others. The gradient is not just longer or
 # shorter; it points elsewhere. In training nobody would notice, since the loss falls all the same.
 # It has happened in earnest: when sequences differ in length, a mean over *tokens* has this fault, and in 2024 it was
-# found [in widely used training libraries](https://huggingface.co/blog/gradient_accumulation).
+# found [in widely used training libraries](https://huggingface.co/blog/gradient_accumulation). Chunks of actions have the
+# same trap: where an episode ends within a chunk, the rest is padding and does not count ([chapter 7](07_action_heads.ipynb)).
+# So the package weighs a part by its share of the actions that *do* count.
 #
 # How much memory does it save? Everything that grows with the batch, and nothing else.
 
@@ -431,7 +432,7 @@ print("tinyvla.memory.backward_in_parts gives the gradient of the whole")
 def kept_by(policy, num_scenes):
     """Bytes that autograd keeps for one forward pass."""
     with SavedTensors(policy) as saved:
-        loss_of(policy, train.take(torch.arange(num_scenes, device=device)))
+        policy.loss(train.take(torch.arange(num_scenes, device=device)))
     return saved.bytes
 
 
@@ -495,7 +496,9 @@ print(f"numbers kept by a block: {numbers[0]:.0f} and {numbers[1]:.0f}; the outp
 # %% [markdown]
 # The weights must be arguments of the function, though it does not use them there: otherwise autograd would not know
 # that the output depends on them. And a block that drew random numbers (dropout) would have to draw the same ones again.
-# PyTorch's `torch.utils.checkpoint` takes care of both, and the package's blocks call it when `recompute` is set.
+# PyTorch's `torch.utils.checkpoint` takes care of both. The package's blocks know nothing of it: inside
+# `with recomputed(policy):`, each block's `forward` is exchanged for one that runs twice
+# ([chapter 9](09_speed.ipynb) shows such an exchange).
 #
 # **Predict first.** The forward pass runs twice, and the backward pass costs two forward passes. How much longer is a
 # step that is all arithmetic?
@@ -506,11 +509,11 @@ calls = []
 hooks = [block.mlp.hidden.register_forward_hook(lambda *_: calls.append(1)) for block in policy.vision.blocks]
 rows = {}
 for recompute in (False, True):
-    recompute_blocks(policy, recompute)
     calls.clear()
-    kept_bytes = kept_by(policy, 64)
     policy.zero_grad()
-    backward_in_parts(policy.loss, batch)
+    with recomputed(policy) if recompute else nullcontext():
+        kept_bytes = kept_by(policy, 64)
+        backward_in_parts(policy.loss, batch)
     gradients = torch.cat([p.grad.flatten() for p in policy.parameters()])
     rows[recompute] = (kept_bytes, gradients, len(calls) - len(hooks))  # the first pass was for counting bytes
 for hook in hooks:
@@ -523,9 +526,8 @@ print("activations kept: less than a fifth")
 # %% tags=["nbval-ignore-output"]
 seconds = {}
 for recompute in (False, True):
-    recompute_blocks(policy, recompute)
-    seconds[recompute] = seconds_per_call(lambda: backward_in_parts(policy.loss, batch))
-recompute_blocks(policy, False)
+    with recomputed(policy) if recompute else nullcontext():
+        seconds[recompute] = seconds_per_call(lambda: backward_in_parts(policy.loss, batch))
 print(
     f"forward and backward: {1e3 * seconds[False]:.0f} ms, with blocks run twice {1e3 * seconds[True]:.0f} ms", end=""
 )
@@ -608,6 +610,19 @@ assert both > alone
 # tinyvla train --preset smolvla_like --accumulate 4 --recompute
 # ```
 #
+# In Python, `make_step(policy, train, config)` of `tinyvla.speed.step` follows `config.accumulate` and
+# `config.recompute`, and `fit` takes the step that it returns. The step from this chapter's two savings:
+
+# %%
+savings = TrainConfig(batch_size=16, accumulate=4, recompute=True)
+frugal = make_step(new_policy(PRESETS["nano"], seed=0, device=device), train, savings, "plain")
+plain = make_step(new_policy(PRESETS["nano"], seed=0, device=device), train, TrainConfig(batch_size=16), "plain")
+index = torch.arange(16, device=device)
+difference = max(abs(frugal(index).item() - plain(index).item()) for _ in range(3))
+assert difference < 1e-3
+print("three steps in four parts, each block run twice: the losses of the plain step")
+
+# %% [markdown]
 # ## 6. Does size pay?
 #
 # All four presets, the same number of scenes and of steps, fixed beforehand; AdamW at two learning rates, since a rate
@@ -797,7 +812,7 @@ print(f"the recorded step of one GPU: {1e3 * step:.1f} ms, of which arithmetic {
 # looked at again.
 #
 # There is a second price here: several processes take the plain step, since a recorded one would have to hold the
-# averaging, too, and kernel by kernel this step takes several times as long. `scripts/measure_processes.py` has measured
+# averaging, too, and kernel by kernel this step takes several times as long. `experiments/processes.py` has measured
 # the two middle presets, in two ways: every GPU takes as many scenes as one GPU did, or all share one batch.
 
 # %%
@@ -821,7 +836,7 @@ for preset in alone["weak"]:
 # does about four times as many a second. So a step takes about as long with 256 as with 64, halving its scenes saves nothing,
 # and averaging is added on top. For `minimal`, whose gradients are 53 MB, that is not the link's time: it is once more the
 # asking. One GPU with a recorded step does more than two without. For BlockFind one is enough; measure what a second one is
-# worth to *your* policy: `python scripts/measure_processes.py --processes 1 2`.
+# worth to *your* policy: `python experiments/processes.py --processes 1 2`.
 #
 # When the policy itself does not fit on one device, its weights, gradients and moments have to be spread over several as
 # well ([ZeRO](https://arxiv.org/abs/1910.02054); FSDP in PyTorch). At 450 M parameters and 16 bytes each, that is not
@@ -1072,9 +1087,9 @@ with checking("Exercise 3"):
 # - Rajbhandari et al., [ZeRO](https://arxiv.org/abs/1910.02054): weights, gradients and moments spread over devices.
 # - NVIDIA, [H100](https://www.nvidia.com/en-us/data-center/h100/): bandwidths (NVLink 900 GB/s, both directions together).
 # - Hugging Face, [Fixing gradient accumulation](https://huggingface.co/blog/gradient_accumulation).
-# - [`tinyvla/scaling.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/scaling.py),
-#   [`memory.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/memory.py) and
-#   [`scripts/measure_scaling.py`](https://github.com/tinyvla/tinyvla/blob/main/scripts/measure_scaling.py).
+# - [`tinyvla/speed/scaling.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/speed/scaling.py),
+#   [`memory.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/speed/memory.py) and
+#   [`experiments/scaling.py`](https://github.com/tinyvla/tinyvla/blob/main/experiments/scaling.py).
 #
 # ## Next
 #

@@ -72,7 +72,7 @@ def test_a_part_of_an_epoch_is_trained_and_complete(tmp_path, capsys):
     args = [*SMALL, "--epochs", "1.5", "--out", str(tmp_path / "run"), "--log-dir", str(tmp_path / "logs")]
     cli.main(["train", *args])
     shown = capsys.readouterr().out
-    assert "3 steps of 64 scenes, adamw at 0.0015 (step: " in shown
+    assert "3 steps of 64 scenes, muon at 0.01 (step: " in shown
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(r["epoch"], r["step"]) for r in records] == [(1, 2), (1.5, 3)]
     cli.main(["train", "--resume", "--out", str(tmp_path / "run"), "--device", "cpu"])

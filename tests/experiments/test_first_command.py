@@ -38,8 +38,9 @@ instruction swap: the arrow follows the new words in 100.0% [99.5%, 100.0%] of 7
     assert [verb[0] for verb, _ in calls] == ["train", "visualize"] * 2
     assert calls[0][1] == calls[1][1] != calls[2][1]
     assert calls[2][0][-2:] == ["--seed", "1"]
-    assert report["total"] == spread([45.0, 45.0])
-    assert (report["l2_error"]["max"], report["within_10_degrees"]["min"]) == (0.0412, pytest.approx(0.999))
+    row = report["presets"]["minimal"]
+    assert row["total"] == spread([45.0, 45.0])
+    assert (row["l2_error"]["max"], row["within_10_degrees"]["min"]) == (0.0412, pytest.approx(0.999))
     assert "0.041 (0.041-0.041)" in first_command.section(report)
 
 

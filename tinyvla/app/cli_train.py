@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tinyvla.learn.checkpoint import RunFolder, RunSettings
     from tinyvla.model.policy import TinyVLA
 
+LONGER = 5
+"""Epochs that are offered to whoever wants a better policy than the recipe's."""
 RECIPE_NAMES = ("auto", "measured", "plain")
 RecipeName = Annotated[
     str,
@@ -249,5 +251,5 @@ def _judge(run: RunFolder, settings: RunSettings, place: Place) -> None:
     print_report(best, settings.data.num_test, settings.data, as_json=False)
     print(f"\nbest checkpoint: {run.best}\nnext: tinyvla visualize --checkpoint {run.best}")
     preset = next((name for name, model in PRESETS.items() if model == settings.model), None)
-    if preset and settings.train.epochs < 1:
-        print(f"train longer: tinyvla train --preset {preset} --epochs 5 --out {run.path}-longer")
+    if preset and settings.train.epochs < LONGER:
+        print(f"train longer: tinyvla train --preset {preset} --epochs {LONGER} --out {run.path}-longer")
