@@ -22,7 +22,7 @@ import harness
 from harness import Job, Row, groups, main, spreads
 from page import grid, prose, section_of, share, source, span
 
-RESULTS = ("first_command",)
+RESULTS = ("first_command", "first_command_cuda")
 FIGURES = ("total", "train", "visualize", "l2_error", "direction_accuracy", "within_10_degrees", "swap_accuracy")
 SHOWN = {
     "l2_error": r"^this policy +([\d.]+)",
@@ -92,17 +92,17 @@ def summary(rows: list[Row], args: Args) -> Row:
     }
 
 
-def section(result: Row) -> str:
+def section(result: Row, cuda: Row) -> str:
     rows, shares = [], ("direction_accuracy", "within_10_degrees", "swap_accuracy")
-    for preset, row in result["presets"].items():
-        seconds, error = span(row["total"], ".0f"), span(row["l2_error"], ".3f")
-        rows.append((f"`{preset}`", f"{len(row['runs'])}", seconds, error, *(share(row[name]) for name in shares)))
+    for measured, where in ((result, "2 CPU cores"), (cuda, cuda["machine"]["device"])):
+        for preset, row in measured["presets"].items():
+            seconds, error = span(row["total"], ".0f"), span(row["l2_error"], ".3f")
+            seeds = f"{len(row['runs'])}"
+            rows.append((f"`{preset}`", where, seeds, seconds, error, *(share(row[name]) for name in shares)))
     about = """`tinyvla train && tinyvla visualize`, from the start of Python to the picture. Seconds on the wall clock;
         the other figures are those of the test split that the command prints."""
-    heads = (
-        "preset | seeds | seconds | L2 error | direction accuracy | within 10 degrees | follows a swapped instruction"
-    )
-    return section_of("The first command", prose(about), grid(heads, rows), source(result))
+    heads = "preset | on | seeds | seconds | L2 error | direction accuracy | within 10 degrees | follows a swap"
+    return section_of("The first command", prose(about), grid(heads, rows), source(result, cuda))
 
 
 if __name__ == "__main__":

@@ -801,8 +801,8 @@ def section(results: dict[str, Any]) -> str:
         the others from starts that go with their seed. What else differs from LeRobot's protocol stands in
         `tinyvla/act/metaworld/scene.py`: our own demonstrations by the same experts, pictures drawn without
         shadows, and the task as an embedding in place of its sentence."""
-    commands = list(dict.fromkeys([results["command"], *(run["command"] for run in runs)]))
-    source = "Made by:\n\n" + bullets(f"`{command}`" for command in commands)
+    commands = list(dict.fromkeys(run["command"] for run in runs))
+    source = f"Made by `{results['command']}` from what these wrote:\n\n" + bullets(f"`{text}`" for text in commands)
     return section_of("Meta-World MT50", prose(about), grid(heads, rows), prose(notes), source)
 
 

@@ -113,7 +113,7 @@ def _muon(num_steps: int, learning_rate: float) -> Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "nano": _muon(150, 1e-2),
-    "minimal": _muon(110, 6e-3),
+    "minimal": _muon(130, 6e-3),
     "medium": _muon(120, 2e-3),
     "smolvla_like": _muon(120, 1e-3),
 }

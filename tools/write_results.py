@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "experiments")]
 import arm
 import closed_loop
 import count_presets
+import first_command
 import fusions
 import heads
 import latency
@@ -39,6 +40,7 @@ them; each section names the command that makes the file anew.
 <!-- written by tools/write_results.py -->
 """
 SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
+    (first_command.section, first_command.RESULTS),
     (bench.bench_section, bench.BENCHES),
     (bench.speed_section, bench.SPEED),
     *((experiment.section, experiment.RESULTS) for experiment in (latency, processes, heads, learning, fusions)),

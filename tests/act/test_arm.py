@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinyvla.act.arm import ENV_IDS, control
+from tinyvla.act.arm import ENV_IDS, kinematics
 from tinyvla.act.arm.kinematics import (
     HOME,
     inverse_kinematics,
@@ -30,7 +30,7 @@ if find_spec("mujoco") is None:
 
 @pytest.fixture
 def model():
-    return control.load_model()
+    return kinematics.load_model()
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def test_without_egl_the_error_says_what_to_install(monkeypatch):
         def Renderer(self, *arguments):
             raise RuntimeError("Cannot initialize a EGL device display")
 
-    monkeypatch.setattr(control, "load_mujoco", NoScreen)
+    monkeypatch.setattr(kinematics, "load_mujoco", NoScreen)
     vis = SimpleNamespace(global_=SimpleNamespace())
-    monkeypatch.setattr(control, "load_model", lambda: SimpleNamespace(vis=vis))
+    monkeypatch.setattr(kinematics, "load_model", lambda: SimpleNamespace(vis=vis))
     with pytest.raises(
         InputError, match=r"cannot draw .* EGL device display.*apt-get install -y libegl1.*MUJOCO_GL=egl"
     ):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from conftest import awakened
+from policies import awakened
 from test_pretrained import build
 from torch import nn
 

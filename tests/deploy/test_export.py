@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import awakened, batch_of
+from policies import awakened, batch_of
 
 from tinyvla import BlockFind
 from tinyvla.app import cli

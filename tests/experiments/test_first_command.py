@@ -41,7 +41,7 @@ instruction swap: the arrow follows the new words in 100.0% [99.5%, 100.0%] of 7
     row = report["presets"]["minimal"]
     assert row["total"] == spread([45.0, 45.0])
     assert (row["l2_error"]["max"], row["within_10_degrees"]["min"]) == (0.0412, pytest.approx(0.999))
-    assert "0.041 (0.041-0.041)" in first_command.section(report)
+    assert "0.041 (0.041-0.041)" in first_command.section(report, report)
 
 
 def test_a_command_that_fails_says_how(tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import awakened, batch_of
+from policies import awakened, batch_of
 
 from tinyvla.config import FusionConfig
 from tinyvla.model.fusion import make_fusion, prefix_mask

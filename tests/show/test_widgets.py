@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import batch_of
+from policies import batch_of
 
 from tinyvla.data.dataset import COLORS, NUM_CELLS, BlockFind
 from tinyvla.errors import InputError

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from conftest import awakened
+from policies import awakened
 from safetensors.torch import load_file
 
 from tinyvla.config import PRESETS

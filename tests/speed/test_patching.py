@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import awakened
+from policies import awakened
 from steps import tensors
 
 from tinyvla.model.policy import new_policy

@@ -12,7 +12,7 @@ import pytest
 from tinyvla.model.policy import new_policy
 
 ROOT = Path(__file__).parents[2]
-MADE_BY_OTHERS = ("metaworld_search.py", "first_command.py")
+MADE_BY_OTHERS = ("metaworld_search.py",)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ class RecordedStep(TunedStep):
 
     def _record(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Returns the recording and the place where it leaves the loss; the policy is as before."""
-        graph, policy = torch.cuda.CUDAGraph(), self.policy
+        graph, policy, seed = torch.cuda.CUDAGraph(), self.policy, self.generator.initial_seed()
         graph.register_generator_state(self.generator)
         compiled = compiled_towers(policy) if self.options.compile else nullcontext()
         with compiled, one_product(policy), encode_text_alongside(policy, self.known, torch.cuda.Stream()):
@@ -76,6 +76,7 @@ class RecordedStep(TunedStep):
             gc.collect()  # freeing an earlier recording's memory in the midst of this one would spoil it
             with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
                 loss = super().__call__(self.index)
+        self.generator.manual_seed(seed)  # the warm-up drew noise; the first replay must draw what a plain step would
         return graph, loss
 
 
