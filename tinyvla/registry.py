@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 from tinyvla.errors import InputError
-
-Class = TypeVar("Class", bound=type)
 
 
 class Kinds:
@@ -101,7 +98,7 @@ HEAD_KINDS = tuple(HEADS)
 """The built-in heads."""
 
 
-def register(what: str, name: str) -> Callable[[Class], Class]:
+def register(what: str, name: str) -> Callable[[type], type]:
     """Returns a decorator that adds a class to the kinds that a configuration can name.
 
         @tinyvla.register("fusion", "mine")
@@ -120,7 +117,7 @@ def register(what: str, name: str) -> Callable[[Class], Class]:
     if what not in lists:
         raise InputError(f"cannot register a {what!r}; choose from {', '.join(lists)}")
 
-    def add(cls: Class) -> Class:
+    def add(cls: type) -> type:
         lists[what].add(name, cls)
         return cls
 

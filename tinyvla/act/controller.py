@@ -1,8 +1,7 @@
 """A policy that acts: it is asked, its chunk of actions is used up or averaged, and it is asked again.
 
-    controller = Controller(policy, execute=4)  # of a robot: one episode, so each observation has one row
-    while is_running:
-        move(controller.act(observe())[0])
+    controller = Controller(policy, execute=4)
+    action = controller.act(observation)[0]  # of a robot: one episode, so each observation has one row
 
 Notable:
 - one controller serves many episodes, which may begin and end at different times; each has its own plan;

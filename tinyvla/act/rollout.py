@@ -27,7 +27,7 @@ from tinyvla.errors import InputError
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY, Observation
 from tinyvla.model.policy import TinyVLA
 
-__all__ = ["Act", "Result", "States", "expert", "random_policy", "replay", "rollout"]
+__all__ = ["expert", "random_policy", "replay", "rollout"]
 
 Disturb = Callable[[np.ndarray, np.random.RandomState], np.ndarray]
 """Actions `(r, a)` as they are meant and a generator in; actions as they are done out."""
