@@ -102,7 +102,7 @@ def dagger(
         states.append(visited_states(act, world, policy_config.head.horizon, beta**number))
         aggregate = States.joined(states).tensors(policy)
         if not number:
-            _fit_statistics(policy, aggregate)
+            policy.prepare_for(aggregate)
         settings = replace(train_config, seed=(train_config.seed + number) % 2**63)
         trained = fit(policy, aggregate, val, settings)
         train_steps += trained[-1]["step"]
@@ -112,12 +112,3 @@ def dagger(
         if on_round:
             on_round(records[-1])
     return policy.eval(), records
-
-
-def _fit_statistics(policy: TinyVLA, split: TensorSplit) -> None:
-    """Give the policy the statistics that it needs of actions and states, where it needs any."""
-    head, observation = policy.config.head, policy.config.observation
-    if head.normalization != "none" or head.kind == "fast":
-        policy.fit_statistics(split.actions)
-    if observation.state_dim and observation.state_normalization != "none":
-        policy.fit_statistics(state=split.state)
