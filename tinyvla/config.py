@@ -18,6 +18,7 @@ from tinyvla.registry import FUSIONS, HEADS
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
 DTYPES = ("float32", "bfloat16", "float16")
 RESIZES = ("stretch", "pad")
+STEMS = ("linear", "convolutional")
 
 
 def check(condition: bool, message: str) -> None:
@@ -75,6 +76,8 @@ class VisionConfig:
     num_heads: int = 3
     mlp_ratio: int = 4
     """Hidden width of a block's MLP, in multiples of `embed_dim`."""
+    stem: str = "linear"
+    """How a patch becomes a token, one of `STEMS`: one linear layer, or a few convolutions, which see more detail."""
 
     def __post_init__(self) -> None:
         check_positive(self, "patch_size", "num_channels", "embed_dim", "num_layers", "num_heads", "mlp_ratio")
@@ -87,6 +90,11 @@ class VisionConfig:
                 f"VisionConfig: image_size {self.image_size} is not divisible by patch_size {self.patch_size}; "
                 f"{_nearest(wrong[0], self.patch_size)} would be, or a patch_size of {', '.join(map(str, divisors))}",
             )
+        check(self.stem in STEMS, f"unknown stem {self.stem!r}; choose from {', '.join(STEMS)}")
+        check(
+            self.stem == "linear" or self.patch_size % 4 == 0,
+            f"a convolutional stem halves its squares twice, so 4 must divide patch_size, which is {self.patch_size}",
+        )
         check(
             self.embed_dim % 4 == 0,
             f"VisionConfig: embed_dim {self.embed_dim} is not divisible by 4, which the 2-D sine-cosine positions need",
@@ -237,6 +245,8 @@ class HeadConfig:
     """One of `NORMALIZATIONS`; "none" expects actions in [-1, 1]."""
     statistics: str = ""
     """Fingerprint of the statistics, and of `fast`'s tokenizer; written by `TinyVLA.fit_statistics`."""
+    waypoints: tuple[int, ...] = ()
+    """Steps ahead at which the robot's own state is a further target in training; none if empty."""
 
     def __post_init__(self) -> None:
         check_positive(self, "action_dim", "hidden_dim", "horizon", "num_steps")
@@ -244,6 +254,10 @@ class HeadConfig:
         check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
         check(self.fast_vocab_size >= 2, f"fast_vocab_size is {self.fast_vocab_size}; it must be at least 2")
         check(self.fast_scale > 0, f"fast_scale is {self.fast_scale}; it must be positive")
+        check(
+            all(isinstance(step, int) and step >= 1 for step in self.waypoints),
+            f"waypoints are {list(self.waypoints)}; each must be a number of steps ahead, at least 1",
+        )
         check(self.num_bins >= 2, f"num_bins is {self.num_bins}; it must be at least 2")
         check(
             self.normalization in NORMALIZATIONS,
@@ -268,6 +282,12 @@ class ModelConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     observation: ObservationConfig = field(default_factory=ObservationConfig)
+
+    def __post_init__(self) -> None:
+        check(
+            not self.head.waypoints or self.observation.state_dim > 0,
+            "waypoints are future states of the robot, and this policy knows no state; set ObservationConfig.state_dim",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries, as written to `config.json`."""

@@ -27,8 +27,13 @@ class DataConfig:
     train_seed: int = 42
     val_seed: int = 43
     test_seed: int = 44
+    dataset: str = ""
+    """A LeRobotDataset's folder to learn from, in place of BlockFind."""
+    val_episodes: float = 0.02
+    """Share of a data set's episodes that are held out, to see how training goes; at least one episode."""
 
     def __post_init__(self) -> None:
+        check(0 < self.val_episodes < 1, f"val_episodes is {self.val_episodes}; it must lie between 0 and 1")
         check_positive(self, "num_train", "num_val", "num_test")
         seeds = {self.train_seed, self.val_seed, self.test_seed}
         check(len(seeds) == 3, "train_seed, val_seed and test_seed must differ, or the splits share their scenes")
@@ -59,6 +64,10 @@ class TrainConfig:
     """Decides the initial weights and the order of the scenes."""
     checkpoint_every: int = 5
     """Epochs between kept checkpoints (`epoch_005`, `epoch_010`, ...)."""
+    shift: int = 0
+    """Pixels by which each training image is moved at most, at random, along each axis; its edge is repeated."""
+    state_noise: float = 0.0
+    """Noise on the robot's own state in training, in standard deviations of the training states."""
     accumulate: int = 1
     """Parts in which a batch is taken, their gradients added up: the same step with less memory."""
     recompute: bool = False
@@ -81,6 +90,8 @@ class TrainConfig:
         check(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; it must not be negative")
         check(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; it must not be negative")
         check(0 <= self.decay_fraction <= 1, f"decay_fraction is {self.decay_fraction}; it must lie in [0, 1]")
+        check(self.shift >= 0, f"shift is {self.shift}; it must not be negative")
+        check(self.state_noise >= 0, f"state_noise is {self.state_noise}; it must not be negative")
         check(0 <= self.seed < 2**63, f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
 
     def steps_per_epoch(self, num_scenes: int) -> int:
@@ -90,6 +101,28 @@ class TrainConfig:
     def total_steps(self, num_scenes: int) -> int:
         """Returns the batches in all epochs, at least one."""
         return max(1, round(self.epochs * self.steps_per_epoch(num_scenes)))
+
+
+@dataclass(frozen=True)
+class RecordingConfig:
+    """The policy that learns from recordings of a robot: sizes that were found on Meta-World."""
+
+    image_size: int = 192
+    """Height and width to which images are scaled; they become 8 x 8 tokens, so 32 must divide it."""
+    horizon: int = 16
+    """Actions in a chunk."""
+    stem: str = "convolutional"
+    """How a patch becomes a token, one of `tinyvla.config.STEMS`."""
+    waypoints: tuple[int, ...] = (8, 16, 32, 64, 500)
+    """Steps ahead at which the robot's own state is a further target in training."""
+    normalization: str = "quantiles"
+    """Of actions, one of `tinyvla.config.NORMALIZATIONS`."""
+
+    def __post_init__(self) -> None:
+        check(
+            self.image_size > 0 and self.image_size % 32 == 0,
+            f"image_size is {self.image_size}; images become 8 x 8 tokens of 4 x 4 squares, so 32 must divide it",
+        )
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,22 @@ RECIPES: dict[str, Recipe] = {
     "smolvla_like": _muon(120, 1e-3),
 }
 """For each preset few steps that end settled: at least 99 % direction accuracy and an L2 error of at most 0.05."""
+
+
+RECORDINGS = Recipe(
+    20_000,
+    TrainConfig(
+        batch_size=512,
+        optimizer="muon",
+        learning_rate=3e-3,
+        weight_decay=0.05,
+        warmup_steps=300,
+        decay_fraction=0.6,
+        shift=8,
+        state_noise=0.02,
+    ),
+)
+"""For recordings of a robot; found on Meta-World by `experiments/mt50.py`."""
 
 
 def recipe(preset: str, num_scenes: int = DataConfig().num_train) -> TrainConfig:

@@ -17,9 +17,10 @@ import torch
 from tinyvla.act.blocks.world import BlockWorld
 from tinyvla.act.rollout import expert, rollout
 from tinyvla.act.world import episode_seeds
-from tinyvla.data import lerobot as lerobot_io
+from tinyvla.data import lerobot_writer
 from tinyvla.data.demonstrations import Demonstrations
-from tinyvla.data.lerobot import camera_name, feature_statistics, read_dataset, read_through_lerobot, write_dataset
+from tinyvla.data.lerobot import camera_name, read_dataset, read_through_lerobot, write_dataset
+from tinyvla.data.lerobot_writer import feature_statistics, image_statistics
 from tinyvla.errors import InputError
 from tinyvla.model.normalize import Normalizer
 
@@ -113,19 +114,31 @@ def test_the_statistics_are_those_of_a_normalizer(recorded, folder):
 def test_statistics_of_numbers_and_images():
     ramp = feature_statistics(np.arange(101, dtype=np.float64))
     assert (ramp["min"], ramp["max"], ramp["mean"], ramp["q90"]) == ([0], [100], [50], [90])
-    white = feature_statistics(np.ones((2, 3, 4, 4), np.float32))
-    assert white["std"] == [[[0.0]], [[0.0]], [[0.0]]]
+    flags = feature_statistics(np.array([False, True, True, False]))
+    assert (flags["min"], flags["max"], flags["mean"]) == ([0], [1], [0.5])
+
+
+def test_statistics_of_images_are_numpys():
+    images = np.random.RandomState(0).randint(3, 250, (3, 5, 7, 3)).astype(np.uint8)
+    histogram = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])
+    found, values = image_statistics(histogram, count=3), images / 255
+    assert found["count"] == [3]
+    for name in ("min", "max", "mean", "std"):
+        np.testing.assert_allclose(np.ravel(found[name]), getattr(values, name)(axis=(0, 1, 2)), atol=1e-12)
+    for q in (0.01, 0.1, 0.5, 0.9, 0.99):
+        wanted = np.quantile(values, q, axis=(0, 1, 2))
+        np.testing.assert_allclose(np.ravel(found[f"q{round(100 * q):02d}"]), wanted, atol=1e-12)
 
 
 def test_a_new_file_begins_where_one_is_full(recorded, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot_io, "FILE_MEGABYTES", 0.01)
-    monkeypatch.setattr(lerobot_io, "FILES_PER_CHUNK", 2)
+    monkeypatch.setattr(lerobot_writer, "FILE_MEGABYTES", 0.01)
+    monkeypatch.setattr(lerobot_writer, "FILES_PER_CHUNK", 2)
     folder = write_dataset(recorded, tmp_path / "many")
     files = sorted(str(path.relative_to(folder)) for path in (folder / "data").rglob("*.parquet"))
     assert len(files) > 2
     assert "data/chunk-001/file-000.parquet" in files
     row = pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet").to_pylist()[-1]
-    assert (folder / files[-1]) == folder / lerobot_io.DATA_PATH.format(
+    assert (folder / files[-1]) == folder / lerobot_writer.DATA_PATH.format(
         chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
     )
     same(read_dataset(folder), recorded)

@@ -13,20 +13,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from tyro.conf import arg
 
+from tinyvla.app import cli_recordings as recorded
 from tinyvla.app.cli_measure import DeviceName, Flat, FusionName, HeadName, PresetName, StepName, print_report
 from tinyvla.config import PRESETS, ModelConfig, model_config
 from tinyvla.errors import InputError
-from tinyvla.recipes import RECIPES, DataConfig, Recipe, TrainConfig
+from tinyvla.recipes import RECIPES, RECORDINGS, DataConfig, Recipe, RecordingConfig, TrainConfig
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
+    from tinyvla.data.batch import TensorSplit
+    from tinyvla.data.demonstrations import Demonstrations
     from tinyvla.learn.callbacks import Callback, Record
     from tinyvla.learn.checkpoint import RunFolder, RunSettings
     from tinyvla.model.policy import TinyVLA
@@ -77,8 +81,11 @@ def train(
     recipe: RecipeName = "auto",
     config: Annotated[GivenTrainConfig, Flat] = GivenTrainConfig(),  # noqa: B008 - frozen
     data: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008 - frozen
+    sizes: Annotated[RecordingConfig, Flat] = RecordingConfig(),  # noqa: B008 - frozen
 ) -> None:
     """Train a policy, keep its best checkpoint in OUT/best, and judge it on the test split.
+
+    With --dataset it learns from recordings; the last five options are for them alone.
 
     Args:
         out: Folder for checkpoints, settings and metrics.
@@ -93,10 +100,18 @@ def train(
     from tinyvla.speed.data_parallel import OnlyReading
 
     place = Place.of(device, step)
-    model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
-    is_preset = model == model_config(preset)
-    asked = TrainConfig() if resume else _recipe(recipe, preset, is_preset)
-    settings = RunSettings(model, _settle(asked, config, data.num_train), data, step)
+    recordings = recorded.read(data) if data.dataset and not resume else None
+    if recordings is not None:
+        if vision or language:
+            raise InputError("--vision and --language do not go with --dataset")
+        model = recorded.policy_config(recordings, preset, fusion, head, sizes)
+    else:
+        if sizes != RecordingConfig() and not resume:
+            raise InputError("--image-size, --horizon and their like are for recordings; name them with --dataset")
+        model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
+    asked = TrainConfig() if resume else _recipe(recipe, preset, model == model_config(preset), recordings is not None)
+    count = data.num_train if recordings is None else round((1 - data.val_episodes) * len(recordings))
+    settings = RunSettings(model, _settle(asked, config, count), data, step)
     run = RunFolder(out) if place.is_main else OnlyReading(out)
     if resume:
         settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
@@ -106,7 +121,7 @@ def train(
     if resume and run.is_complete(settings):
         print(f"{out} is complete: {settings.train.epochs:g} epochs are trained")
     else:
-        _fit(settings, run, place, log_dir / out.resolve().name)
+        _fit(settings, run, place, log_dir / out.resolve().name, recordings)
     place.leave()
     if place.is_main:
         _judge(run, settings, place)
@@ -171,10 +186,12 @@ def _model(
     return pretrained_config(vision, language, preset, fusion, head, frozen)
 
 
-def _recipe(name: str, preset: str, is_preset: bool) -> Recipe | TrainConfig:
-    """Returns what `--recipe` asks for; the measured ones are for the presets as they are."""
+def _recipe(name: str, preset: str, is_preset: bool, is_recorded: bool) -> Recipe | TrainConfig:
+    """Returns what `--recipe` asks for; the measured ones are for the presets as they are, and for recordings."""
     if name not in RECIPE_NAMES:
         raise InputError(f"unknown recipe {name!r}; choose from {', '.join(RECIPE_NAMES)}")
+    if is_recorded:
+        return TrainConfig() if name == "plain" else RECORDINGS
     is_measured = name == "measured" or (name == "auto" and is_preset)
     return RECIPES[preset] if is_measured else TrainConfig()
 
@@ -188,30 +205,42 @@ def _settle(asked: Recipe | TrainConfig, given: Any, num_scenes: int) -> TrainCo
     return changed if "epochs" in changes else Recipe(asked.num_steps, changed).for_scenes(num_scenes)
 
 
-def _fit(settings: RunSettings, run: RunFolder, place: Place, log_dir: Path) -> None:
-    """Train, or go on with a training; Ctrl-C ends the process with a word on how to go on."""
+def _splits(
+    settings: RunSettings, policy: TinyVLA, device: torch.device, recordings: Demonstrations | None
+) -> tuple[TensorSplit, TensorSplit]:
+    """Returns what to learn from, and what to look at after each epoch."""
     from tinyvla.data.batch import TensorSplit
     from tinyvla.data.dataset import BlockFind
+
+    data = settings.data
+    if data.dataset:
+        return recorded.splits(recordings or recorded.read(data), policy, data, device)
+    train, val = BlockFind(data.num_train, data.train_seed), BlockFind(data.num_val, data.val_seed)
+    encode = policy.language.encode
+    return TensorSplit.from_blockfind(train, encode, device), TensorSplit.from_blockfind(val, encode, device)
+
+
+def _fit(
+    settings: RunSettings, run: RunFolder, place: Place, log_dir: Path, recordings: Demonstrations | None = None
+) -> None:
+    """Train, or go on with a training; Ctrl-C ends the process with a word on how to go on."""
     from tinyvla.learn.train import Interrupted, fit
     from tinyvla.model.policy import new_policy
     from tinyvla.speed.step import make_step
 
-    config, data = settings.train, settings.data
+    config = settings.train
     policy = new_policy(settings.model, config.seed, place.device)
-    train_tensors, val_tensors = (
-        TensorSplit.from_blockfind(BlockFind(number, seed), policy.language.encode, place.device)
-        for number, seed in ((data.num_train, data.train_seed), (data.num_val, data.val_seed))
-    )
-    if settings.model.head.kind == "fast":  # the tokenizer of its actions
-        policy.fit_statistics(train_tensors.actions)
+    train_tensors, val_tensors = _splits(settings, policy, place.device, recordings)
+    policy.prepare_for(train_tensors)
     # A run that was compiled on a GPU goes on elsewhere as well as that device can.
     kind = "auto" if settings.step == "compiled" and place.device.type != "cuda" else settings.step
     step = make_step(policy, train_tensors, config, kind, place.accelerator)
     if place.is_main:
         size, steps = policy.num_parameters()["total"] / 1e6, config.total_steps(len(train_tensors))
-        what = f"{steps} steps of {config.batch_size} scenes, {config.optimizer} at {config.learning_rate:g}"
+        what = "frames" if settings.data.dataset else "scenes"
+        what = f"{steps} steps of {config.batch_size} {what}, {config.optimizer} at {config.learning_rate:g}"
         print(f"training {size:.1f} M parameters on {place}: {what} (step: {getattr(step, 'options', 'plain')})")
-    with _watchers(place, log_dir) as callbacks:
+    with _watchers(place, log_dir, bool(settings.data.dataset)) as callbacks:
         try:
             fit(policy, train_tensors, val_tensors, config, step, run, callbacks)
         except Interrupted as stopped:
@@ -220,7 +249,7 @@ def _fit(settings: RunSettings, run: RunFolder, place: Place, log_dir: Path) -> 
 
 
 @contextmanager
-def _watchers(place: Place, log_dir: Path) -> Iterator[list[Callback]]:
+def _watchers(place: Place, log_dir: Path, is_recorded: bool) -> Iterator[list[Callback]]:
     """What the main process shows and logs; Ctrl-C stops a process that trains alone."""
     from tinyvla.learn.callbacks import OnEpoch, ProgressBar, StopOnInterrupt, TensorBoard
 
@@ -231,20 +260,22 @@ def _watchers(place: Place, log_dir: Path) -> Iterator[list[Callback]]:
 
     with SummaryWriter(str(log_dir)) as writer:
         alone: list[Callback] = [StopOnInterrupt()] if place.accelerator is None else []
-        yield [*alone, ProgressBar(), TensorBoard(writer), OnEpoch(_print_epoch)]
+        yield [*alone, ProgressBar(), TensorBoard(writer), OnEpoch(partial(_print_epoch, is_recorded=is_recorded))]
 
 
-def _print_epoch(record: Record) -> None:
+def _print_epoch(record: Record, is_recorded: bool) -> None:
     from tqdm.auto import tqdm
 
-    tqdm.write(
-        f"epoch {record['epoch']:4.3g}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
-        f"L2 {record['l2_error']:.4f}  direction {record['direction_accuracy']:.1%}"
-    )
+    line = f"epoch {record['epoch']:4.3g}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
+    line += f"L2 {record['l2_error']:.4f}"
+    tqdm.write(line if is_recorded else f"{line}  direction {record['direction_accuracy']:.1%}")
 
 
 def _judge(run: RunFolder, settings: RunSettings, place: Place) -> None:
     """Print how good the best checkpoint is, and what can be done next."""
+    if settings.data.dataset:
+        print(f"\nbest checkpoint: {run.best}, judged by the held-out episodes' loss; let it act to see how good it is")
+        return
     from tinyvla.model.policy import TinyVLA
 
     best: TinyVLA = TinyVLA.from_pretrained(run.best, device=str(place.device))

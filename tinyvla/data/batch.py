@@ -59,6 +59,8 @@ class Batch:
     """`(b, h, a)`, or `(b, a)` where a chunk holds one action."""
     action_is_pad: Bool[Tensor, "b k"] | None = None
     """True on actions after an episode's end, which no loss counts."""
+    future: Float[Tensor, "b w s"] | None = None
+    """The robot's own state some steps later, where a policy learns from it: its waypoints."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -99,6 +101,7 @@ class TensorSplit:
     actions: Float[Tensor, "n *chunk"]
     state: Float[Tensor, "n s"] | None = None
     action_is_pad: Bool[Tensor, "n k"] | None = None
+    future: Float[Tensor, "n w s"] | None = None
 
     @classmethod
     def from_blockfind(cls, split: BlockFind, tokenize: Tokenize, device: torch.device | str = "cpu") -> TensorSplit:
@@ -122,6 +125,7 @@ class TensorSplit:
         device: torch.device | str = "cpu",
         state: Float[np.ndarray, "n s"] | None = None,
         action_is_pad: Bool[np.ndarray, "n k"] | None = None,
+        future: Float[np.ndarray, "n w s"] | None = None,
     ) -> TensorSplit:
         """Returns images, sentences and labels of your own as a split; each different sentence is tokenized once.
 
@@ -138,6 +142,7 @@ class TensorSplit:
             torch.as_tensor(actions).float(),
             None if state is None else torch.as_tensor(state).float(),
             None if action_is_pad is None else torch.as_tensor(action_is_pad),
+            None if future is None else torch.as_tensor(future).float(),
         )
         return split.to(device)
 
@@ -169,7 +174,12 @@ class TensorSplit:
             None if self.state is None else self.state[index],
             self.actions[index],
             None if self.action_is_pad is None else self.action_is_pad[index],
+            None if self.future is None else self.future[index],
         )
+
+    def rows(self, index: Int64[Tensor, "k"] | Bool[Tensor, "n"]) -> TensorSplit:
+        """Returns the rows at an index, or where a mask is True, as a split of their own."""
+        return _apply(self, lambda tensor: tensor[index])
 
     def in_order(self, batch_size: int = 250) -> Iterator[Batch]:
         """Every row once, in order; the last batch may be smaller."""

@@ -7,8 +7,9 @@ Notable:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -55,6 +56,17 @@ class Demonstrations:
     def __len__(self) -> int:
         return len(self.actions)
 
+    def rows(self, index: Int64[np.ndarray, "k"]) -> Demonstrations:
+        """Returns the frames at an index as recordings of their own; the episodes must come in order."""
+        return replace(
+            self,
+            images={name: images[index] for name, images in self.images.items()},
+            actions=self.actions[index],
+            instructions=[self.instructions[i] for i in index],
+            episodes=np.unique(self.episodes[index], return_inverse=True)[1].astype(np.int64),
+            states=None if self.states is None else self.states[index],
+        )
+
     def policy_config(
         self,
         preset: str = "minimal",
@@ -62,6 +74,10 @@ class Demonstrations:
         horizon: int = 1,
         image_size: int | tuple[int, int] = 64,
         normalization: str = "quantiles",
+        fusion: str | None = None,
+        patch_size: int = 8,
+        stem: str = "linear",
+        waypoints: tuple[int, ...] = (),
     ) -> ModelConfig:
         """Returns the configuration of a policy for these recordings: their cameras, their state, their actions.
 
@@ -69,15 +85,26 @@ class Demonstrations:
             preset: whose towers and fusion.
             head: one of `tinyvla.registry.HEADS`.
             horizon: actions in a chunk.
-            image_size: of the policy, to which images are scaled: pixels, or height and width; 8 must divide it.
+            image_size: of the policy, to which images are scaled: pixels, or height and width.
             normalization: of actions and of the state, one of `tinyvla.config.NORMALIZATIONS`.
+            fusion: one of `tinyvla.registry.FUSIONS`; the preset's by default.
+            patch_size: side of a patch, in pixels, which must divide the image size.
+            stem: how a patch becomes a token, one of `tinyvla.config.STEMS`.
+            waypoints: steps ahead at which the robot's own state is a further target in training.
         """
-        config = model_config(preset, head=head)
+        config = model_config(preset, fusion, head)
+        vision: Any = config.vision  # a preset's own, never a pretrained one
         state_dim = 0 if self.states is None else self.states.shape[1]
         return replace(
             config,
-            vision=replace(config.vision, image_size=image_size),
-            head=replace(config.head, action_dim=self.actions.shape[1], horizon=horizon, normalization=normalization),
+            vision=replace(vision, image_size=image_size, patch_size=patch_size, stem=stem),
+            head=replace(
+                config.head,
+                action_dim=self.actions.shape[1],
+                horizon=horizon,
+                normalization=normalization,
+                waypoints=waypoints,
+            ),
             observation=ObservationConfig(tuple(self.images), state_dim, state_normalization=normalization),
         )
 
@@ -91,9 +118,24 @@ class Demonstrations:
         """
         if horizon < 1:
             raise InputError(f"horizon is {horizon}; a chunk holds at least one action")
-        last = np.append(np.flatnonzero(np.diff(self.episodes)), len(self) - 1)[self.episodes]
-        ahead = np.arange(len(self))[:, None] + np.arange(horizon)
-        return self.actions[np.minimum(ahead, last[:, None])], ahead > last[:, None]
+        ahead, last = np.arange(len(self))[:, None] + np.arange(horizon), self._last_frames[:, None]
+        return self.actions[np.minimum(ahead, last)], ahead > last
+
+    def future(self, steps: Sequence[int]) -> Float32[np.ndarray, "n w s"]:
+        """Returns the robot's own state some steps after each frame; after an episode's end its last one.
+
+        Raises:
+            InputError: no states were recorded.
+        """
+        if self.states is None:
+            raise InputError("a policy with waypoints learns from the robot's states, and none were recorded")
+        ahead = np.arange(len(self))[:, None] + np.asarray(steps)
+        return self.states[np.minimum(ahead, self._last_frames[:, None])]
+
+    @property
+    def _last_frames(self) -> Int64[np.ndarray, "n"]:
+        """The number of the last frame of each frame's episode."""
+        return np.append(np.flatnonzero(np.diff(self.episodes)), len(self) - 1)[self.episodes]
 
     def tensors(self, policy: TinyVLA, device: torch.device | str | None = None) -> TensorSplit:
         """Returns the frames for a policy to train on: its cameras, its size, its tokenizer, chunks of its length.
@@ -105,8 +147,8 @@ class Demonstrations:
         Raises:
             InputError: a camera or the state that the policy needs is missing, or a sentence is not usable.
         """
-        horizon = policy.config.head.horizon
+        horizon, waypoints = policy.config.head.horizon, policy.config.head.waypoints
         actions, is_pad = (self.actions, None) if horizon == 1 else self.chunks(horizon)
-        return policy.prepare.split(
-            self.images, self.instructions, actions, policy.device if device is None else device, self.states, is_pad
-        )
+        where = policy.device if device is None else device
+        future = self.future(waypoints) if waypoints else None
+        return policy.prepare.split(self.images, self.instructions, actions, where, self.states, is_pad, future)

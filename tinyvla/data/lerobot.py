@@ -1,30 +1,24 @@
-"""Demonstrations out to a LeRobotDataset v3 and in from one: Parquet files, images inside, and a folder of facts.
-
-    meta/info.json                            frames a second, features with shapes and names, where files lie
-    meta/stats.json                           minimum, maximum, mean, std and quantiles of every feature
-    meta/tasks.parquet                        the sentences, numbered
-    meta/episodes/chunk-000/file-000.parquet  a row for each episode: its length, its sentences, where it lies
-    data/chunk-000/file-000.parquet           a row for each frame; many episodes a file, a row group for each
+"""Demonstrations in from a LeRobotDataset v3; `tinyvla.data.lerobot_writer` writes one, and says how it is laid out.
 
 Notable:
-- the layout is that of https://github.com/huggingface/lerobot/blob/main/docs/source/lerobot-dataset-v3.mdx, written and
-  read with `pyarrow` alone; `lerobot` itself (Python 3.12 and later) is needed only for cameras stored as video;
-- images are stored as PNG, so what is read is what was written, bit for bit;
-- the statistics are computed from all frames, so a `Normalizer` fitted on what was read has those of `stats.json`.
+- it is read with `pyarrow` alone; `lerobot` itself (Python 3.12 and later) is needed only for cameras stored as video;
+- images are decoded file by file by several threads, straight into one array, so the memory holds them once.
 """
 
 from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from tinyvla.data.demonstrations import Demonstrations
+from tinyvla.data.lerobot_writer import IMAGE_PREFIX, VERSION, numbers_of, write_dataset
 from tinyvla.errors import InputError
 
 try:
@@ -32,176 +26,10 @@ try:
     import pyarrow.parquet as pq
 except ImportError:
     raise InputError(
-        "tinyvla.data.lerobot needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
+        "LeRobot's format needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
     ) from None
 
-VERSION = "v3.0"
-IMAGE_PREFIX = "observation.images."
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-FILES_PER_CHUNK, FILE_MEGABYTES = 1_000, 100
-QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
-INDICES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64"}
-INDICES["task_index"] = "int64"
-
-
-def feature_statistics(values: Num[np.ndarray, "n *shape"]) -> dict[str, list[Any]]:
-    """Minimum, maximum, mean, std and quantiles over the frames, as `stats.json` has them.
-
-    Images `(n, 3, h, w)` in [0, 1] are summed up over their pixels as well, to `(3, 1, 1)`.
-    """
-    axes = (0, 2, 3) if values.ndim == 4 else 0
-    wide = values[:, None] if values.ndim == 1 else values
-    keep = wide.ndim == 4
-    found = {name: getattr(wide, name)(axis=axes, keepdims=keep) for name in ("min", "max", "mean", "std")}
-    found |= {f"q{round(100 * q):02d}": np.quantile(wide, q, axis=axes, keepdims=keep) for q in QUANTILES}
-    statistics = {name: (value[0] if keep else value).tolist() for name, value in found.items()}
-    return {**statistics, "count": [len(values)]}
-
-
-def write_dataset(demonstrations: Demonstrations, folder: str | Path, robot_type: str = "tinyvla") -> Path:
-    """Write a LeRobotDataset v3; returns its folder.
-
-    Args:
-        demonstrations: what was recorded.
-        folder: must not exist yet.
-        robot_type: noted in `info.json`.
-
-    Raises:
-        InputError: the folder exists.
-    """
-    folder, data = Path(folder), demonstrations
-    if folder.exists():
-        raise InputError(f"{folder} exists already; choose another folder, or remove it")
-    tasks = list(dict.fromkeys(data.instructions))
-    columns, features = _columns(data, tasks)
-    statistics = {name: feature_statistics(values) for name, values in columns.items()}
-    starts = np.flatnonzero(np.diff(data.episodes, prepend=-1))
-    bounds = list(zip(starts.tolist(), [*starts[1:].tolist(), len(data)], strict=True))
-    places = _write_frames(folder, columns, bounds)
-    rows = [
-        _episode_row(columns, data, number, bound, place)
-        for number, (bound, place) in enumerate(zip(bounds, places, strict=True))
-    ]
-    _write_table(pa.Table.from_pylist(rows), folder / EPISODES_PATH.format(chunk_index=0, file_index=0))
-    _write_table(_task_table(tasks), folder / "meta/tasks.parquet")
-    info = {
-        "codebase_version": VERSION,
-        "robot_type": robot_type,
-        "total_episodes": len(bounds),
-        "total_frames": len(data),
-        "total_tasks": len(tasks),
-        "chunks_size": FILES_PER_CHUNK,
-        "data_files_size_in_mb": FILE_MEGABYTES,
-        "fps": data.fps,
-        "splits": {"train": f"0:{len(bounds)}"},
-        "data_path": DATA_PATH,
-        "video_path": None,
-        "features": features,
-    }
-    for name, content in (("info", info), ("stats", statistics)):
-        (folder / f"meta/{name}.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    return folder
-
-
-def _columns(data: Demonstrations, tasks: list[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Every feature's values, and what `info.json` says of it. Images as floats in [0, 1], as statistics take them."""
-    number = {task: i for i, task in enumerate(tasks)}
-    starts = np.flatnonzero(np.diff(data.episodes, prepend=-1))
-    frames = np.arange(len(data)) - starts[data.episodes]
-    columns: dict[str, np.ndarray] = {}
-    features: dict[str, Any] = {}
-    for camera, images in data.images.items():
-        columns[IMAGE_PREFIX + camera] = images / np.float32(255)
-        shape = [*images.shape[2:], images.shape[1]]
-        features[IMAGE_PREFIX + camera] = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
-    vectors = {"action": (data.actions, list(data.action_names) or None)}
-    if data.states is not None:
-        vectors["observation.state"] = (data.states, None)
-    for key, (values, names) in vectors.items():
-        columns[key] = values
-        features[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": names}
-    columns["timestamp"] = (frames / data.fps).astype(np.float32)
-    columns |= {"frame_index": frames, "episode_index": data.episodes, "index": np.arange(len(data))}
-    columns["task_index"] = np.array([number[text] for text in data.instructions])
-    return columns, features | {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in INDICES.items()}
-
-
-def _png(image: Float32[np.ndarray, "3 h w"]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(255 * image).astype(np.uint8).transpose(1, 2, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _frames(columns: dict[str, np.ndarray], start: int, stop: int) -> pa.Table:
-    """The rows of one episode."""
-    arrays = {}
-    for key, values in columns.items():
-        part = values[start:stop]
-        if key.startswith(IMAGE_PREFIX):
-            rows = [{"bytes": _png(image), "path": f"frame-{i:06d}.png"} for i, image in enumerate(part)]
-            arrays[key] = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-        elif part.ndim == 1:
-            arrays[key] = pa.array(part, getattr(pa, INDICES[key])())
-        elif part.shape[1] == 1:  # the format stores vectors of one number as numbers
-            arrays[key] = pa.array(part[:, 0], pa.float32())
-        else:
-            arrays[key] = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1), pa.float32()), part.shape[1])
-    return pa.table(arrays)
-
-
-def _write_frames(folder: Path, columns: dict[str, np.ndarray], bounds: list[tuple[int, int]]) -> list[dict[str, int]]:
-    """Write all episodes, beginning a new file where one is full; returns the place of each."""
-    places: list[dict[str, int]] = []
-    writer, file, size = None, -1, 0
-    for start, stop in bounds:
-        table = _frames(columns, start, stop)
-        if writer is None or size + table.nbytes > FILE_MEGABYTES * 2**20:
-            if writer is not None:
-                writer.close()
-            file, size = file + 1, 0
-            place = dict(zip(("chunk_index", "file_index"), divmod(file, FILES_PER_CHUNK), strict=True))
-            path = folder / DATA_PATH.format(**place)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-        size += table.nbytes
-        places.append({f"data/{key}": value for key, value in place.items()})
-    assert writer is not None
-    writer.close()
-    return places
-
-
-def _episode_row(
-    columns: dict[str, np.ndarray], data: Demonstrations, number: int, bound: tuple[int, int], place: dict[str, int]
-) -> dict[str, Any]:
-    start, stop = bound
-    row: dict[str, Any] = {"episode_index": number, "tasks": list(dict.fromkeys(data.instructions[start:stop]))}
-    row |= {"length": stop - start, **place, "dataset_from_index": start, "dataset_to_index": stop}
-    for key, values in columns.items():
-        row |= {f"stats/{key}/{name}": value for name, value in feature_statistics(values[start:stop]).items()}
-    return {**row, "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
-
-
-def _task_table(tasks: list[str]) -> pa.Table:
-    """Numbers, with the sentences as the index of a pandas table: the format is read with pandas."""
-    column = {"metadata": None}
-    note = {
-        "index_columns": ["task"],
-        "column_indexes": [],
-        "columns": [
-            {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64", **column},
-            {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", **column},
-        ],
-        "pandas_version": "2.0.0",
-    }
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
-    return table.replace_schema_metadata({"pandas": json.dumps(note)})
-
-
-def _write_table(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+__all__ = ["camera_name", "read_dataset", "read_through_lerobot", "write_dataset"]
 
 
 def read_dataset(folder: str | Path) -> Demonstrations:
@@ -223,18 +51,31 @@ def read_dataset(folder: str | Path) -> Demonstrations:
     paths = sorted((folder / "data").glob("*/*.parquet"))
     if not paths:
         raise InputError(f"{folder} has no data/*/*.parquet; was only its meta folder downloaded?")
-    table = pa.concat_tables([pq.read_table(path) for path in paths]).sort_by("index")
-    tasks = _read_tasks(folder)
-    names = features["action"].get("names")
-    return Demonstrations(
-        {name: _decoded(table.column(key), key) for key, name in cameras.items()},
-        _vectors(table.column("action")),
-        [tasks[number] for number in table.column("task_index").to_pylist()],
-        np.unique(table.column("episode_index").to_numpy(), return_inverse=True)[1].astype(np.int64),
-        _vectors(table.column("observation.state")) if "observation.state" in features else None,
+    has_state = "observation.state" in features
+    images = {name: _Images(key, sum(map(_num_rows, paths))) for key, name in cameras.items()}
+    columns: dict[str, list[np.ndarray]] = {key: [] for key in ("action", "observation.state")[: 1 + has_state]}
+    columns |= {key: [] for key in ("index", "task_index", "episode_index")}
+    with ThreadPoolExecutor() as pool:
+        for path in paths:
+            table = pq.read_table(path, columns=[*cameras, *columns])
+            for key, name in cameras.items():
+                images[name].add(table.column(key), pool)
+            for key, parts in columns.items():
+                parts.append(_vectors(table.column(key)) if key in ("action", "observation.state") else
+                             table.column(key).to_numpy())  # fmt: skip
+    values = {key: np.concatenate(parts) for key, parts in columns.items()}
+    tasks, names = _read_tasks(folder), features["action"].get("names")
+    data = Demonstrations(
+        {name: array.values for name, array in images.items()},
+        values["action"],
+        [tasks[number] for number in values["task_index"].tolist()],
+        np.unique(values["episode_index"], return_inverse=True)[1].astype(np.int64),
+        values.get("observation.state"),
         fps=int(info["fps"]),
         action_names=tuple(names) if isinstance(names, list) else (),
     )
+    order = np.argsort(values["index"], kind="stable")
+    return data if (np.diff(order) == 1).all() else data.rows(order)
 
 
 def read_through_lerobot(folder: str | Path) -> Demonstrations:
@@ -289,18 +130,38 @@ def _read_tasks(folder: Path) -> dict[int, str]:
     return dict(zip(table.column("task_index").to_pylist(), sentences.to_pylist(), strict=True))
 
 
+def _num_rows(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
+
+
 def _vectors(column: pa.ChunkedArray) -> Float32[np.ndarray, "n d"]:
     """Numbers, or lists of them, as rows."""
+    if pa.types.is_fixed_size_list(column.type):
+        return numbers_of(column).astype(np.float32)
     rows = np.array(column.to_pylist(), np.float32)
     return rows[:, None] if rows.ndim == 1 else rows
 
 
-def _decoded(column: pa.ChunkedArray, key: str) -> UInt8[np.ndarray, "n 3 h w"]:
-    images = []
-    for cell in column.to_pylist():
-        if not cell["bytes"]:
-            raise InputError(f"{key} names image files and does not hold the images; embed them first")
-        images.append(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")).transpose(2, 0, 1))
-    if len({image.shape for image in images}) > 1:
-        raise InputError(f"{key} holds images of different sizes")
-    return np.stack(images)
+class _Images:
+    """One camera's images, decoded one file after another into one array."""
+
+    def __init__(self, key: str, count: int) -> None:
+        self.key, self.count, self.done = key, count, 0
+        self.values: UInt8[np.ndarray, "n 3 h w"] = np.zeros((0, 3, 1, 1), np.uint8)
+
+    def add(self, column: pa.ChunkedArray, pool: ThreadPoolExecutor) -> None:
+        """Decode a file's images behind the others."""
+        cells = [cell["bytes"].as_py() for cell in column]
+        if not all(cells):
+            raise InputError(f"{self.key} names image files and does not hold the images; embed them first")
+        if not self.done:
+            self.values = np.empty((self.count, *_decoded(cells[0]).shape), np.uint8)
+        for image in pool.map(_decoded, cells):
+            if image.shape != self.values.shape[1:]:
+                raise InputError(f"{self.key} holds images of different sizes")
+            self.values[self.done] = image
+            self.done += 1
+
+
+def _decoded(data: bytes) -> UInt8[np.ndarray, "3 h w"]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1)

@@ -2,7 +2,6 @@
 
 Notable:
 - `fit` works on tensors alone; give it a `RunFolder` and it also writes checkpoints and resumes;
-- the learning rate climbs, holds, and falls linearly to zero over the last half, so a short run ends settled, too;
 - nothing depends on hidden random state: a run that is killed and resumed gives the same weights, bit for bit on a CPU;
 - a step is an object, so another kind of step needs no other loop; whatever watches the training is a callback.
 """
@@ -18,6 +17,7 @@ from torch.optim import Optimizer
 
 from tinyvla.data.batch import Batch, TensorSplit, epoch_order
 from tinyvla.errors import InputError
+from tinyvla.learn.augment import Augmentation
 from tinyvla.learn.callbacks import Callbacks, Interrupted, Record, check_finite, watching
 from tinyvla.learn.checkpoint import Progress, RunFolder
 from tinyvla.learn.evaluate import validation_loss
@@ -49,11 +49,11 @@ class PlainStep:
     ) -> None:
         self.policy, self.train, self.config = policy, train, config
         self.optimizer = optimizer or make_optimizer(policy, config)
-        self.generator = Generator(train.device)  # seeded anew before each step, so that a resumed run draws the same
+        self.augment, self.generator = Augmentation(config, train), Generator(train.device)
 
     def __call__(self, index: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
         """Learn from the scenes at an index; returns their loss before that."""
-        batch = self.train.take(index)
+        batch = self.augment(self.train.take(index), self.generator)
         return train_step(self.policy, self.optimizer, batch, self.config.grad_clip, self.generator)
 
 

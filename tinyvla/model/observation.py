@@ -137,6 +137,7 @@ class Preprocessor:
         device: torch.device | str = "cpu",
         state: Float[np.ndarray, "n s"] | None = None,
         action_is_pad: Bool[np.ndarray, "n k"] | None = None,
+        future: Float[np.ndarray, "n w s"] | None = None,
     ) -> TensorSplit:
         """Returns recorded observations to train on, treated exactly as the policy will treat what it is shown.
 
@@ -147,6 +148,7 @@ class Preprocessor:
             device: where to put the tensors.
             state: the robot's own, left out for a policy that has no use for it.
             action_is_pad: True on actions after an episode's end.
+            future: states some steps later, for a policy with waypoints.
 
         Raises:
             InputError: a camera or the state is missing, or a sentence is not usable.
@@ -164,6 +166,7 @@ class Preprocessor:
             device,
             None if values is None else values.numpy(),
             action_is_pad,
+            future,
         )
 
 
@@ -212,6 +215,8 @@ def resized(
 def _resized_in_parts(images: Any, size: tuple[int, int], kind: str) -> Tensor:
     """A recording's images, a few at a time: large ones need not all lie in memory twice."""
     tensor = torch.as_tensor(images)
+    if tuple(tensor.shape[-2:]) == size:
+        return tensor
     return torch.cat([resized(part, size, kind) for part in tensor.split(256)])
 
 

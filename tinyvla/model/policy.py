@@ -36,6 +36,7 @@ from tinyvla.model.layers import Block
 from tinyvla.model.observation import IMAGE_KEY, TASK_KEY, ImageLike, Observation, Preprocessor, StateEncoder
 from tinyvla.model.pretrained import fixed_weights, make_language, make_vision, save_files
 from tinyvla.model.vision import TinyViT, VisionTower
+from tinyvla.model.waypoints import Waypoints
 
 
 class UnseenWordWarning(UserWarning):
@@ -77,6 +78,7 @@ class TinyVLA(
         self.pools = getattr(self.fusion, "pools", False)  # a fusion of a notebook cell need not say so
         state_width = config.fusion.embed_dim if self.pools else width
         self.state_encoder = StateEncoder(config, state_width) if config.observation.state_dim else None
+        self.waypoints = Waypoints(config) if config.head.waypoints else None
         self.prepare = Preprocessor(config, self.language.encode)
         self._warned: set[str] = set()
         self.init_weights()
@@ -88,7 +90,7 @@ class TinyVLA(
         ===================  ==========================  ============================================================
         weights              initial value               why
         ===================  ==========================  ============================================================
-        linear layers        normal, 0.5 / sqrt(inputs)  small weights: a step of Adam turns them
+        linear, convolution  normal, 0.5 / sqrt(inputs)  small weights: a step of Adam turns them
         biases               0
         towers' blocks: out  0                           a block starts as the identity; patches, words pass unmixed
         token embeddings     normal, 1                   the scale of the positions: words at 0.02 drown
@@ -97,11 +99,11 @@ class TinyVLA(
         ===================  ==========================  ============================================================
         """
         towers = [tower for tower in (self.vision, self.language) if isinstance(tower, TinyViT | TinyLanguageModel)]
-        parts = [part for part in (self.fusion, self.head, self.state_encoder) if part is not None]
+        parts = [part for part in (self.fusion, self.head, self.state_encoder, self.waypoints) if part is not None]
         for module in (module for part in (*towers, *parts) for module in part.modules()):
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.in_features))
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.weight[0].numel()))
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # each has one
         for block in (module for tower in towers for module in tower.modules() if isinstance(module, Block)):
             nn.init.zeros_(block.attention.output.weight)
             nn.init.zeros_(block.mlp.output.weight)
@@ -140,8 +142,12 @@ class TinyVLA(
         return self.head.predict(self.features(batch), generator)
 
     def loss(self, batch: Batch, generator: Generator | None = None) -> Float[Tensor, ""]:
-        """Returns the head's training loss; actions after an episode's end do not count."""
-        return self.head.loss(self.features(batch), batch.actions, generator, batch.action_is_pad)
+        """Returns the training loss: the head's, without actions after an episode's end, and that of the waypoints."""
+        features = self.features(batch)
+        loss = self.head.loss(features, batch.actions, generator, batch.action_is_pad)
+        if self.waypoints is None or self.state_encoder is None:
+            return loss
+        return loss + self.waypoints.loss(features, batch.future, self.state_encoder.normalizer)
 
     def fit_statistics(
         self, actions: Float[Tensor, "n *chunk"] | None = None, state: Float[Tensor, "n s"] | None = None
@@ -260,6 +266,8 @@ class TinyVLA(
         }
         if self.state_encoder is not None:
             counts["state"] = count_parameters(self.state_encoder)
+        if self.waypoints is not None:
+            counts["waypoints"] = count_parameters(self.waypoints)
         if self.camera_marks is not None:
             counts["camera marks"] = self.camera_marks.numel()
         return {**counts, "total": count_parameters(self)}

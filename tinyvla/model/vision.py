@@ -1,14 +1,18 @@
 """TinyViT: an image becomes 64 patch tokens and one CLS token.
 
 Notable:
-- a patch is cut out and projected by one linear layer, as in ViT (https://arxiv.org/abs/2010.11929);
+- a patch is cut out and projected by one linear layer, as in ViT (https://arxiv.org/abs/2010.11929), or goes through a
+  few convolutions, which train more steadily and see more detail (https://arxiv.org/abs/2106.14881);
 - positions are fixed 2-D sine-cosine features measured from the image's centre, the point the actions start from.
   Learned positions at the usual std of 0.02 are drowned by the patch projection: the policy stays at chance.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,6 +42,39 @@ class VisionTower(nn.Module):
         raise NotImplementedError
 
 
+class ConvolutionalStem(nn.Module):
+    """Patches in three steps: squares of a quarter of their side through a linear layer, then two convolutions.
+
+    Each convolution looks at 3 x 3 neighbours and halves rows and columns, so a token also knows what lies just outside
+    its patch.
+
+    Args:
+        config: `patch_size` must be divisible by four.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = config.embed_dim
+        widths = (width // 2, 3 * width // 4, width)
+        self.side = config.patch_size // 4
+        self.squares = nn.Linear(config.num_channels * self.side**2, widths[0])
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in widths[:2])
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Returns one token for each patch, row by row."""
+        x = self.squares(rearranged(images, self.side))  # (b, rows, columns, width)
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = convolution(F.gelu(norm(x)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x.flatten(1, 2)
+
+
+def rearranged(images: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b rows columns p"]:
+    """Returns images cut into squares, the pixels of each in one row of numbers, channel by channel."""
+    squares = images.unfold(2, side, side).unfold(3, side, side)  # (b, c, rows, columns, side, side)
+    return squares.permute(0, 2, 3, 1, 4, 5).flatten(3)
+
+
 class TinyViT(VisionTower):
     """Vision transformer; `forward` returns the CLS token first, then the patches row by row."""
 
@@ -47,7 +84,10 @@ class TinyViT(VisionTower):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_projection = nn.Linear(config.num_channels * config.patch_size**2, config.embed_dim)
+        if config.stem == "linear":
+            self.patch_projection = nn.Linear(config.num_channels * config.patch_size**2, config.embed_dim)
+        else:
+            self.stem = ConvolutionalStem(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.register_buffer("positions", grid_positions(config.grid, config.embed_dim), persistent=False)
         self.blocks = nn.ModuleList(
@@ -57,14 +97,14 @@ class TinyViT(VisionTower):
 
     def patchify(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n p"]:
         """Cut images into flattened patches, row by row."""
-        size = self.config.patch_size
-        patches = images.unfold(2, size, size).unfold(3, size, size)  # (b, c, rows, columns, size, size)
-        return patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        return rearranged(images, self.config.patch_size).flatten(1, 2)
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """Tokens as they enter the first block: projected patches plus positions, CLS in front."""
-        patches = self.patch_projection(self.patchify(2 * images - 1)) + self.positions
-        return torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)
+        pixels = 2 * images - 1
+        is_linear = self.config.stem == "linear"
+        patches = self.patch_projection(self.patchify(pixels)) if is_linear else self.stem(pixels)
+        return torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches + self.positions], dim=1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """Encode float images in [0, 1]; `t` is `config.num_tokens`."""

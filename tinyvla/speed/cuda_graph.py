@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from tinyvla.data.batch import TensorSplit
+from tinyvla.learn import augment
 from tinyvla.model.language import LanguageTower
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import TrainConfig
@@ -84,8 +85,8 @@ class RecordedStep(TunedStep):
 def compiled_towers(policy: TinyVLA) -> Iterator[None]:
     """Fuse each tower's kernels. Outside, and for any other batch size, the towers stay as they are."""
     vision, language = policy.vision, policy.language
-    fused = [(vision, "forward", torch.compile(vision.forward))]
-    with all_patched([*fused, (language, "mean_state", torch.compile(language.mean_state))]):
+    changes = [(vision, "forward"), (language, "mean_state"), (language, "read"), (augment, "moved")]
+    with all_patched([(owner, name, torch.compile(getattr(owner, name))) for owner, name in changes]):
         yield
 
 

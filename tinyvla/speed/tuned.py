@@ -102,7 +102,7 @@ class TunedStep(PlainStep):
         self.optimizer.zero_grad()
         loss = backward_in_parts(
             self.loss_of or self.policy.loss,
-            self.train.take(index),
+            self.augment(self.train.take(index), self.generator),
             self.config.accumulate,
             self.generator,
             self.options.bfloat16,

@@ -1,10 +1,10 @@
-"""Demonstrations of Meta-World's scripted experts, recorded by many processes.
+"""Demonstrations of Meta-World's scripted experts, recorded by many processes into one LeRobotDataset v3.
 
-    python -m tinyvla.act.metaworld.collect FOLDER --tasks mt50 --demos 50 --image-size 128 --workers 14 --gpus 0
+    tinyvla metaworld collect FOLDER --tasks mt50 --demos 50
 
 Notable:
 - one file per episode, written under another name and then renamed, so a collection that is killed loses only what was
-  in hand, and the same command goes on where it stopped;
+  in hand, and the same command goes on where it stopped. When all are there they are joined to the data set;
 - demonstration i of a task always comes from the same seeds, so nothing is recorded twice and the number of processes
   does not matter. An expert that fails is given the next seed; how many it needed is in the file;
 - processes are started anew ("spawn") and each is told its GPU before MuJoCo is imported.
@@ -12,30 +12,29 @@ Notable:
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
-from tinyvla.act.metaworld.tasks import TASKS, Task, find_tasks
+from tinyvla.act.metaworld.tasks import SPLITS, Task, episode_seed, find_tasks
+from tinyvla.data.lerobot_writer import INFO_PATH, DatasetWriter, Episode
 from tinyvla.errors import InputError
 
-SPLITS = ("train", "validation", "judge")
+PLAN_FILE = "collection.json"
+FPS = 80
+"""Steps a second: Meta-World's own `render_fps`."""
+NAMES = {"action": ("x", "y", "z", "gripper"), "observation.state": ("x", "y", "z", "gripper")}
 MAX_TRIES = 50
 """Seeds that an expert is given for one demonstration. The experts fail in about two of a hundred episodes."""
-
-
-def episode_seed(split: str, task: Task, index: int, attempt: int = 0) -> int:
-    """Returns an episode's seed from what it is for: no two episodes of any split share a seed, but by rare chance."""
-    parts = [SPLITS.index(split), TASKS.index(task), index, attempt]
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Plan:
     samples: int = 0
     """Samples per pixel; see `MetaWorldConfig`."""
     split: str = "train"
+    noise: float = 0.0
+    """Added to what the experts do; see `record`."""
 
     @property
     def config(self) -> MetaWorldConfig:
@@ -58,6 +59,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.demos < 1:
             raise InputError(f"demos is {self.demos}; at least one demonstration per task is needed")
+        if self.noise < 0:
+            raise InputError(f"noise is {self.noise}; it must not be negative")
         if self.split not in SPLITS:
             raise InputError(f"unknown split {self.split!r}; choose from {', '.join(SPLITS)}")
 
@@ -67,35 +70,40 @@ class Plan:
         return [(task, index) for index in range(self.demos) for task in find_tasks(self.tasks)]
 
     def path(self, folder: Path, task: Task, index: int) -> Path:
-        """The episode's file."""
-        return folder / f"{task.name}_{index:04d}.npz"
+        """The episode's file, until all are joined."""
+        return folder / "episodes" / f"{task.name}_{index:04d}.parquet"
 
 
-def record(scene: Scene, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns the first episode in which the expert succeeds, with one entry per step.
+def record(scene: Scene, seeds: Sequence[int], noise: float = 0.0) -> Episode:
+    """Returns the first episode in which the expert succeeds, with one row per step.
+
+    Its columns are those of LeRobot's data set of Meta-World: `observation.images.corner2`, `observation.state`
+    `(t, 4)`, `observation.environment_state` `(t, 39)` (what the expert saw), `action` `(t, 4)`, `next.success`, and
+    also `tries`, how many seeds it took.
 
     Args:
         scene: the task.
         seeds: tried one after another.
-
-    Returns:
-        `images` uint8 `(t, h, w, 3)`, `state` float32 `(t, 4)`, `action` float32 `(t, 4)`, `environment_state` float32
-        `(t, 39)` (what the expert saw, as in LeRobot's data set), and `tries`, how many seeds it took.
+        noise: standard deviation of what is added to the expert's actions as they are done. What is recorded is what
+            the expert meant, so these demonstrations also show how to recover.
 
     Raises:
         InputError: the expert failed with all seeds.
     """
     for tries, seed in enumerate(seeds, 1):
         scene.begin(seed)
+        disturbed = np.random.RandomState(seed)
         rows: list[tuple[np.ndarray, ...]] = []
         while not scene.over:
             action = scene.expert_action()
-            rows.append((scene.picture(), scene.state, action, scene.observation.astype(np.float32)))
-            scene.step(action)
+            rows.append((scene.picture(), scene.state, scene.observation.astype(np.float32), action))
+            scene.step(action + noise * disturbed.standard_normal(4) if noise else action)
         if scene.succeeded:
-            names = ("images", "state", "action", "environment_state")
-            columns = {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-            return columns | {"tries": np.array(tries)}
+            images, states, everything, actions = (np.stack(column) for column in zip(*rows, strict=True))
+            columns = {"observation.state": states, "observation.environment_state": everything, "action": actions}
+            columns["next.success"] = np.arange(len(rows)) == len(rows) - 1
+            columns["tries"] = np.full(len(rows), tries, np.float32)
+            return Episode.of({scene.config.camera: images}, columns, [scene.task.sentence] * len(rows), FPS)
     raise InputError(f"the expert of {scene.task.name} failed in {len(seeds)} episodes")
 
 
@@ -117,16 +125,12 @@ class _Recorder:
             cls.scene = Scene(task, plan.config)
         for index in indices:
             seeds = [episode_seed(plan.split, task, index, attempt) for attempt in range(MAX_TRIES)]
-            target = plan.path(folder, task, index)
-            unfinished = target.with_suffix(f".{os.getpid()}.part")
-            with unfinished.open("wb") as file:
-                np.savez(file, **record(cls.scene, seeds))  # type: ignore[arg-type]
-            unfinished.replace(target)
+            record(cls.scene, seeds, plan.noise).save(plan.path(folder, task, index))
         return len(indices)
 
 
 def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0,)) -> None:
-    """Record what the plan asks for and the folder does not hold yet.
+    """Record what the plan asks for and the folder does not hold yet, and make a LeRobotDataset of it.
 
     Args:
         folder: made if needed; may hold a part of the same plan.
@@ -135,12 +139,20 @@ def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0
         gpus: numbers of the GPUs that the processes draw on, in turn.
 
     Raises:
-        InputError: the folder holds a collection with another plan, or an expert failed too often.
+        InputError: the folder holds something else, or a collection with another plan, or an expert failed too often.
     """
-    from tqdm.auto import tqdm
+    if (folder / INFO_PATH).exists() and read_plan(folder) == plan:
+        return
+    record_episodes(folder, plan, workers, gpus)
+    join(folder, plan)
 
+
+def record_episodes(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0,)) -> None:
+    """Record the episodes that are missing, each as a file of its own; see `collect`."""
     _check_plan(folder, plan)
-    for leftover in folder.glob("*.part"):
+    parts = folder / "episodes"
+    parts.mkdir(exist_ok=True)
+    for leftover in parts.glob("*.part"):
         leftover.unlink()
     missing: dict[Task, list[int]] = {}
     for task, index in plan.episodes:
@@ -165,9 +177,23 @@ def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0
             bar.update(count)
 
 
+def join(folder: Path, plan: Plan) -> None:
+    """Make a LeRobotDataset of all recorded episodes, in the plan's order; their own files go when it is whole."""
+    for unfinished in ("data", "meta"):
+        shutil.rmtree(folder / unfinished, ignore_errors=True)
+    tasks = list(dict.fromkeys(task.sentence for task in find_tasks(plan.tasks)))
+    writer = DatasetWriter(folder, FPS, tasks, NAMES, robot_type="sawyer")
+    for task, index in tqdm(plan.episodes, unit="episode", mininterval=2, desc="joining"):
+        writer.add(Episode.load(plan.path(folder, task, index)))
+    writer.close()
+    shutil.rmtree(folder / "episodes")
+
+
 def _check_plan(folder: Path, plan: Plan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "collection.json"
+    path = folder / PLAN_FILE
+    if not path.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds other files; give a new folder for the demonstrations")
     wanted = json.loads(json.dumps(vars(plan)))
     if path.exists():
         found = json.loads(path.read_text())
@@ -183,39 +209,12 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         InputError: the folder is no collection, or not all of its episodes are there.
     """
-    path = folder / "collection.json"
+    path = folder / PLAN_FILE
     if not path.exists():
-        raise InputError(f"{folder} holds no demonstrations: there is no collection.json in it")
+        raise InputError(f"{folder} holds no demonstrations: there is no {PLAN_FILE} in it")
     fields = json.loads(path.read_text())
     plan = Plan(**fields | {"tasks": tuple(fields["tasks"])})
-    here = sum(plan.path(folder, task, index).exists() for task, index in plan.episodes)
-    if here < len(plan.episodes):
+    if not (folder / INFO_PATH).exists():
+        here = sum(plan.path(folder, task, index).exists() for task, index in plan.episodes)
         raise InputError(f"{folder} holds {here} of {len(plan.episodes)} episodes; run the same collection to go on")
     return plan
-
-
-def read_episode(path: Path, *columns: str) -> list[np.ndarray]:
-    """Returns the named columns from an episode's file; see `record` for their names and shapes."""
-    with np.load(path) as file:
-        return [file[column] for column in columns]
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Record demonstrations of Meta-World's scripted experts.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", default="mt50")
-    parser.add_argument("--demos", type=int, default=50)
-    parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--samples", type=int, default=0)
-    parser.add_argument("--split", default="train", choices=SPLITS)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--gpus", type=int, nargs="+", default=[0], help="numbers of the GPUs to draw on")
-    given = parser.parse_args()
-    names = tuple(task.name for task in find_tasks(given.tasks))
-    plan = Plan(names, given.demos, given.image_size, given.samples, given.split)
-    collect(given.folder, plan, given.workers, given.gpus)
-
-
-if __name__ == "__main__":
-    main()

@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
+from tqdm.auto import tqdm
 
 from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig, Scene
-from tinyvla.act.metaworld.tasks import TASKS, Task
+from tinyvla.act.metaworld.tasks import TASKS, Task, episode_seed
 
 Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """From pictures uint8 `(w, h, w, 3)`, states `(w, 4)` and numbers of tasks `(w,)` to chunks `(w, chunk, 4)`."""
@@ -191,3 +192,28 @@ class Judges:
         """End the processes."""
         for process in self._processes:
             process.terminate()
+
+
+def judge(
+    judges: Judges, answer: Answer, tasks: Sequence[Task], episodes: int = 10, mode: Mode | None = None, seed: int = 0
+) -> list[Episode]:
+    """Returns how the episodes of some tasks went, in the order in which they ended.
+
+    Args:
+        judges: processes that wait.
+        answer: the policy.
+        tasks: which.
+        episodes: of each task.
+        mode: how chunks are used; two actions after each look by default.
+        seed: another one gives other starts. Two policies that are compared should have the same.
+    """
+
+    def start(task: Task, index: int) -> int:
+        return episode_seed("judge", task, index, seed)
+
+    planned = len(tasks) * episodes
+    found = judges.run(answer, [mode or Mode(2)], tasks, start, episodes)
+    ended = list(tqdm(found, total=planned, unit="episode", mininterval=2))
+    if len(ended) < planned:
+        raise RuntimeError(f"only {len(ended)} of {planned} episodes ended: the processes are gone")
+    return ended

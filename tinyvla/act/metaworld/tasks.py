@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from tinyvla.errors import InputError
 
 GROUPS = ("easy", "medium", "hard", "very_hard")
@@ -92,6 +94,10 @@ SENTENCES = tuple(dict.fromkeys(task.sentence for task in TASKS))
 """The 49 different sentences, in the order of the tasks."""
 
 
+SPLITS = ("train", "validation", "judge")
+"""What episodes are for; each has its own seeds."""
+
+
 def find_tasks(names: str | Iterable[str]) -> list[Task]:
     """Returns the tasks from their names: tasks, groups of difficulty or "mt50" for all.
 
@@ -118,3 +124,9 @@ def find_tasks(names: str | Iterable[str]) -> list[Task]:
             )
         found |= {task.name: task for task in chosen}
     return list(found.values())
+
+
+def episode_seed(split: str, task: Task, index: int, attempt: int = 0) -> int:
+    """Returns an episode's seed from what it is for: no two episodes of any split share a seed, but by rare chance."""
+    parts = [SPLITS.index(split), TASKS.index(task), index, attempt]
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
