@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,6 @@ from tinyvla.recipes import RECORDINGS, RecordingConfig, TrainConfig
 from tinyvla.speed.step import make_step
 
 RESULTS = ("metaworld",)
-TOKENS_PER_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ class Args(harness.Args):
     """Side of the recorded pictures."""
     processes: int = 16
     """That record and act, for each job."""
+    max_steps: int = 500
+    """Of an episode."""
     batch_size: int = RECORDINGS.train.batch_size
     folder_of_data: Path = Path("metaworld-demonstrations")
     keep: Path = Path("metaworld-policies")
@@ -149,13 +151,15 @@ def run(job: Job, args: Args) -> Row | list[Row]:
     found: Row = {"about": variant.about, "own": args.own}
     if args.own:
         found["seconds_to_record"] = record(folder, args, [gpu])
-    config = MetaWorldConfig(args.image_size, samples=4)
+    config = MetaWorldConfig(args.image_size, samples=4, max_steps=args.max_steps)
     judges = Judges(args.processes, config, variant.sizes.horizon, gpu)
     policy, learned = learn(variant, read_dataset(folder), int(job.seed or 0), args)
     found |= learned
     save(policy, args.keep / f"{job.what['variant']}-{job.seed}.pt")
     found |= judged(policy, judges, args, int(job.seed or 0), variant)
     judges.close()
+    if args.own:
+        shutil.rmtree(folder)
     return {**found, "seconds_in_all": time.time() - started}
 
 
@@ -172,7 +176,7 @@ def learn(variant: Variant, recorded: Demonstrations, seed: int, args: Args) -> 
     """Returns a policy that was trained on the first demonstrations of each task, and how that went."""
     started = time.time()
     data = reduced(recorded, variant, len(find_tasks(args.tasks)))
-    model = policy_config(data, variant)
+    model = data.robot_config(variant.sizes, variant.preset, variant.fusion, variant.head)
     policy = new_policy(model, seed, args.where)
     tensors = data.tensors(policy, args.where)
     del recorded, data
@@ -200,14 +204,6 @@ def reduced(recorded: Demonstrations, variant: Variant, num_tasks: int) -> Demon
     if not variant.words:
         data = replace(data, instructions=[SAME_SENTENCE] * len(data))
     return data if variant.state else replace(data, states=None)
-
-
-def policy_config(data: Demonstrations, variant: Variant) -> ModelConfig:
-    """Returns the configuration of a variant's policy."""
-    sizes = variant.sizes
-    patch_size = sizes.image_size // TOKENS_PER_SIDE
-    kind = (variant.preset, variant.head, sizes.horizon, sizes.image_size, sizes.normalization)
-    return data.policy_config(*kind, variant.fusion, patch_size, sizes.stem, sizes.waypoints)
 
 
 def recipe_of(train: TrainConfig) -> Row:

@@ -124,6 +124,11 @@ class RecordingConfig:
             f"image_size is {self.image_size}; images become 8 x 8 tokens of 4 x 4 squares, so 32 must divide it",
         )
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch, in pixels."""
+        return self.image_size // 8
+
 
 @dataclass(frozen=True)
 class Recipe:

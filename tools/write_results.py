@@ -23,7 +23,6 @@ import heads
 import latency
 import learning
 import lora
-import metaworld_search
 import pretraining
 import processes
 import results_of_bench as bench
@@ -46,7 +45,6 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     *((experiment.section, experiment.RESULTS) for experiment in (latency, processes, heads, learning, fusions)),
     *((experiment.section, experiment.RESULTS) for experiment in (closed_loop, pretraining, lora, arm, scaling)),
     (scaling.section_of_runs, scaling.RUN_RESULTS),
-    (metaworld_search.section, metaworld_search.RESULTS),
     (count_presets.section, count_presets.RESULTS),
     (bench.notebook_section, ("notebook_times",)),
 )

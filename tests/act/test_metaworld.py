@@ -10,12 +10,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tinyvla.act.metaworld.collect import Plan, collect, episode_seed, read_episode, read_plan, record
-from tinyvla.act.metaworld.judge import Judges, Mode, _act
+from tinyvla.act.metaworld.answer import PolicyAnswer, judge_policy
+from tinyvla.act.metaworld.collect import Plan, collect, join, read_plan, record, record_episodes
+from tinyvla.act.metaworld.judge import Episode, Judges, Mode, _act, num_processes
+from tinyvla.act.metaworld.report import summary, table
 from tinyvla.act.metaworld.scene import CAMERA_PLACE, MetaWorldConfig, Scene, load_metaworld
-from tinyvla.act.metaworld.tasks import GROUPS, SENTENCES, TASKS, find_tasks
+from tinyvla.act.metaworld.tasks import GROUPS, SENTENCES, TASKS, episode_seed, find_tasks
 from tinyvla.act.metaworld.world import MetaWorld
+from tinyvla.data.lerobot import read_dataset
 from tinyvla.errors import InputError
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import RecordingConfig
 
 SMALL = MetaWorldConfig(image_size=32)
 
@@ -193,32 +198,79 @@ def test_a_record_ends_with_the_success(metaworld):
     task = find_tasks("drawer-close")[0]
     scene = Scene(task, SMALL)
     found = record(scene, [episode_seed("train", task, 0)])
-    length = len(found["action"])
+    length = len(found.table)
     assert scene.succeeded
     assert scene.steps == length
-    assert found["images"].shape == (length, 32, 32, 3)
-    assert np.abs(found["action"]).max() <= 1
-    assert (found["state"] == found["environment_state"][:, :4]).all()
+    assert set(found.tasks) == {task.sentence}
+    columns = {key: np.array(found.table.column(key).to_pylist()) for key in found.table.column_names[1:]}
+    assert columns["action"].shape == (length, 4)
+    assert np.abs(columns["action"]).max() <= 1
+    assert (columns["observation.state"] == columns["observation.environment_state"][:, :4]).all()
+    assert columns["next.success"].tolist() == [False] * (length - 1) + [True]
+    assert found.histograms["observation.images.corner2"].sum() == length * 32 * 32 * 3
+
+
+def test_a_disturbed_expert_recovers_and_is_recorded_as_it_meant(metaworld):
+    scene, task = Scene(find_tasks("drawer-close")[0], SMALL), find_tasks("drawer-close")[0]
+    seeds = [episode_seed("train", task, 0, attempt) for attempt in range(5)]
+    plain, disturbed = (record(scene, seeds, noise).table.column("action").to_pylist() for noise in (0.0, 0.3))
+    assert plain[0] == disturbed[0], "the first action is meant before anything is disturbed"
+    assert plain != disturbed
+    assert np.abs(disturbed).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def collected(metaworld, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collected") / "set"
+    plan = Plan(("drawer-close", "button-press"), demos=2, image_size=32)
+    collect(folder, plan, workers=1)
+    return folder, plan
+
+
+def test_a_collection_is_a_data_set_that_anyone_reads(collected):
+    folder, plan = collected
+    data = read_dataset(folder)
+    assert list(data.images) == ["corner2"]
+    assert data.images["corner2"].shape[1:] == (3, 32, 32)
+    assert data.states.shape[1] == data.actions.shape[1] == 4
+    assert data.action_names == ("x", "y", "z", "gripper")
+    first = [data.instructions[np.flatnonzero(data.episodes == i)[0]] for i in range(4)]
+    assert first == [task.sentence for task, _ in plan.episodes]
+    assert not (folder / "episodes").exists(), "their own files are gone"
+    assert read_plan(folder) == plan
+    collect(folder, plan)  # nothing is left to do
 
 
 def test_a_collection_goes_on_where_it_stopped(metaworld, tmp_path):
     plan = Plan(("drawer-close",), demos=2, image_size=32)
-    collect(tmp_path, plan, workers=1)
-    files = sorted(tmp_path.glob("*.npz"))
-    assert [path.name for path in files] == ["drawer-close_0000.npz", "drawer-close_0001.npz"]
-    kept, (again,) = files[0].stat().st_mtime_ns, read_episode(files[1], "action")
+    record_episodes(tmp_path, plan, workers=1)
+    files = [plan.path(tmp_path, task, index) for task, index in plan.episodes]
+    kept, again = files[0].stat().st_mtime_ns, files[1].read_bytes()
     files[1].unlink()
-    (tmp_path / "drawer-close_0001.9.part").write_bytes(b"killed here")
-    with pytest.raises(InputError, match="holds 1 of 2 episodes"):
+    files[1].with_suffix(".part").write_bytes(b"killed here")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "half").write_text("killed while joining")
+    with pytest.raises(InputError, match="holds 1 of 2 episodes; run the same collection to go on"):
         read_plan(tmp_path)
-    collect(tmp_path, plan, workers=1)
+    with pytest.raises(InputError, match=r"meta/info\.json"):
+        read_dataset(tmp_path)
+    record_episodes(tmp_path, plan, workers=1)
     assert files[0].stat().st_mtime_ns == kept, "what is there is not recorded again"
-    assert (read_episode(files[1], "action")[0] == again).all(), "and the rest is as it would have been"
-    assert not list(tmp_path.glob("*.part"))
-    assert read_plan(tmp_path) == plan
+    assert files[1].read_bytes() == again, "and the rest is as it would have been"
+    assert not list(tmp_path.rglob("*.part"))
+    join(tmp_path, plan)
+    assert read_dataset(tmp_path).episodes[-1] == 1
+    assert not (tmp_path / "data" / "half").exists()
     with pytest.raises(InputError, match="another collection"):
         collect(tmp_path, Plan(("drawer-close",), demos=3, image_size=32))
     assert json.loads((tmp_path / "collection.json").read_text())["demos"] == 2
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        collect(tmp_path, Plan(("drawer-close",), demos=1, image_size=32))
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
 def test_chunks_are_executed_or_averaged():
@@ -260,3 +312,56 @@ def test_judges_run_the_experts_task_in_processes(metaworld):
     judges.close()
     assert Counter((e.mode, e.task) for e in found) == {(m.name, t.name): 2 for m in modes for t in tasks}
     assert all(not e.success and e.steps == 30 for e in found), "who does nothing does not reach"
+
+
+@pytest.fixture(scope="module")
+def small_policy(collected):
+    """Untrained, for 32 x 32 pixels."""
+    data = read_dataset(collected[0])
+    config = data.robot_config(RecordingConfig(image_size=32, horizon=4, waypoints=(2,)), preset="nano")
+    policy = new_policy(config, 0)
+    policy.prepare_for(data.tensors(policy))
+    return policy
+
+
+def test_a_policy_is_judged(collected, small_policy):
+    tasks, config = find_tasks("drawer-close,reach"), MetaWorldConfig(image_size=32, max_steps=8)
+    found = judge_policy(small_policy, config, tasks, episodes=2, execute=4, workers=2)
+    assert Counter(episode.task for episode in found) == {"drawer-close": 2, "reach": 2}
+    report = summary(found)
+    assert report["groups"]["easy"]["episodes"] == 4
+    assert report["mean_of_groups"] == report["groups"]["easy"]["success"] == report["over_episodes"]["success"]
+    assert "mean of the groups" in table(report, "a policy")
+    with pytest.raises(InputError, match="chunk of 4"):
+        judge_policy(small_policy, config, tasks, execute=5)
+    with pytest.raises(InputError, match="at least 1 of each task"):
+        judge_policy(small_policy, config, tasks, episodes=0)
+
+
+def test_a_policy_hears_what_it_is_told(small_policy):
+    images, states = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 4), np.float32)
+    own = PolicyAnswer(small_policy)(images, states, np.array([0, 1]))
+    told = PolicyAnswer(small_policy, told={TASKS[1].name: TASKS[0].sentence})(images, states, np.array([0, 1]))
+    assert own.shape == (2, 4, 4)
+    np.testing.assert_allclose(told[0], own[0], atol=1e-5)
+    np.testing.assert_allclose(told[1], own[0], atol=1e-5)
+
+
+def test_a_policy_of_another_robot_is_refused(tiny_policy):
+    with pytest.raises(InputError, match="this policy has the cameras camera, a state of 0 and actions of 2 numbers"):
+        PolicyAnswer(tiny_policy)
+
+
+def test_the_mean_of_the_groups_weighs_groups_alike():
+    episodes = [Episode("execute 2", task.name, 0, task.group == "easy", 10) for task in TASKS]
+    found = summary(episodes)
+    assert found["mean_of_groups"] == 0.25
+    assert found["over_episodes"]["success"] == 28 / 50
+    assert found["tasks"]["reach"]["episodes"] == 1
+
+
+def test_processes():
+    assert num_processes(3) == 3
+    assert num_processes() >= 1
+    with pytest.raises(InputError, match="at least 1, or 0"):
+        num_processes(-1)

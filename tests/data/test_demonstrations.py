@@ -15,7 +15,7 @@ from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.errors import InputError
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import new_policy
-from tinyvla.recipes import TrainConfig
+from tinyvla.recipes import RecordingConfig, TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,51 @@ def test_what_does_not_fit_together_is_refused(recorded):
         dataclasses.replace(recorded, episodes=recorded.episodes + 1)
     with pytest.raises(InputError, match="fps is 0"):
         dataclasses.replace(recorded, fps=0)
+
+
+@pytest.fixture
+def with_state(recorded):
+    return dataclasses.replace(recorded, states=np.arange(2 * len(recorded), dtype=np.float32).reshape(-1, 2))
+
+
+def test_future_states_stop_at_the_episodes_end(with_state):
+    future = with_state.future((1, 3, 500))
+    assert future.shape == (len(with_state), 3, 2)
+    for i in range(len(with_state)):
+        last = np.flatnonzero(with_state.episodes == with_state.episodes[i])[-1]
+        wanted = [with_state.states[min(i + step, last)] for step in (1, 3, 500)]
+        np.testing.assert_array_equal(future[i], wanted)
+
+
+def test_future_states_need_states(recorded):
+    with pytest.raises(InputError, match="none were recorded"):
+        recorded.future((1,))
+
+
+def test_rows_are_recordings_of_their_own(with_state):
+    part = with_state.rows(np.flatnonzero(with_state.episodes >= 3))
+    assert part.episodes.tolist() == (with_state.episodes[with_state.episodes >= 3] - 3).tolist()
+    np.testing.assert_array_equal(part.states, with_state.states[with_state.episodes >= 3])
+    assert part.instructions == [
+        text for text, episode in zip(with_state.instructions, with_state.episodes, strict=True) if episode >= 3
+    ]
+
+
+def test_a_robots_policy_fits_its_recordings(with_state, recorded):
+    config = with_state.robot_config()
+    assert config.vision.grid == (8, 8)
+    assert (config.vision.stem, config.fusion.kind, config.head.horizon) == ("convolutional", "prefix", 16)
+    assert config.observation.state_dim == 2
+    assert config.head.waypoints
+    assert recorded.robot_config().head.waypoints == (), "without states there is nothing to learn there"
+
+
+def test_a_policy_with_waypoints_learns_from_recordings(with_state):
+    sizes = RecordingConfig(image_size=32, horizon=2, waypoints=(1, 4))
+    policy = new_policy(with_state.robot_config(sizes, preset="nano"), 0)
+    train = with_state.tensors(policy)
+    assert train.future.shape == (len(with_state), 2, 2)
+    policy.prepare_for(train)
+    config = TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3, warmup_steps=1, shift=1, state_noise=0.01)
+    losses = [record["train_loss"] for record in fit(policy, train, train, config)]
+    assert losses[-1] < 0.9 * losses[0]

@@ -19,6 +19,7 @@ import heads
 import latency
 import learning
 import lora
+import mt50
 import pretraining
 import processes
 import pytest
@@ -265,3 +266,43 @@ class SavedNowhere:
     def __init__(self, drawn: None) -> None: ...
 
     def savefig(self, path: Path, dpi: int) -> None: ...
+
+
+def test_mt50(tmp_path):
+    """One job, on one task: it records, learns, acts, and hears another task's sentence."""
+    args = mt50.Args(
+        variants=("pixels-64",),
+        seeds=(1,),
+        steps=2,
+        tasks="drawer-close,drawer-open",
+        demos=1,
+        episodes=1,
+        own=True,
+        swaps=True,
+        executes=(4, 8),
+        image_size=64,
+        processes=1,
+        max_steps=8,
+        batch_size=8,
+        folder_of_data=tmp_path / "data",
+        keep=tmp_path / "kept",
+        out=tmp_path / "metaworld.json",
+    )
+    report = done(mt50, args)
+    (run,) = report["runs"]
+    assert set(run["tasks"]) == {"drawer-close", "drawer-open"}
+    assert run["parameters"] < 20e6
+    assert {(row["scene"], row["told"]) for row in run["swaps"]} == {
+        ("drawer-close", "drawer-open"),
+        ("drawer-open", "drawer-close"),
+    }
+    assert not list((tmp_path / "data").iterdir()), "its own demonstrations are gone"
+    again = mt50.combine(report, {**report, "runs": [{**run, "seed": 2}]}, args)
+    assert [run["seed"] for run in again["runs"]] == [1, 2], "rows of earlier calls stay"
+    assert "pixels-64" in mt50.section({**again, "runs": [with_all_groups(run) for run in again["runs"]]})
+    policy = mt50.restore(tmp_path / "kept" / "pixels-64-1.pt")
+    assert policy.language.unseen_words("Push and close a drawer") == []
+
+
+def with_all_groups(run: dict) -> dict:
+    return {**run, "groups": {group: {"success": 0.5} for group in mt50.GROUPS}}

@@ -59,3 +59,23 @@ def test_sizes_that_do_not_fit_are_refused_with_those_that_would(size, says):
     with pytest.raises(InputError) as caught:
         VisionConfig(image_size=size)
     assert says in str(caught.value)
+
+
+def test_a_convolutional_stem_makes_one_token_for_each_patch_and_sees_its_neighbourhood():
+    config = VisionConfig((24, 40), 8, embed_dim=16, num_layers=1, num_heads=2, stem="convolutional")
+    tower = TinyViT(config)
+    image = torch.rand(1, 3, 24, 40, requires_grad=True)
+    tokens = tower.stem(image)
+    assert tokens.shape == (1, 15, 16)
+    assert tower(image).shape == (1, 16, 16)
+    (seen,) = torch.autograd.grad(tokens[0, 7].sum(), image)  # row 1, column 2 of 3 x 5
+    rows, columns = (seen[0].abs().sum(dim=0).sum(dim=axis).nonzero().flatten() for axis in (1, 0))
+    assert (rows.min(), rows.max()) == (2, 15), "from rows 8 to 15, and six above"
+    assert (columns.min(), columns.max()) == (10, 23)
+
+
+def test_the_stem_needs_squares_of_a_quarter_of_a_patch():
+    with pytest.raises(InputError, match="4 must divide patch_size, which is 6"):
+        VisionConfig(24, 6, stem="convolutional")
+    with pytest.raises(InputError, match="unknown stem 'deep'; choose from linear, convolutional"):
+        VisionConfig(stem="deep")

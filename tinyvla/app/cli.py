@@ -28,9 +28,12 @@ from tinyvla.app.cli_measure import (
     print_report,
     throughput,
 )
+from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
 from tinyvla.app.cli_train import train
 from tinyvla.errors import InputError
 from tinyvla.recipes import DataConfig
+
+EPISODES, EPISODES_OF_A_TASK = 500, 10
 
 
 def evaluate(
@@ -50,32 +53,48 @@ def evaluate(
 def rollout(
     checkpoint: Checkpoint = Path("checkpoints/best"),
     policy: Annotated[str, arg(help="checkpoint, or without one: expert or random.")] = "checkpoint",
-    episodes: int = 500,
+    episodes: int = EPISODES,
     seed: int = DataConfig().test_seed,
     gif: Path | None = None,
     device: DeviceName = "auto",
     json: JsonFlag = False,
+    world: Annotated[str, arg(help="blocks, or metaworld, for which the last four options are.")] = "blocks",
+    tasks: TaskNames = "mt50",
+    execute: int = 2,
+    workers: int = 0,
+    films: Path | None = None,
 ) -> None:
     """Close the loop: let a policy move the camera, view by view, until it stops on the named block.
 
     Args:
-        episodes: How many, each of at most 40 steps.
+        episodes: How many, each of at most 40 steps; on Meta-World ten of each task, unless given.
         seed: Which episodes; the default's are none that a policy is trained on.
         gif: Where to write the first episode as a moving picture.
+        execute: Actions of a chunk that are done before the policy looks again.
+        workers: Processes that simulate; as many as there are cores if 0.
+        films: A folder for a success and a failure of each task, as moving pictures.
     """
+    if world == "metaworld":
+        count = EPISODES_OF_A_TASK if episodes == EPISODES else episodes
+        if policy != "checkpoint" or gif:
+            raise InputError("--world metaworld takes a --checkpoint, and --films in place of --gif")
+        roll_out(checkpoint, tasks, count, seed, execute, workers, films, device, json)
+        return
+    if world != "blocks":
+        raise InputError(f"unknown --world {world!r}; choose from blocks, metaworld")
     from tinyvla.act import rollout as loop
     from tinyvla.act.blocks.world import BlockWorld
     from tinyvla.act.world import episode_seeds
 
     if policy not in ("checkpoint", "expert", "random"):
         raise InputError(f"unknown --policy {policy!r}; choose from checkpoint, expert, random")
-    world = BlockWorld(episode_seeds(episodes, seed))
+    blocks = BlockWorld(episode_seeds(episodes, seed))
     act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy) or load(checkpoint, device)
-    result = loop.rollout(act, world, record=1 if gif else 0)
+    result = loop.rollout(act, blocks, record=1 if gif else 0)
     if gif and result.states:
         from tinyvla.show.filmstrip import film, save_gif
 
-        save_gif(film(loop.replay(result.states, 0), BlockWorld(world.seeds[:1])), gif)
+        save_gif(film(loop.replay(result.states, 0), BlockWorld(blocks.seeds[:1])), gif)
     if json:
         print(dumps(result.to_dict()))
         return
@@ -186,6 +205,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "sample": sample,
     "demo": demo,
     "export": export,
+    "metaworld": metaworld,
     "doctor": doctor,
     "info": info,
     "bench": bench,

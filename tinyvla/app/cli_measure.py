@@ -103,6 +103,12 @@ def bench(
     cold: int = 0,
     epochs: int = 0,
     out: Path | None = None,
+    world: Annotated[str, arg(help="blocks, or metaworld: from an empty folder to a judged policy.")] = "blocks",
+    tasks: Annotated[str, arg(help="Of Meta-World.")] = "mt50",
+    demos: Annotated[int, arg(help="Of each of Meta-World's tasks.")] = 50,
+    folder: Annotated[Path, arg(help="For Meta-World's demonstrations; must be empty.")] = Path(
+        "metaworld-demonstrations"
+    ),
 ) -> None:
     """Measure how long a recipe with a fixed number of steps takes, and how many runs reach 95 % direction accuracy.
 
@@ -119,6 +125,15 @@ def bench(
 
     if seeds < 1 or (steps is not None and steps < 1):
         raise InputError("--seeds and --steps must be at least 1")
+    if world == "metaworld":
+        from tinyvla.measure.metaworld import race, table
+
+        raced = race(folder, tasks, demos, steps, device)
+        command = f"tinyvla bench --world metaworld --tasks {tasks} --demos {demos} --steps {raced['steps']}"
+        _show(table(raced), {"command": command, **raced}, out)
+        return
+    if world != "blocks":
+        raise InputError(f"unknown --world {world!r}; choose from blocks, metaworld")
     where, config = choose_device(device), model_config(preset)
     recipe = b.RECIPES[preset] if steps is None else replace(b.RECIPES[preset], num_steps=steps)
     result = b.bench(config, recipe, where, seeds, step_options(step, where))

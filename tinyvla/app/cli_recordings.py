@@ -1,4 +1,4 @@
-"""What the verb `train` does with recordings: a policy that fits them, and a split to learn from."""
+"""What the verb `train` does with recordings: read them, and split them into what is learned and what is held out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyvla.config import ModelConfig
 from tinyvla.errors import InputError
-from tinyvla.recipes import DataConfig, RecordingConfig
+from tinyvla.recipes import DataConfig
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from tinyvla.data.batch import TensorSplit
     from tinyvla.data.demonstrations import Demonstrations
     from tinyvla.model.policy import TinyVLA
-
-TOKENS_PER_SIDE = 8
 
 
 def read(data: DataConfig) -> Demonstrations:
@@ -35,23 +32,6 @@ def read(data: DataConfig) -> Demonstrations:
             f"{data.dataset} holds one episode; at least two are needed, one to learn from and one to check"
         )
     return recordings
-
-
-def policy_config(
-    recordings: Demonstrations, preset: str, fusion: str | None, head: str | None, sizes: RecordingConfig
-) -> ModelConfig:
-    """Returns the configuration of a policy that fits the recordings."""
-    return recordings.policy_config(
-        preset,
-        head or "l1",
-        sizes.horizon,
-        sizes.image_size,
-        sizes.normalization,
-        fusion or "prefix",
-        sizes.image_size // TOKENS_PER_SIDE,
-        sizes.stem,
-        () if recordings.states is None else sizes.waypoints,
-    )
 
 
 def splits(

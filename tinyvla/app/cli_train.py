@@ -104,7 +104,7 @@ def train(
     if recordings is not None:
         if vision or language:
             raise InputError("--vision and --language do not go with --dataset")
-        model = recorded.policy_config(recordings, preset, fusion, head, sizes)
+        model = recordings.robot_config(sizes, preset, fusion, head)
     else:
         if sizes != RecordingConfig() and not resume:
             raise InputError("--image-size, --horizon and their like are for recordings; name them with --dataset")

@@ -59,7 +59,7 @@ class Batch:
     """`(b, h, a)`, or `(b, a)` where a chunk holds one action."""
     action_is_pad: Bool[Tensor, "b k"] | None = None
     """True on actions after an episode's end, which no loss counts."""
-    future: Float[Tensor, "b w s"] | None = None
+    future: Float[Tensor, "b p s"] | None = None
     """The robot's own state some steps later, where a policy learns from it: its waypoints."""
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ class TensorSplit:
     actions: Float[Tensor, "n *chunk"]
     state: Float[Tensor, "n s"] | None = None
     action_is_pad: Bool[Tensor, "n k"] | None = None
-    future: Float[Tensor, "n w s"] | None = None
+    future: Float[Tensor, "n p s"] | None = None
 
     @classmethod
     def from_blockfind(cls, split: BlockFind, tokenize: Tokenize, device: torch.device | str = "cpu") -> TensorSplit:
@@ -125,7 +125,7 @@ class TensorSplit:
         device: torch.device | str = "cpu",
         state: Float[np.ndarray, "n s"] | None = None,
         action_is_pad: Bool[np.ndarray, "n k"] | None = None,
-        future: Float[np.ndarray, "n w s"] | None = None,
+        future: Float[np.ndarray, "n p s"] | None = None,
     ) -> TensorSplit:
         """Returns images, sentences and labels of your own as a split; each different sentence is tokenized once.
 

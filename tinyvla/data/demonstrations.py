@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from tinyvla.config import ModelConfig, ObservationConfig, model_config
 from tinyvla.data.batch import TensorSplit
 from tinyvla.errors import InputError
+from tinyvla.recipes import RecordingConfig
 
 if TYPE_CHECKING:
     from tinyvla.model.policy import TinyVLA
@@ -108,6 +109,34 @@ class Demonstrations:
             observation=ObservationConfig(tuple(self.images), state_dim, state_normalization=normalization),
         )
 
+    def robot_config(
+        self,
+        sizes: RecordingConfig | None = None,
+        preset: str = "minimal",
+        fusion: str | None = None,
+        head: str | None = None,
+    ) -> ModelConfig:
+        """Returns the configuration that was found best for a robot: many pixels in 64 tokens, words behind them.
+
+        Args:
+            sizes: of images and chunks.
+            preset: whose towers.
+            fusion: one of `tinyvla.registry.FUSIONS`; "prefix" by default.
+            head: one of `tinyvla.registry.HEADS`; "l1" by default.
+        """
+        sizes = sizes or RecordingConfig()
+        return self.policy_config(
+            preset,
+            head or "l1",
+            sizes.horizon,
+            sizes.image_size,
+            sizes.normalization,
+            fusion or "prefix",
+            sizes.patch_size,
+            sizes.stem,
+            () if self.states is None else sizes.waypoints,
+        )
+
     def chunks(self, horizon: int) -> tuple[Float32[np.ndarray, "n h a"], Bool[np.ndarray, "n h"]]:
         """Returns each frame's action and those that follow, and which of them lie after the episode's end.
 
@@ -121,7 +150,7 @@ class Demonstrations:
         ahead, last = np.arange(len(self))[:, None] + np.arange(horizon), self._last_frames[:, None]
         return self.actions[np.minimum(ahead, last)], ahead > last
 
-    def future(self, steps: Sequence[int]) -> Float32[np.ndarray, "n w s"]:
+    def future(self, steps: Sequence[int]) -> Float32[np.ndarray, "n p s"]:
         """Returns the robot's own state some steps after each frame; after an episode's end its last one.
 
         Raises:

@@ -56,7 +56,7 @@ Histogram = Int64[np.ndarray, "3 256"]
 Statistics = dict[str, list[Any]]
 
 
-def feature_statistics(values: Num[np.ndarray, "n *shape"]) -> Statistics:
+def feature_statistics(values: Num[np.ndarray, "n *shape"] | Bool[np.ndarray, "n"]) -> Statistics:
     """Returns minimum, maximum, mean, std and quantiles over the frames, as `stats.json` has them."""
     wide = values.reshape(len(values), -1)
     wide = wide.astype(np.float64) if wide.dtype == bool else wide

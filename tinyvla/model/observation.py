@@ -137,7 +137,7 @@ class Preprocessor:
         device: torch.device | str = "cpu",
         state: Float[np.ndarray, "n s"] | None = None,
         action_is_pad: Bool[np.ndarray, "n k"] | None = None,
-        future: Float[np.ndarray, "n w s"] | None = None,
+        future: Float[np.ndarray, "n p s"] | None = None,
     ) -> TensorSplit:
         """Returns recorded observations to train on, treated exactly as the policy will treat what it is shown.
 

@@ -32,7 +32,7 @@ class Waypoints(nn.Module):
         self.output = nn.Linear(config.fusion.embed_dim, self.shape[0] * self.shape[1])
 
     def loss(
-        self, features: Float[Tensor, "b d"], future: Float[Tensor, "b w s"] | None, normalizer: Normalizer
+        self, features: Float[Tensor, "b d"], future: Float[Tensor, "b p s"] | None, normalizer: Normalizer
     ) -> Float[Tensor, ""]:
         """Returns the weighted mean absolute error of the normalised states.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE
-from tinyvla.act.metaworld.tasks import TASKS
+from tinyvla.act.metaworld.judge import Episode, Judges, Mode, judge
+from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig
+from tinyvla.act.metaworld.tasks import TASKS, Task
 from tinyvla.errors import InputError
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY
 from tinyvla.model.policy import TinyVLA
@@ -49,3 +50,39 @@ class PolicyAnswer:
         with fast:
             chunks = policy.predict(seen, generator=torch.Generator(policy.device).manual_seed(0)).numpy()
         return chunks if chunks.ndim == 3 else chunks[:, None]
+
+
+def judge_policy(
+    policy: TinyVLA,
+    config: MetaWorldConfig,
+    tasks: Sequence[Task],
+    episodes: int = 10,
+    execute: int = 2,
+    seed: int = 0,
+    workers: int = 1,
+) -> list[Episode]:
+    """Returns how a policy's episodes went, in processes that are started and ended here.
+
+    Args:
+        policy: on its device.
+        config: pictures and length of episodes.
+        tasks: which.
+        episodes: of each task.
+        execute: actions done after each look.
+        seed: another one gives other starts.
+        workers: processes that simulate, at most one for each episode.
+
+    Raises:
+        InputError: a number is not usable, or the policy does not fit Meta-World.
+    """
+    answer = PolicyAnswer(policy, config.camera)
+    horizon = policy.config.head.horizon
+    if episodes < 1:
+        raise InputError(f"episodes are {episodes}; there must be at least 1 of each task")
+    if not 1 <= execute <= horizon:
+        raise InputError(f"execute is {execute}; it must lie between 1 and the policy's chunk of {horizon}")
+    judges = Judges(min(workers, len(tasks) * episodes), config, horizon)
+    try:
+        return judge(judges, answer, tasks, episodes, Mode(execute), seed)
+    finally:
+        judges.close()

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig, Scene
 from tinyvla.act.metaworld.tasks import TASKS, Task, episode_seed
+from tinyvla.errors import InputError
 
 Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """From pictures uint8 `(w, h, w, 3)`, states `(w, 4)` and numbers of tasks `(w,)` to chunks `(w, chunk, 4)`."""
@@ -217,3 +218,15 @@ def judge(
     if len(ended) < planned:
         raise RuntimeError(f"only {len(ended)} of {planned} episodes ended: the processes are gone")
     return ended
+
+
+def num_processes(asked: int = 0) -> int:
+    """Returns a number of processes: what is asked for, or one for each core if that is 0.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if asked < 0:
+        raise InputError(f"workers are {asked}; give at least 1, or 0 for as many as there are cores")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return asked or cores or 1

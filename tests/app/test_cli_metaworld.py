@@ -1,0 +1,76 @@
+"""The verbs on Meta-World and on recordings, from an empty folder to a policy that acts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
+from tinyvla.act.metaworld.tasks import find_tasks
+from tinyvla.app import cli
+from tinyvla.errors import InputError
+
+SMALL = ["--preset", "nano", "--image-size", "32", "--horizon", "4", "--waypoints", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """Two tasks, collected by the verb."""
+    try:
+        scene = Scene(find_tasks("drawer-close")[0], MetaWorldConfig(image_size=32))
+        scene.begin(0)
+        scene.picture()
+    except InputError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("metaworld") / "recordings"
+    options = ["--tasks", "drawer-close,button-press", "--demos", "2", "--image-size", "32", "--workers", "1"]
+    cli.main(["metaworld", "collect", str(folder), *options])
+    return folder
+
+
+def refusal(capsys, *args: str) -> str:
+    """The one line that a bad call ends with."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(args))
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    return lines[-1]
+
+
+def test_collect_train_and_roll_out(collected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = ["--batch-size", "32", "--epochs", "2", "--val-episodes", "0.25"]
+    cli.main(["train", "--dataset", str(collected), *SMALL, *train])
+    assert "judged by the held-out episodes' loss" in capsys.readouterr().out
+    kept = json.loads(Path("checkpoints/config.json").read_text())
+    assert kept["data"]["dataset"] == str(collected)
+    assert kept["train"]["optimizer"] == "muon"
+    judged = ["--world", "metaworld", "--tasks", "drawer-close", "--episodes", "1", "--device", "cpu", "--workers", "1"]
+    cli.main(["rollout", *judged, "--films", "films", "--json"])
+    assert [path.suffix for path in Path("films").iterdir()] == [".gif"]
+    assert json.loads(capsys.readouterr().out)["tasks"]["drawer-close"]["episodes"] == 1
+    cli.main(["train", "--resume"])
+    assert "is complete" in capsys.readouterr().out
+    assert "execute is 9" in refusal(capsys, "rollout", *judged, "--execute", "9")
+
+
+def test_bad_calls_get_one_line(collected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "unknown Meta-World task 'fly'" in refusal(capsys, "metaworld", "collect", "x", "--tasks", "fly")
+    assert "unknown action 'fetch'" in refusal(capsys, "metaworld", "fetch", "x")
+    assert "another collection" in refusal(capsys, "metaworld", "collect", str(collected), "--demos", "9")
+    assert "workers are -1" in refusal(capsys, "metaworld", "collect", "x", "--workers", "-1")
+    assert "meta/info.json" in refusal(capsys, "train", "--dataset", "nowhere")
+    assert "name them with --dataset" in refusal(capsys, "train", "--image-size", "64")
+    assert "32 must divide it" in refusal(capsys, "train", "--dataset", str(collected), "--image-size", "50")
+    assert "do not go with --dataset" in refusal(capsys, "train", "--dataset", str(collected), "--vision", "x")
+    assert "unknown --world 'moon'" in refusal(capsys, "rollout", "--world", "moon")
+    assert "in place of --gif" in refusal(capsys, "rollout", "--world", "metaworld", "--gif", "x.gif")
+
+
+def test_a_policy_of_another_robot_is_refused(collected, tiny_policy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny_policy.save_pretrained(tmp_path / "checkpoints" / "best")
+    assert "Meta-World has the camera corner2" in refusal(capsys, "rollout", "--world", "metaworld", "--device", "cpu")
