@@ -26,6 +26,7 @@ import nbformat
 from figures import ROOT, figure
 
 COMMENT = re.compile(r"<!--\s*result:\s*(?P<path>.*?)\s*-->", re.S)
+CODE = re.compile(r"(?ms)^[ ]*(```+|~~~+).*?^[ ]*\1[ ]*$|`[^`\n]*`")
 UNIT = r"(?:%|(?:seconds?|s|ms|milliseconds?|GB|GiB|MB|million|billion)\b)"
 NUMBER = r"(?<![\w.,-])-?\d+(?:[.,]\d+)*"
 FIGURE = re.compile(
@@ -99,7 +100,10 @@ def sentence_at(text: str, start: int) -> str:
 
 def claims_in(text: Text, results: Path) -> Iterator[Claim]:
     """Every comment of a text that names a results file, looked up."""
+    code = [found.span() for found in CODE.finditer(text.source)]
     for match in COMMENT.finditer(text.source):
+        if any(start < match.start() < end for start, end in code):
+            continue
         before = re.sub(r"\s+", " ", text.source[: match.start()]).rstrip("*_`")
         right, error = "", ""
         try:
@@ -126,7 +130,7 @@ def prose_of(source: str) -> str:
 
     The times in a chapter's header are compared with their file by `tools/notebooks.py`.
     """
-    text = re.sub(r"(?ms)^\s*(```+|~~~+).*?^\s*\1\s*$", "", source)
+    text = CODE.sub("`…`", source)
     text = re.sub(r"(?m)^\*\*Time:\*\*.*(?:\n(?!\s*$).*)*", "", text)
     text = re.sub(r"`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$", "`…`", text, flags=re.S)
     text = re.sub(r"(?s)\(a\).*?\(b\).*?(?=\n\s*\n|\n\s*(?:\d+\.|-)\s|\Z)", "", text)

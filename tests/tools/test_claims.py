@@ -122,6 +122,11 @@ def test_a_comment_that_would_end_its_paragraph_is_noticed(course):
     assert "ends the paragraph" in claim.complaint()
 
 
+def test_an_example_in_code_is_no_claim(course):
+    example = "0 %<!-- result: heads/share:.0% -->"
+    assert claims.all_claims(course(f"Write `{example}`, or\n\n```markdown\n{example}\n```\n")) == []
+
+
 def test_claims_on_pages_are_found_too(course):
     root = course(PROSE)
     (root / "book" / "scaling.md").write_text("It is 98 %<!-- result: heads/share:.0% -->.", encoding="utf-8")
