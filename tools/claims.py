@@ -28,6 +28,7 @@ from figures import ROOT, figure
 COMMENT = re.compile(r"<!--\s*result:\s*(?P<path>.*?)\s*-->", re.S)
 CODE = re.compile(r"(?ms)^[ ]*(```+|~~~+).*?^[ ]*\1[ ]*$|`[^`\n]*`")
 UNIT = r"(?:%|(?:seconds?|s|ms|milliseconds?|GB|GiB|MB|million|billion)\b)"
+PLAIN_UNIT = re.compile(r"\s?(?:seconds?|s|minutes?|min|ms|milliseconds?|GB|GiB|MB|degrees|pixels|steps|runs)$")
 NUMBER = r"(?<![\w.,-])-?\d+(?:[.,]\d+)*"
 FIGURE = re.compile(
     rf"(?P<first>{NUMBER})(?:\s(?:to|and|or)\s|\s?[-–]\s?)(?P<last>\d+(?:[.,]\d+)*)\s?(?P<range_unit>{UNIT})"
@@ -59,10 +60,11 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether the text before the comment ends with what the file says, and with nothing that changes it."""
-        if self.error or not self.before.endswith(self.right):
+        """Whether the text before the comment ends with what the file says; a unit may follow that."""
+        before = self.before if self.before.endswith(self.right) else PLAIN_UNIT.sub("", self.before)
+        if self.error or not before.endswith(self.right):
             return False
-        rest = self.before.removesuffix(self.right)
+        rest = before.removesuffix(self.right)
         return not re.search(r"(?:\d[.,]?|(?:^|\s)[-−])$", rest)
 
     def complaint(self) -> str:

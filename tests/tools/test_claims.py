@@ -101,6 +101,7 @@ def test_a_changed_results_file_is_noticed(course, capsys):
         ("**99.1 %**", "99.1 % of them"),
         ("13.2\nmillion", "13.2 billion"),
         ("From 99", "From 0.99"),
+        ("From 99", "From 99 million"),
     ],
 )
 def test_a_changed_sentence_is_noticed(course, old, new):
@@ -120,6 +121,11 @@ def test_a_comment_that_would_end_its_paragraph_is_noticed(course):
     (claim,) = claims.all_claims(course("The share is 99.1 %\n<!-- result: heads/share:.1% -->."))
     assert not claim.holds
     assert "ends the paragraph" in claim.complaint()
+
+
+def test_a_unit_may_stand_before_the_comment(course):
+    (claim,) = claims.all_claims(course("It took 12.3 s<!-- result: heads/seconds/median:.1f -->."))
+    assert claim.holds
 
 
 def test_an_example_in_code_is_no_claim(course):
