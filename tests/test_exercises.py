@@ -184,6 +184,31 @@ def test_every_exercise_has_right_and_wrong_answers(name):
         assert all(reason.strip() for _, reason in given.wrong.values()), f"{title}: say why each is refused"
 
 
+INSTRUCTORS = (FOLDER.parent / "book" / "instructors.md").read_text(encoding="utf-8")
+
+
+def headings_of(name: str) -> list[tuple[str, str, str]]:
+    """Number, title and time of a chapter's exercises, from their headings."""
+    prose = "\n".join(cell.source for cell in read(name) if cell.cell_type == "markdown")
+    return re.findall(r"^#+ Exercise (\d+): (.+) \((.+)\)$", prose, re.M)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_instructors_find_every_exercise_with_its_time(name):
+    exercises = [f"{number} {title} ({time.replace('minutes', 'min')})" for number, title, time in headings_of(name)]
+    section = INSTRUCTORS.split(f"### Chapter {int(name[:2])}:")[1].split("###")[0]
+    row = f"| **Exercises** | {'; '.join(exercises)} |"
+    assert row in section, f"write into book/instructors.md: {row}"
+
+
+def test_timetables_name_exercises_that_exist():
+    exist = {(int(name[:2]), int(number)) for name in NAMES for number, _, _ in headings_of(name)}
+    rows = [line for line in INSTRUCTORS.split("## Chapter by chapter")[0].splitlines() if line.startswith("|")]
+    named = {(int(a), int(b)) for row in rows for a, b in re.findall(r"(?<![\w.])(\d+)\.(\d+)(?![\w.])", row)}
+    assert len(named) > 30
+    assert not named - exist
+
+
 # --- the harness itself, on a chapter of five cells ---
 
 
