@@ -9,10 +9,9 @@ Notable:
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from functools import cache
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,55 +20,13 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxRole
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-RESULTS = ROOT / "results"
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+
+from figures import figure, load, row_of
+
+__all__ = ["figure", "load", "row_of"]  # for those who look a path up before they write it into a sentence
+
 COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
-
-
-@cache
-def load(name: str) -> dict[str, Any]:
-    """One results file."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def row_of(rows: list[Any], key: str) -> Any:
-    """One row of a list: the only one that "name=value,name=value" describes, or the number N of a list of numbers.
-
-    Raises:
-        KeyError: no row fits, or several do; or rows are asked for by their place, which may change.
-    """
-    if "=" not in key:
-        if isinstance(rows[int(key)], dict):
-            raise KeyError(f"say which row by what it holds, as name=value, and not by its place {key}")
-        return rows[int(key)]
-    wanted = dict(pair.split("=", 1) for pair in key.split(","))
-    found = [row for row in rows if all(str(row[name]) == value for name, value in wanted.items())]
-    if len(found) != 1:
-        raise KeyError(f"{len(found)} rows have {key}")
-    return found[0]
-
-
-def figure(text: str) -> str:
-    """A figure as it is printed, from "file/key/key:FORMAT".
-
-    A key of a list is what `row_of` takes. FORMAT is Python's, for example ".1f"; "%" puts a space before its sign; a
-    trailing "M" divides by a million.
-
-    Raises:
-        KeyError: no such file, key or row.
-    """
-    path, _, form = text.strip().partition(":")
-    name, *keys = path.split("/")
-    if not (RESULTS / f"{name}.json").exists():
-        raise KeyError(f"no results/{name}.json")
-    value: Any = load(name)
-    for key in keys:
-        value = row_of(value, key) if isinstance(value, list) else value[key]
-    if isinstance(value, dict | list):
-        raise KeyError(f"{path} is no single figure")
-    if form.endswith("M"):
-        return f"{value / 1e6:{form[:-1]}} million"
-    return f"{value:{form}}".replace("%", " %")
 
 
 class ResultRole(SphinxRole):
