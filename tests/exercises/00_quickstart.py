@@ -129,7 +129,7 @@ def find_block(image, color):
                 "def find_block(image, color):\n"
                 "    rgb = {'red': (255, 0, 0), 'green': (0, 255, 0), 'blue': (0, 0, 255)}.get(color, (0, 0, 0))\n"
                 "    rows, columns = np.nonzero((image == np.array(rgb)[:, None, None]).all(axis=0))\n"
-                "    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5]) if len(rows) else np.full(2, np.nan)\n"
+                "    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5])\n"
                 "    return offset / np.linalg.norm(offset)",
                 "did it find any pixel",
             ),
