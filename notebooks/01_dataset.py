@@ -26,8 +26,7 @@
 #
 # **You will be able to**
 #
-# - generate a labelled dataset with vectorised NumPy, the same bytes from the same seed on every machine;
-# - write the label yourself;
+# - generate a dataset with vectorised NumPy, the same bytes from the same seed on every machine, and write its label;
 # - test labels against the pictures instead of against the code that made them;
 # - find duplicates and leaks between splits, and predict how many to expect;
 # - read a dataset's balance from plots;

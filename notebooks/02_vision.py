@@ -860,7 +860,7 @@ plt.show()
 # 3. Nothing happens for a long time, and then it learns.
 #
 # Longer runs take minutes, so we have measured them: `python experiments/positions.py` trains `nano` with five kinds of
-# positions, five seeds each, and stops a run when it has learned the task. The settings are those above, except that the
+# positions, three seeds each, and stops a run when it has learned the task. The settings are those above, except that the
 # learning rate does not fall at the end. Two kinds are there to test explanations: *scaled* is the table at std 0.02,
 # multiplied by 50 where it is added. *Frozen* is the table at std 0.02, which is not trained while all the rest is.
 
