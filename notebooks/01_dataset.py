@@ -1015,8 +1015,8 @@ with checking("Exercise 3"):
 #   must not ask about it.
 #
 # Where `clear` is `False` the action may be anything. Compare *squared* distances in whole cells: they are integers,
-# so ties are exact. When it works, think about its floors: what would language only, vision only and "point to a
-# random other block" score? The cell after the exercise computes them.
+# so ties are exact. When it works, think about the task's floor: how far would a policy get with the image alone? The
+# cell after the exercise computes it.
 #
 # <details><summary>Hint</summary>
 #
@@ -1120,12 +1120,16 @@ best = (near.sum(axis=2) / possible.sum(axis=1)).max(axis=0)
 for name, answer in (("mean of the arrows to all blocks", old_floor), ("mean of the possible answers", mean)):
     accuracy = Metrics.of(torch.from_numpy(answer), torch.from_numpy(truth)).direction_accuracy
     print(f"vision only, {name:35} {accuracy:.2f}")
-print(f"vision only, best for the direction accuracy     {best.mean():.2f}  ({clear.sum()} clear scenes)")
+print(f"vision only, {'best for the direction accuracy':35} {best.mean():.2f}")
+different = [len(np.unique(arrows[names], axis=0)) for arrows, names in zip(nearest, possible, strict=True)]
+print(
+    f"{clear.sum()} clear scenes, each with {possible.sum() / clear.sum():.1f} names and {np.mean(different):.1f} answers"
+)
 
 # %% [markdown]
-# The floor of the image alone is much **higher** than before, although the task sounds harder. Two things help. Only two
-# or three blocks can be the target, since the named one cannot. And a block in a crowd is the nearest one to several
-# others, so it is the answer to several sentences.
+# The floor of the image alone is much **higher** than before, although the task sounds harder. A block in a crowd is the
+# nearest one to several others, so it is the answer to several sentences. As the last line says, a scene has fewer
+# different answers than names.
 #
 # The first line is the old task's floor, the mean of the arrows to *all* blocks. It is not a floor of this task: a policy
 # that cannot read gets further. **A new task needs its floors computed anew.**
