@@ -13,21 +13,22 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/02_vision.ipynb)
 #
-# A policy cannot reason about 12,288 separate pixel values. In this chapter you build the part that turns an image into
-# 65 vectors, called tokens: one for each 8 x 8 patch and one for the whole scene. It is a small vision transformer
-# (ViT), of the same kind as the vision parts of full-size robot policies. [OpenVLA](https://arxiv.org/abs/2406.09246),
-# for example, cuts its camera image into 256 patches and hands the patch tokens to a language model.
+# An image of 64 x 64 pixels is 12,288 numbers. In this chapter you build the part that turns them into 65 vectors, called
+# tokens: one for each 8 x 8 patch and one for the whole scene. It is a small vision transformer (ViT), of the same kind
+# as the vision parts of full-size robot policies. [OpenVLA](https://arxiv.org/abs/2406.09246), for example, cuts its
+# camera image into 256 patches and hands the patch tokens to a language model.
 #
 # Then you look inside the tokens: what does a patch token know before any training, and what after? The last part is
-# about one number, the scale of the position features. It decides whether the whole policy learns anything.
+# about one number, the scale at which the positions start. If it is small, the policy learns nothing for hundreds of
+# steps, and then, suddenly, everything.
 #
 # **You will be able to**
 #
-# - cut an image into patches and project them, and show that this equals a strided convolution;
-# - write 2-D sine-cosine positions and multi-head attention by hand;
+# - write the function that cuts an image into patches, and show that projecting them equals a strided convolution;
+# - write attention, with its mask;
 # - build a pre-norm transformer block with QK-norm, and say what each part is for;
 # - measure what a token knows with a linear probe, and say what a probe does not prove;
-# - explain why a policy can fail although all the information is in its tokens.
+# - tell a plateau from a failure.
 #
 # **Time:** about 30 minutes to read, about 40 seconds on two CPU cores, 20 seconds on a GPU to run.
 #
@@ -82,7 +83,7 @@ print(config)
 # %% [markdown]
 # This is what you will build. An image enters at the left; tokens leave at the right.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram: an image is cut into 64 patches; a linear layer, positions, CLS, two blocks and a LayerNorm follow. Below, one block: LayerNorm with attention, then LayerNorm with an MLP, each added to the stream that runs through."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Diagram: an image is cut into 64 patches; a linear layer, positions, CLS, two blocks and a LayerNorm follow. Below, one block: LayerNorm with attention, then LayerNorm with an MLP, each added to the stream that runs through."}}
 fig, ax = plt.subplots(figsize=(9, 3.7), layout="constrained")
 fig.set_facecolor("white")
 ax.set(xlim=(0, 100), ylim=(0, 40))
@@ -137,23 +138,77 @@ plt.show()
 # them, and attention compares each with each. ViT cuts squares instead ([Dosovitskiy et al.
 # 2020](https://arxiv.org/abs/2010.11929)): here 8 x 8 pixels, which gives 64 vectors.
 #
-# Cutting needs no loop. Row `y` of the image is row `y // 8` of the grid and row `y % 8` inside the patch, so the
-# height axis splits into two, and so does the width. Then the grid axes move to the front and the rest is flattened.
+# Cutting needs no loop. Row `y` of the image is row `y // 8` of the grid and row `y % 8` inside the patch. So the height
+# axis splits into two axes, and so does the width. Then the two grid axes move to the front, and the rest is flattened.
+#
+# ## Exercise 1: cut the image into patches (10 minutes)
+#
+# Write `cut_patches(images, patch_size)`. Images of shape `(batch, channels, height, width)` become patches of shape
+# `(batch, rows * columns, channels * patch_size**2)`. The patches go row by row, as one reads. The numbers inside a patch
+# are ordered by channel, then by y, then by x. Images need not be square.
+#
+# <details><summary>Hint</summary>
+#
+# `reshape` to `(batch, channels, rows, patch_size, columns, patch_size)`. `permute` so that rows and columns follow the
+# batch, and channel, y and x come last. Then `reshape` once more.
+#
+# </details>
 
-# %%
-patch_size = 8
-grid_size = 64 // patch_size
-split_axes = images.reshape(-1, 3, grid_size, patch_size, grid_size, patch_size)
-print("split     ", tuple(split_axes.shape), "(batch, channel, row, y in patch, column, x in patch)")
-grid_first = split_axes.permute(0, 2, 4, 1, 3, 5)
-print("reordered ", tuple(grid_first.shape), "(batch, row, column, channel, y in patch, x in patch)")
-patches = grid_first.flatten(3).flatten(1, 2)
-print("flattened ", tuple(patches.shape), "(batch, patch, values of one patch)")
+
+# %% tags=["exercise"]
+def cut_patches(images, patch_size):
+    """Patches (batch, rows * columns, channels * patch_size**2) of images (batch, channels, height, width)."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    for channels, height, width, size in ((3, 16, 24, 8), (2, 12, 8, 4)):
+        numbered = torch.arange(2 * channels * height * width).view(2, channels, height, width)
+        answer = cut_patches(numbered, size)
+        assert answer is not None, "write the body of cut_patches first"
+        about = f"images of {height} x {width} with {channels} channels, patches of {size}"
+        corners = [(y, x) for y in range(0, height, size) for x in range(0, width, size)]
+        cut = [numbered[:, :, y : y + size, x : x + size] for y, x in corners]
+        right = torch.stack([patch.flatten(1) for patch in cut], dim=1)
+        shape, want = tuple(answer.shape), tuple(right.shape)
+        assert shape == want, f"{about}: the shape should be {want}, yours is {shape}"
+        columns = [patch for x in range(width // size) for patch in cut[x :: width // size]]
+        mistakes = {
+            "a bare reshape has the right shape, but its patches are stripes": numbered.reshape(right.shape),
+            "the patches go column by column": torch.stack([patch.flatten(1) for patch in columns], dim=1),
+            "x and y are exchanged inside the patches": torch.stack([patch.mT.flatten(1) for patch in cut], dim=1),
+            "the channel comes first inside a patch, and yours comes last": torch.stack(
+                [patch.permute(0, 2, 3, 1).flatten(1) for patch in cut], dim=1
+            ),
+        }
+        for mistake, wrong in mistakes.items():
+            assert torch.equal(answer, right) or not torch.equal(answer, wrong), f"{about}: {mistake}"
+        assert answer.unique().numel() == numbered.numel(), f"{about}: some pixels are lost or doubled"
+        assert torch.equal(answer, right), (
+            f"{about}: all pixels are there, some in the wrong place; check the permutation"
+        )
 
 # %% [markdown]
-# The permutation is the easy thing to get wrong. A `reshape` straight to `(batch, 64, 192)` has the right shape too,
-# but its "patches" are stripes of pixel rows. So compare with an independent way: `unfold` slides a window along an
-# axis. The package's `patchify` does it that way.
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cut_patches(images, patch_size):
+#     batch, channels, height, width = images.shape
+#     rows, columns = height // patch_size, width // patch_size
+#     split = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
+#     return split.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch_size**2)
+# ```
+#
+# The permutation brings the axes to (batch, row, column, channel, y in patch, x in patch). Axes that are neighbours can
+# then be merged: row and column become the patch's number, the other three its values.
+#
+# </details>
+
+# %% [markdown]
+# The package cuts in another way: `unfold` slides a window along an axis. The next cell writes it out, and the notebook
+# goes on with that version, so you can read on if yours is not ready yet. A `reshape` straight to `(batch, 64, 192)` has
+# the right shape too, but its "patches" are stripes of pixel rows.
 
 
 # %%
@@ -164,12 +219,16 @@ def patchify(images, patch_size):
     return windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
-assert torch.equal(patches, patchify(images, patch_size))
+patch_size = 8
+grid_size = 64 // patch_size
+patches = patchify(images, patch_size)
+print("images ", tuple(images.shape), "(batch, channel, y, x)")
+print("patches", tuple(patches.shape), "(batch, patch, values of one patch)")
 assert torch.equal(patches, tinyvla.model.vision.TinyViT(config).patchify(images))
 assert not torch.equal(patches, images.reshape(-1, 64, 192))
-print("reshape and unfold cut the same patches, and so does the package; a bare reshape does not")
+print("the package cuts the same patches; a bare reshape does not")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a scene with the grid drawn in. Middle: the same cut into 64 numbered patches, three of them coloured. Right: the 192 numbers of the blue block's patch, three flat pieces for red, green and blue, the blue one highest."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Left: a scene with the grid drawn in. Middle: the same cut into 64 numbered patches, three of them coloured. Right: the 192 numbers of the blue block's patch, three flat pieces for red, green and blue, the blue one highest."}}
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained", width_ratios=[1, 1, 1.25])
 fig.set_facecolor("white")
 chosen = int(scenes.cells[4, 0])  # the cell of the target block
@@ -201,7 +260,7 @@ plt.show()
 
 # %% [markdown]
 # In BlockFind a block fills exactly one patch, so each patch has a single colour. That makes the tokens easy to study.
-# In camera images objects span many patches, and putting them together is the work of the blocks.
+# In camera images an object spans many patches, and the transformer's blocks have to put them together.
 #
 # ## 2. One linear layer
 #
@@ -209,8 +268,8 @@ plt.show()
 # Pixel values are first moved from [0, 1] to [-1, 1], so that dark and bright are equally far from zero.
 #
 # Many implementations write this step as a convolution with kernel size and stride 8. It is the same thing: the kernel
-# lands once on each patch and forms the same weighted sums. Only the weights' shape differs: `(96, 192)` for
-# the linear layer, `(96, 3, 8, 8)` for the convolution.
+# lands once on each patch and forms the same weighted sums. Only the shape of the weights differs: `(96, 192)` for the
+# linear layer, `(96, 3, 8, 8)` for the convolution.
 
 # %%
 torch.manual_seed(0)
@@ -239,17 +298,16 @@ for scene in range(3):
 
 # %% [markdown]
 # One for each colour, and one for all the background. Two scenes with the same colours in other places give the same
-# bag of tokens, and nothing in a transformer asks for the order of a list (you will test that in part 5). A policy that
-# has to say *where* a block is needs the position inside the token.
+# tokens in another order, and a transformer's block pays no attention to order (you will test that in part 5). A policy
+# that has to say *where* a block is needs the position inside the token.
 #
 # The usual way is to **add** a vector to each projected patch, a different one for each grid cell. TinyViT uses fixed
 # vectors made of sines and cosines. For one coordinate $c$ and frequencies $\omega_1 \dots \omega_k$:
 #
 # $$\bigl(\sin \omega_1 c, \dots, \sin \omega_k c, \; \cos \omega_1 c, \dots, \cos \omega_k c\bigr)$$
 #
-# Fast frequencies (one radian a cell) tell neighbours apart; slow ones (1/100 radian a cell) hardly bend over the
-# image, so they say roughly how far along it a cell lies. For two coordinates, half of the features encode $x$, half
-# encode $y$.
+# Fast frequencies (one radian a cell) tell neighbours apart. Slow ones (1/100 radian a cell) are almost straight lines
+# over the image, so they say how far along it a cell lies. Half of the features encode $x$, half encode $y$.
 #
 # The coordinates count from the image's **centre**, because the actions do: the label is the arrow from the centre to
 # the block. A sine is odd, so left and right of the centre differ by the sign of a feature.
@@ -276,7 +334,7 @@ torch.testing.assert_close(positions, tinyvla.model.vision.grid_positions((8, 8)
 tokens = projected + positions
 print(f"same as the package; scene 0 now has {len(tokens[0].unique(dim=0))} different tokens")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the 64 position vectors as a colour map in four stripes, sine and cosine of x and of y; the x stripes repeat in every grid row. Right: for three cells, the similarity to all cells, which fades with distance."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Left: the 64 position vectors as a colour map in four stripes, sine and cosine of x and of y; the x stripes repeat in every grid row. Right: for three cells, the similarity to all cells, which fades with distance."}}
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained", width_ratios=[1.6, 1, 1, 1])
 fig.set_facecolor("white")
 axes[0].imshow(positions, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
@@ -293,13 +351,13 @@ fig.colorbar(picture, ax=axes[1:], shrink=0.7, label="cosine similarity")
 plt.show()
 
 # %% [markdown]
-# Left: one row per grid cell, red for negative, blue for positive. The sines of $x$ go from negative to positive within
-# each row of the grid and start again in the next; those of $y$ change once from top to bottom. Right: a cell (red dot)
-# is most similar to its neighbours, and less and less so to cells further away. Nobody told the model that the grid is
-# two-dimensional; this is where it gets to know.
+# Left: one row per grid cell, red for negative, blue for positive. Most sines of $x$ go from negative to positive within
+# each row of the grid and start again in the next. Those of $y$ change once from top to bottom. Right: a cell (red dot)
+# is most similar to its neighbours, and less and less so to cells further away. The model has no other way to know that
+# the grid has two dimensions.
 #
-# One more token is put in front of the patches: **CLS**, a learned vector that belongs to no place. It can collect
-# what concerns the whole scene.
+# One more token is put in front of the patches: **CLS**, a learned vector that belongs to no place. It can collect what
+# concerns the whole scene.
 #
 # ## 4. Attention
 #
@@ -314,42 +372,115 @@ plt.show()
 # whatever the width. Several **heads** do this side by side, each on its own slice of the width, so that a token can
 # look for several things at once.
 #
-# PyTorch has a fused version of the formula, `F.scaled_dot_product_attention`. Write it out once, and compare.
+# A **mask** says which query may look at which key. Where it is False, the weight must be zero, and the other weights must
+# still sum to one. So it is applied *before* the softmax: a logit of minus infinity becomes a weight of zero.
+#
+# ## Exercise 2: attention (15 minutes)
+#
+# Write the formula. `query` is `(batch, heads, queries, d)`, `key` and `value` are `(batch, heads, keys, d)`. The mask
+# `allowed`, if there is one, is bool with True where a query may look at a key. Its last two axes are `(queries, keys)`.
+# Return the attended values, `(batch, heads, queries, d)`. Do not call PyTorch's own attention; the check does.
+#
+# <details><summary>Hint</summary>
+#
+# `key.transpose(-2, -1)` is $K^\top$, and `@` multiplies all heads at once. `logits.masked_fill(~allowed, -torch.inf)`
+# fills what is not allowed. The softmax runs over the keys, the last axis.
+#
+# </details>
 
+
+# %% tags=["exercise"]
+def attention(query, key, value, allowed=None):
+    """Weighted means of the values (batch, heads, queries, d); `allowed` is True where a query may look at a key."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 2"):
+    torch.manual_seed(1)
+    q, k, v = torch.randn(2, 3, 5, 16), 2 * torch.randn(2, 3, 7, 16), torch.randn(2, 3, 7, 16)
+    answer = attention(q, k, v)
+    assert answer is not None, "write the body of attention first"
+    assert not isinstance(answer, tuple), "return the attended values alone, not a tuple"
+    assert answer.shape == q.shape, (
+        f"the shape should be {tuple(q.shape)}, as the queries', yours is {tuple(answer.shape)}"
+    )
+    products, root = q @ k.transpose(-2, -1), 16**0.5
+    mask = torch.rand(5, 7) < 0.5
+    mask[:, 0] = True  # everybody may look at something
+    right = {
+        "without a mask": (F.scaled_dot_product_attention(q, k, v), attention(q, k, v)),
+        "with a mask": (F.scaled_dot_product_attention(q, k, v, attn_mask=mask), attention(q, k, v, mask)),
+    }
+    mistakes = {
+        "without a mask": {
+            "divide the products by the square root of d": products.softmax(-1) @ v,
+            "divide by the square root of d, not by d": (products / 16).softmax(-1) @ v,
+            "d is the width of one head, not of all heads together": (products / 48**0.5).softmax(-1) @ v,
+            "divide before the softmax, not after it": products.softmax(-1) / root @ v,
+            "the softmax runs over the keys, the last axis": (products / root).softmax(-2) @ v,
+            "the softmax is missing": products / root @ v,
+        },
+        "with a mask": {
+            "the mask is not used": right["without a mask"][0],
+            "True means that a query may look; yours is turned around": F.scaled_dot_product_attention(
+                q, k, v, attn_mask=~mask
+            ).nan_to_num(),
+            "fill with minus infinity: a logit of 0 still gets weight": (products * mask / root).softmax(-1) @ v,
+            "mask before the softmax, or the weights no longer sum to one": (products / root).softmax(-1) * mask @ v,
+        },
+    }
+    for case, (want, answer) in right.items():
+        close = torch.allclose(answer, want, atol=1e-4, rtol=1e-4)
+        for mistake, wrong in mistakes[case].items():
+            assert close or not torch.allclose(answer.nan_to_num(), wrong, atol=1e-4), f"{case}: {mistake}"
+        assert close, f"{case}: your numbers differ from PyTorch's by up to {(answer - want).abs().max():.2f}"
+    each = torch.rand(2, 1, 5, 7) < 0.5
+    each[..., 0] = True
+    want = F.scaled_dot_product_attention(q, k, v, attn_mask=each)
+    assert torch.allclose(attention(q, k, v, each), want, atol=1e-4), "a mask with a batch axis of its own goes wrong"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def attention(query, key, value, allowed=None):
+#     logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (batch, heads, queries, keys)
+#     if allowed is not None:
+#         logits = logits.masked_fill(~allowed, -torch.inf)
+#     return logits.softmax(dim=-1) @ value
+# ```
+#
+# `@` and `softmax` work on the last axes, so the same lines serve any number of scenes and heads.
+#
+# </details>
+
+# %% [markdown]
+# The package has the same function. It also returns the weights, which is good for pictures, so the notebook goes on with
+# it. For speed there is PyTorch's fused version, `F.scaled_dot_product_attention`. Do the two agree?
 
 # %%
-def attend(query, key, value, allowed=None):
-    """Attention written out. `allowed` is True where a query may look at a key."""
-    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (batch, heads, queries, keys)
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    weights = logits.softmax(dim=-1)
-    return weights @ value, weights
-
+from tinyvla.model.layers import naive_attention
 
 torch.manual_seed(1)
 query, key, value = torch.randn(3, 2, 3, 65, 32)  # each (batch 2, heads 3, tokens 65, head width 32)
-attended, weights = attend(query, key, value)
+attended, weights = naive_attention(query, key, value)
 print("attended", tuple(attended.shape), " weights", tuple(weights.shape))
 torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 65))
-torch.testing.assert_close(attended, F.scaled_dot_product_attention(query, key, value), atol=1e-5, rtol=1e-4)
-
-earlier = torch.ones(65, 65).tril().bool()  # one mask out of many: only look back
-torch.testing.assert_close(
-    attend(query, key, value, earlier)[0],
-    F.scaled_dot_product_attention(query, key, value, attn_mask=earlier),
-    atol=1e-5,
-    rtol=1e-4,
-)
+earlier = torch.ones(1, 1, 65, 65).tril().bool()  # one mask out of many: look only back
+for mask in (None, earlier):
+    written_out, _ = naive_attention(query, key, value, mask)
+    fused = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(written_out, fused, atol=1e-5, rtol=1e-4)
 print("written out or fused, with a mask or without: the same numbers")
 
 # %% [markdown]
 # ### QK-norm
 #
-# The division by $\sqrt d$ assumes that queries and keys have entries of size 1. At the start of training that can be
-# arranged; later the weights that make them grow, and nothing stops them. Watch the largest attention weight, averaged
-# over the queries, when the query and key layers are multiplied by a factor. **QK-norm** divides each query and each
-# key by its root mean square, head by head.
+# The division by $\sqrt d$ assumes that queries and keys have entries of size 1. At the start of training we can arrange
+# that. Later the weights of the query and key layers may grow, and nothing stops them. Watch the largest attention
+# weight, averaged over the queries, when the two layers are multiplied by a factor. **QK-norm** divides each query and
+# each key by its root mean square, head by head.
 
 # %%
 torch.manual_seed(2)
@@ -359,21 +490,22 @@ print("factor   largest weight   with QK-norm")
 for factor in (1, 2, 4, 8):
     query, key = (x @ (factor * layer) for layer in (query_layer, key_layer))
     query, key = (y.unflatten(-1, (3, 32)).transpose(1, 2) for y in (query, key))  # (4, heads, 64, 32)
-    plain = attend(query, key, key)[1].amax(dim=-1).mean()
+    plain = naive_attention(query, key, key)[1].amax(dim=-1).mean()
     query, key = F.rms_norm(query, (32,)), F.rms_norm(key, (32,))
-    normed = attend(query, key, key)[1].amax(dim=-1).mean()
+    normed = naive_attention(query, key, key)[1].amax(dim=-1).mean()
     print(f"{factor:>6} {plain:>16.2f} {normed:>14.2f}")
 logits = query @ key.transpose(-2, -1) / math.sqrt(32)
 assert logits.abs().max() <= math.sqrt(32) + 1e-4
 print("with QK-norm no logit exceeds the square root of the head width,", round(math.sqrt(32), 2))
 
 # %% [markdown]
-# Without it, attention ends up on a single token. A softmax that is that sure has almost no gradient, so the model
-# cannot change its mind. The authors of the [22-billion-parameter ViT](https://arxiv.org/abs/2302.05442) (section 2) saw
-# large models diverge in this way, and normalise queries and keys to prevent it. In TinyVLA it has a second use: logits
-# start at the same scale whatever the width, so one learning rate serves every preset.
+# Without the norm, growing weights put most of the attention on a single token. A softmax whose largest weight is close to
+# 1 hardly changes when its inputs do, so little gradient comes back through it. The authors of the [22-billion-parameter
+# ViT](https://arxiv.org/abs/2302.05442) (section 2) saw large models diverge in this way, and normalise queries and keys
+# to prevent it. TinyVLA does the same. The bound on the logits holds at any size; whether a policy as small as ours needs
+# it is not tested in this chapter.
 #
-# With it, the module is short. The names of the layers match the package's, so that weights can be exchanged later.
+# The module is short. The names of its layers match the package's, so that weights can be exchanged later.
 
 
 # %%
@@ -396,7 +528,7 @@ class Attention(nn.Module):
         query, key, value = (self.split_heads(layer(x)) for layer in (self.query, self.key, self.value))
         head_dim = (query.shape[-1],)
         query, key = F.rms_norm(query, head_dim), F.rms_norm(key, head_dim)
-        attended, _ = attend(query, key, value, allowed)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         return self.output(attended.transpose(1, 2).flatten(2))  # heads side by side again
 
 
@@ -584,6 +716,8 @@ for name, source in sources.items():
     count = "-" if name == "raw pixels" else f"{row['count']:.0%}"
     print(f"{name:18}{row['color']:>8.0%}{row['position']:>9.1f} px{row['arrow']:>8.1f} deg{count:>16}")
 share_four = has_four[~scene_is_seen].double().mean().item()
+center_off = (center - 32).norm(dim=1)[~is_seen].mean()
+print(f"always answering the image's centre: {center_off:.1f} px off")
 print(f"always giving the commoner answer to the last question: {max(share_four, 1 - share_four):.0%}")
 
 pixels, before, after = knows.values()
@@ -595,19 +729,31 @@ assert after["arrow"] < before["arrow"], "training should make the arrow easier 
 assert before["count"] < 0.6 < after["count"], "only a trained CLS token should know about the scene"
 
 # %% [markdown]
-# **Explain.** Both: colour and position can be read from the untrained tokens almost perfectly. A random linear map
-# does not scramble; it turns colours into random directions, and different colours stay different. The position was
-# added, in directions of its own, and the blocks, with their outputs at zero, leave it all alone. Raw pixels know no
-# place: their error is that of always answering the image's centre.
+# **Explain.** Both: colour and position can be read from the untrained tokens almost perfectly. A random linear map does
+# not scramble. It turns colours into random directions, and different colours stay different. The position was added to
+# that, and the blocks, whose outputs start at zero, change nothing. Raw pixels know no place: their error is that of
+# always answering the image's centre.
 #
-# So what did training do? It made the *arrow* plain. The arrow's angle is a curved function of $x$ and $y$; a
-# trained token holds the answer to the task in a form that one linear layer reads off. And the CLS token, which at the
-# start is the same vector for every image, so that its probe can only give one constant answer, has collected something
-# about the scene, because attention now writes to it.
-#
-# Two warnings about probes. A probe shows that something *can be read*, not that the policy *uses* it. And a
-# high score means little without a floor: compare with raw inputs and with an untrained network before you credit
-# training.
+# So what did training do? Now the *arrow* is easier to read. Its angle is a curved function of $x$ and $y$, and from a
+# trained token one linear layer reads it with a much smaller error. The CLS token has changed, too. At the start it is
+# the same vector for every image, so its probe can give only one constant answer. Now it knows something about the scene.
+# The only way in is attention: it is the one part of a block in which a token reads from others. What does CLS look at?
+
+# %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "CLSALT"}}
+from tinyvla.course.ch02 import attention_of_cls, plot_attention_of_cls
+
+before, after = (attention_of_cls(vision, images) for vision in (untrained, trained))  # (scenes, patches), last block
+is_block = torch.zeros(len(scenes), 64).index_put((scene, cell), torch.tensor(1.0)).bool()
+for name, weights in {"untrained": before, "trained": after}.items():
+    print(f"{name:10} CLS gives {weights[is_block].sum() / weights.sum():.0%} of its attention to the blocks")
+print(f"blocks are {is_block.double().mean():.0%} of all patches")
+plot_attention_of_cls(scenes.images[4], {"untrained": before[4], "trained": after[4]})
+plt.show()
+
+# %% [markdown]
+# Two warnings about probes. A probe shows that something *can be read*, not that the policy *uses* it. And a high score
+# means little without a floor: compare with raw inputs and with an untrained network before you credit training. (This
+# was one trained policy, from one seed. Another one gives other numbers.)
 #
 # ## 8. How positions drown
 #
@@ -644,55 +790,26 @@ for name, std in {"sine-cosine": None, "std 1.0": 1.0, "std 0.02": 0.02}.items()
 
 # %% [markdown]
 # At 0.02 the position is about twenty times shorter than what it is added to, and the LayerNorm at the entrance of each
-# block keeps that ratio. Is it lost? Ask a probe for the arrow, in two ways, on tokens after LayerNorm:
-#
-# - **least squares**, as before: the best linear map there is;
-# - **gradient descent**: the same linear map, trained from small weights with Adam, learning rate 1e-3, for 125 steps.
-#   That is how the policy itself will have to learn it.
-
+# block keeps that ratio. Is it lost? Ask a probe for the arrow, by least squares, on tokens after a LayerNorm.
 
 # %%
-def trained_probe(inputs, targets, steps=125):
-    """A linear layer trained like the policy: Adam, learning rate 1e-3, batches of 64."""
-    torch.manual_seed(0)
-    layer = nn.Linear(inputs.shape[1], targets.shape[1])
-    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)
-    for _ in range(steps):
-        index = torch.randint(len(inputs), (64,))
-        loss = F.mse_loss(layer(inputs[index]), targets[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return layer
-
-
-def direction_accuracy(predicted):
-    """Share of unseen blocks whose predicted arrow has the right direction (cosine above 0.8)."""
-    return Metrics.of(predicted[~is_seen], arrow[~is_seen]).direction_accuracy
-
-
-print(f"{'':14}{'least squares':>14}{'125 steps':>12}")
-reading = {}
 for name, std in {"sine-cosine": None, "std 1.0": 1.0, "std 0.02": 0.02}.items():
     with torch.no_grad():
         x = F.layer_norm(vit_with(std).embed(images)[scene, cell + 1], (96,))  # (blocks, 96)
-    exact = direction_accuracy(linear_probe(x, arrow, is_seen))
-    layer = trained_probe(x[is_seen], arrow[is_seen])
-    with torch.no_grad():
-        reading[name] = exact, direction_accuracy(layer(x))
-    verdicts = ["right" if share > 0.95 else "near chance" if share < 0.35 else "partly" for share in reading[name]]
-    print(f"{name:14}{verdicts[0]:>14}{verdicts[1]:>12}")
+    predicted = linear_probe(x, arrow, is_seen)
+    right = Metrics.of(predicted[~is_seen], arrow[~is_seen]).direction_accuracy
+    print(f"{name:12} arrows of unseen blocks: {'right' if right > 0.95 else 'not all right'}")
 
 # %% [markdown]
-# Least squares reads the arrow from all three, without fail. So at std 0.02 the information is all there.
+# Least squares reads the arrow from all three. So at std 0.02 the information is all there.
 #
 # **Predict.** Now train the whole policy for 125 steps, once with learned positions at std 1.0 and once at std 0.02.
-# The table is the same draw, only multiplied, and it is trained along with everything else. Chance is about 20 %
-# direction accuracy. What will the second one reach?
+# The table is the same draw, only scaled, and it is trained along with everything else. Chance is about 20 % direction
+# accuracy. What will the second one reach?
 #
-# 1. The same: the information is there, and the model can learn to scale it up.
+# 1. The same: the information is there, and the model can learn to make it louder.
 # 2. A little less.
-# 3. It stays at chance.
+# 3. It is still at chance.
 
 
 # %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "Loss over the training steps. With positions at std 1.0 the curve leaves the dashed line, the loss of always answering (0, 0), and falls far below it; with positions at std 0.02 it stays on that line."}}
@@ -733,84 +850,38 @@ ax.legend(frameon=False, loc="lower left")
 plt.show()
 
 # %% [markdown]
-# **Explain.** It stays at chance. "The information is there" and "gradient descent finds it" are different statements.
-# To turn a signal that is many times weaker into an arrow of length one, the reading weights must be as many times
-# larger, and Adam moves a weight by about the learning rate per step, here 0.001. Look at the weights that least
-# squares needs:
+# It is still at chance. The loss stays at 0.5, which is what always answering (0, 0) costs. Does that mean that the policy
+# cannot learn with these positions? One short run cannot tell.
+#
+# **Predict again.** What happens if you simply go on, with a constant learning rate?
+#
+# 1. It stays at chance for good.
+# 2. It gets better slowly, a little with every step.
+# 3. Nothing happens for a long time, and then it learns.
+#
+# Longer runs take minutes, so we have measured them: `python experiments/positions.py` trains `nano` with five kinds of
+# positions, three seeds each, and stops a run when it has learned the task. The settings are those above, except that the
+# learning rate does not fall at the end. Two kinds are there to test explanations: *scaled* is the table at std 0.02,
+# multiplied by 50 where it is added. *Frozen* is the table at std 0.02, which is not trained while all the rest is.
 
-# %%
-for std in (1.0, 0.02):
-    with torch.no_grad():
-        x = F.layer_norm(vit_with(std).embed(images)[scene, cell + 1], (96,)).double()
-    centered, wanted = x - x.mean(dim=0), (arrow - arrow.mean(dim=0)).double()
-    weights = torch.linalg.solve(centered.T @ centered + 0.1 * torch.eye(96).double(), centered.T @ wanted)
-    typical = weights.pow(2).mean().sqrt().item()
-    steps = round(typical / 1e-3, -2)
-    print(f"std {std:<5} typical weight {typical:.1f}, about {steps:,.0f} steps of 0.001 away from zero")
+# %% mystnb={"image": {"alt": "PLATEAUALT"}}
+from tinyvla.course.ch02 import plot_plateau
+from tinyvla.course.zoo import load_results
 
-# %% [markdown]
-# And that is the easy case, a probe with nothing else to do. In the policy the layers before and after it move too,
-# attention does not know yet which block the words mean, and the strong part of each token, the patch itself, pulls at
-# the same weights. The position's share of the gradient is mostly noise, so the policy settles on answering (0, 0), the
-# best that can be done without looking.
-#
-# The lesson goes beyond positions: **quantities that are added should start at comparable scales.** TinyVLA's
-# sine-cosine positions are a little longer than the projected patches; its CLS and word embeddings are drawn at std 1.0
-# for the same reason ([Chapter 3](03_language.ipynb)). The probes above show a second gain: the slow sines are almost
-# the arrow itself, so few weights have to move.
-#
-# The original ViT works with 0.02 all the same. It trains on millions of images, far longer than we do, and naming what
-# is in a picture asks less for *where* than pointing does.
-#
-# ## Exercise 1: put the image back together (10 minutes)
-#
-# Write the inverse of `patchify`. It is what you need to look at anything that is made per patch, such as reconstructed
-# pixels, and writing it shows whether you know which axis is which.
-#
-# <details><summary>Hint</summary>
-#
-# Do the steps of part 1 backwards: `reshape` the patches to
-# `(batch, rows, columns, channels, y in patch, x in patch)`, `permute` so that `y in patch` follows `rows` and
-# `x in patch` follows `columns`, then `reshape` to `(batch, channels, height, width)`.
-#
-# </details>
-
-
-# %% tags=["exercise"]
-def unpatchify(patches, patch_size):
-    """Images (batch, 3, height, width), square, from patches (batch, patch, 3 * patch_size**2)."""
-    # your code here
-
-
-# %% tags=["check"]
-with checking("Exercise 1"):
-    answer = unpatchify(patchify(images[:3], 8), 8)
-    assert answer is not None, "write the body of unpatchify first"
-    assert answer.shape == (3, 3, 64, 64), f"the shape should be (3, 3, 64, 64), yours is {tuple(answer.shape)}"
-    numbered = torch.arange(3 * 64 * 64).view(1, 3, 64, 64)
-    answer = unpatchify(patchify(numbered, 8), 8)
-    assert answer.unique().numel() == numbered.numel(), "some pixels are lost or doubled"
-    assert torch.equal(answer, numbered), "all pixels are there, but some are in the wrong place: check the permutation"
-    assert torch.equal(unpatchify(patchify(numbered, 16), 16), numbered), "it works for patches of 8, not for 16"
+results = load_results("positions")
+print(f"steps, median (fewest-most) of {results['seeds']} seeds; at most {results['steps']:,}")
+print(f"{'':14}{'learned':>9}{'leaves the plateau':>22}{'has learned':>18}")
+for kind, row in results["kinds"].items():
+    steps = [row[name] for name in ("steps_to_leave", "steps_to_learn")]
+    texts = [f"{s['median']:.0f} ({s['min']:.0f}-{s['max']:.0f})" if s else "-" for s in steps]
+    print(f"{kind:14}{row['learned']:>4} of {row['runs']}{texts[0]:>22}{texts[1]:>18}")
+plot_plateau(results)
+plt.show()
 
 # %% [markdown]
-# <details><summary>Solution</summary>
+# @@EXPLAIN@@
 #
-# ```python
-# def unpatchify(patches, patch_size):
-#     grid_size = math.isqrt(patches.shape[1])
-#     grid = patches.reshape(-1, grid_size, grid_size, 3, patch_size, patch_size)
-#     size = grid_size * patch_size
-#     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, size, size)
-# ```
-#
-# The permutation brings the axes to (batch, channel, row, y in patch, column, x in patch). Neighbouring axes can then
-# be merged: row and y in patch are the image's y; column and x in patch its x.
-#
-# </details>
-
-# %% [markdown]
-# ## Exercise 2: positions for another grid (10 minutes)
+# ## Exercise 3: positions for another grid (10 minutes)
 #
 # Cameras are rarely square. Write the positions of a grid with any number of rows and columns, for instance 4 x 4 or
 # 4 x 6: half of the features for x, half for y, row by row, origin at the centre. Use `sincos_positions`.
@@ -830,16 +901,38 @@ def rectangle_positions(rows, columns, dim):
 
 
 # %% tags=["check"]
-with checking("Exercise 2"):
-    answer = rectangle_positions(4, 4, 32)
-    assert answer is not None, "write the body of rectangle_positions first"
-    assert answer.shape == (16, 32), f"a 4 x 4 grid with dim 32 should give (16, 32), yours is {tuple(answer.shape)}"
-    assert torch.allclose(answer, grid_positions(4, 32), atol=1e-6), "a 4 x 4 grid should equal grid_positions(4, 32)"
-    wide = rectangle_positions(4, 6, 32)
-    assert wide.shape == (24, 32), f"4 rows and 6 columns should give (24, 32), yours is {tuple(wide.shape)}"
-    assert torch.allclose(wide[0, 16:], wide[5, 16:], atol=1e-6), "cells 0 and 5 share a row: the y half must be equal"
-    assert torch.allclose(wide[0, :16], wide[18, :16], atol=1e-6), "cells 0 and 18 share a column: equal x halves"
-    assert torch.allclose(wide[0, :8], -wide[5, :8], atol=1e-6), "the origin should lie in the middle of the columns"
+with checking("Exercise 3"):
+    for rows, columns, dim in ((4, 6, 32), (5, 3, 24), (4, 4, 32)):
+        answer = rectangle_positions(rows, columns, dim)
+        assert answer is not None, "write the body of rectangle_positions first"
+        shape, want = tuple(answer.shape), (rows * columns, dim)
+        grid = f"{rows} rows, {columns} columns"
+        assert shape == want, f"{grid}, dim {dim}: the shape should be {want}, yours is {shape}"
+        cells = [(row, column) for row in range(rows) for column in range(columns)]
+
+        def positions_at(y, x):
+            return torch.cat([sincos_positions(torch.tensor([float(c)]), dim // 2)[0] for c in (x, y)])  # noqa: B023
+
+        middle_y, middle_x = (rows - 1) / 2, (columns - 1) / 2
+        right = torch.stack([positions_at(r - middle_y, c - middle_x) for r, c in cells])
+        mistakes = {
+            "the origin of y should lie in the middle of the rows": [(r - middle_x, c - middle_x) for r, c in cells],
+            "the origin of x should lie in the middle of the columns": [(r - middle_y, c - middle_y) for r, c in cells],
+            "the origin lies in a corner, not in the middle": cells,
+            "the origin is half a cell off": [(r - rows / 2, c - columns / 2) for r, c in cells],
+            "whole cells: // rounds the middle": [(r - (rows - 1) // 2, c - (columns - 1) // 2) for r, c in cells],
+            "the first half of the features is for x, the second for y": [
+                (c - middle_x, r - middle_y) for r, c in cells
+            ],
+            "cells should be numbered row by row": [
+                (r - middle_y, c - middle_x) for c in range(columns) for r in range(rows)
+            ],
+        }
+        close = torch.allclose(answer.float(), right, atol=1e-5)
+        for mistake, places in mistakes.items():
+            wrong = torch.stack([positions_at(*place) for place in places])
+            assert close or not torch.allclose(answer.float(), wrong, atol=1e-5), f"{grid}: {mistake}"
+        assert close, f"{grid}: cell {(answer - right).abs().amax(dim=1).argmax()} is wrong"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -852,13 +945,13 @@ with checking("Exercise 2"):
 #     return torch.cat([sincos_positions(x.flatten(), dim // 2), sincos_positions(y.flatten(), dim // 2)], dim=1)
 # ```
 #
-# Nothing in the features needs a square. Because they are computed and not learned, a model can even be given a larger
-# grid than it was trained on, although nothing makes sure that it copes.
+# Nothing in the features needs a square. They are computed and not learned, so you can even give a model a larger grid than
+# it was trained on. Whether it copes with that is another question.
 #
 # </details>
 
 # %% [markdown]
-# ## Exercise 3: look only at your neighbours (20 minutes)
+# ## Exercise 4: look only at your neighbours (20 minutes)
 #
 # An attention mask says which token may look at which. Write the mask for **local** attention: a patch may look at the
 # patches at most `radius` rows and `radius` columns away (itself included) and at CLS; CLS (token 0) may look at
@@ -881,26 +974,29 @@ def local_mask(grid_size, radius):
 
 
 # %% tags=["check"]
-with checking("Exercise 3"):
-    answer = local_mask(8, 1)
-    assert answer is not None, "write the body of local_mask first"
-    assert answer.shape == (65, 65), f"8 x 8 patches and CLS make a (65, 65) mask, yours is {tuple(answer.shape)}"
-    assert answer.dtype == torch.bool, f"a mask is bool, yours is {answer.dtype}"
-    assert answer[0].all(), "CLS should see every token: row 0 must be True"
-    assert answer[:, 0].all(), "every token should see CLS: column 0 must be True"
-    assert answer.diagonal().all(), "every token should see itself"
-    seen = answer.sum(dim=1)
-    assert seen[1] == 5, f"patch 0, in a corner, should see 4 patches and CLS, yours sees {seen[1]}"
-    assert seen[8] == 5, (
-        f"patch 7, at the end of row 0, should see 4 patches and CLS, yours sees {seen[8]}: does it wrap?"
-    )
-    assert seen[28] == 10, f"patch 27, inside, should see 9 patches and CLS, yours sees {seen[28]}"
-    assert local_mask(8, 7).all(), "with radius 7 everything sees everything"
+with checking("Exercise 4"):
+    for grid, radius in ((8, 1), (5, 2), (4, 0)):
+        answer = local_mask(grid, radius)
+        assert answer is not None, "write the body of local_mask first"
+        about, size = f"grid of {grid}, radius {radius}", grid**2 + 1
+        shape = tuple(answer.shape)
+        assert shape == (size, size), f"{about}: the shape should be {(size, size)}, yours is {shape}; is CLS in it?"
+        assert answer.dtype == torch.bool, f"a mask is bool, yours is {answer.dtype}"
+        assert answer[0].all(), f"{about}: CLS should see every token, so row 0 must be True"
+        assert answer[:, 0].all(), f"{about}: every token should see CLS, so column 0 must be True"
+        assert answer.diagonal().all(), f"{about}: every token should see itself"
+        for one in range(grid**2):
+            for other in range(grid**2):
+                rows, columns = abs(one // grid - other // grid), abs(one % grid - other % grid)
+                sees, want = bool(answer[1 + one, 1 + other]), max(rows, columns) <= radius
+                why = f"patch {other} is {rows} rows and {columns} columns from patch {one}"
+                assert sees or not want, f"{about}: {why}, and should be seen"
+                assert want or not sees, f"{about}: {why}, and should not be seen"
     torch.manual_seed(5)
-    layer, before = Attention(96, 3), torch.randn(1, 65, 96)
-    after = before.clone()
-    after[:, 64] += 1  # the last patch changes
-    change = (layer(after, answer) - layer(before, answer)).abs().amax(dim=-1)[0]
+    layer, x = Attention(96, 3), torch.randn(1, 65, 96)
+    changed = x.clone()
+    changed[:, 64] += 1  # the last patch changes
+    change = (layer(changed, local_mask(8, 1)) - layer(x, local_mask(8, 1))).abs().amax(dim=-1)[0]
     assert change[1] < 1e-6 < change[55], "a change in the last patch should reach its neighbour and not patch 0"
 
 # %% [markdown]
@@ -922,12 +1018,12 @@ with checking("Exercise 3"):
 # </details>
 
 # %% [markdown]
-# ## Exercise 4: what a ViT costs (45 minutes)
+# ## Exercise 5: what a ViT costs (45 minutes)
 #
 # Before you train a large model you want to know what it costs. Write a formula for the parameters and for the
 # multiply-adds of one image, from the configuration alone. Count a product of an $(a, b)$ with a $(b, c)$ matrix as
-# $a\,b\,c$ multiply-adds; leave out biases, norms, softmax and GELU. The check counts both on the real module: the
-# multiply-adds by watching every matrix product that PyTorch executes.
+# $a\,b\,c$ multiply-adds, and leave out biases, norms, softmax and GELU. The check counts both on the real module. For the
+# multiply-adds it watches every matrix product that PyTorch executes.
 #
 # With $T$ tokens of width $D$, note which terms grow as $T D^2$ and which as $T^2 D$. What would 4-pixel patches cost?
 #
@@ -955,22 +1051,42 @@ def vit_cost(config):
 # %% tags=["check"]
 from torch.utils.flop_counter import FlopCounterMode
 
-with checking("Exercise 4"):
-    for shape in (
-        config,
-        VisionConfig(),
-        VisionConfig(patch_size=4, embed_dim=64, num_layers=3, num_heads=2, mlp_ratio=2),
-    ):
+with checking("Exercise 5"):
+    small = VisionConfig(patch_size=4, embed_dim=64, num_layers=3, num_heads=2, mlp_ratio=2)
+    for shape in (small, config, VisionConfig()):
         answer = vit_cost(shape)
         assert answer is not None, "write the body of vit_cost first"
-        module = TinyViT(shape)
-        name = f"width {shape.embed_dim}, {shape.num_layers} blocks, patches of {shape.patch_size}"
-        wanted = count_parameters(module)
-        assert answer[0] == wanted, f"{name}: {wanted:,} parameters, your formula says {answer[0]:,}"
+        module, width, layers = TinyViT(shape), shape.embed_dim, shape.num_layers
+        name = f"width {width}, {layers} blocks, patches of {shape.patch_size}, MLP ratio {shape.mlp_ratio}"
+        wanted, hidden, patch = count_parameters(module), shape.mlp_ratio * width, 3 * shape.patch_size**2
+        off = answer[0] - wanted
+        reasons = {
+            (shape.num_tokens - 1) * width: "the positions are a buffer, no parameters",
+            -layers * (5 * width + hidden) - width: "do the linear layers have biases?",
+            -width: "one vector of the width is missing: CLS, or the bias of the projection",
+            -2 * width: "is the last LayerNorm in it?",
+            -layers * 4 * width: "each block has two LayerNorms",
+            -layers * 2 * width: "each block has two LayerNorms, each with a scale and a shift",
+            -layers * (width * hidden + width): "the MLP has two layers",
+            layers * 2 * (4 - shape.mlp_ratio) * width**2 + layers * (4 - shape.mlp_ratio) * width: "use mlp_ratio",
+        }
+        why = reasons.get(int(off), "go through the parts one by one")
+        assert off == 0, f"{name}: {wanted:,} parameters, your formula says {answer[0]:,}; {why}"
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             module(images[:1])
         wanted = counter.get_total_flops() // 2  # it counts a multiply-add as two operations
-        assert answer[1] == wanted, f"{name}: {wanted:,} multiply-adds, your formula says {answer[1]:,}"
+        off, tokens = answer[1] - wanted, shape.num_tokens
+        reasons = {
+            wanted: "a multiply-add counts once here",
+            patch * width: "the projection runs on the patches, without CLS",
+            -(tokens - 1) * patch * width: "the projection is missing",
+            -layers * 2 * tokens**2 * width: "attention's own two products are missing",
+            -layers * tokens**2 * width: "attention has two products: the logits, and the weighted mean",
+            layers * 2 * tokens**2 * width * (shape.num_heads - 1): "the width of the heads together is D",
+            -layers * ((4 + 2 * shape.mlp_ratio) * width**2 + 2 * (2 * tokens - 1) * width): "CLS is a token, too",
+        }
+        why = reasons.get(int(off), "go through the products one by one")
+        assert off == 0, f"{name}: {wanted:,} multiply-adds, your formula says {answer[1]:,}; {why}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -988,9 +1104,9 @@ with checking("Exercise 4"):
 #     return parameters, multiply_adds
 # ```
 #
-# Patches of 4 pixels make four times the tokens: four times the work in the linear layers, sixteen times in attention's
-# two products, and hardly any change in the parameters. At 65 tokens attention's products are a small part; they
-# overtake the linear layers once $2T$ exceeds $12D$ (for an MLP ratio of 4).
+# Patches of 4 pixels make four times the tokens. That is about four times the work in the linear layers, sixteen times the
+# work in attention's two products, and hardly any change in the parameters. At 65 tokens attention's products are a small
+# part. They overtake the linear layers once $2T$ exceeds $12D$ (for an MLP ratio of 4).
 #
 # </details>
 
@@ -1006,7 +1122,7 @@ with checking("Exercise 4"):
 #
 # <details><summary>Without positions, which could the policy still learn: how many blocks there are, or where the red one is?</summary>
 #
-# How many. The tokens are then a bag in which the order means nothing; counting needs no order, pointing does.
+# How many. Without positions the order of the tokens means nothing. Counting needs no order, and pointing does.
 #
 # </details>
 #
@@ -1019,8 +1135,8 @@ with checking("Exercise 4"):
 #
 # <details><summary>Why does QK-norm help late in training and not only at the start?</summary>
 #
-# The initial size of the logits can be chosen, but the query and key layers grow as they are trained. QK-norm takes
-# their size out: a logit stays below the square root of the head width whatever the weights do.
+# We can choose the size of the logits at the start, but the query and key layers may grow as they are trained. QK-norm
+# takes their size out: whatever the weights do, a logit stays below the square root of the head width.
 #
 # </details>
 #
