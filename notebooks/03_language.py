@@ -531,7 +531,7 @@ for name, readout in readouts.items():
 # 4. causal, padding hidden, state at the last position (`states[:, -1]`)
 
 
-# %% mystnb={"image": {"alt": "Bar chart: how far a long neighbour moves the sentence vector, for six choices. Three bars are at zero; mean over all positions, mask forgotten where all see all, and last position go past the dashed line of another colour."}}
+# %%
 def allowed_pairs(mask, causal, hide_padding):
     """As `causal_mask`, but each of its two rules can be left out."""
     allowed = torch.ones(len(mask), 1, mask.shape[1], mask.shape[1], dtype=torch.bool)
@@ -574,6 +574,7 @@ for name, read in readers.items():
     shift[name] = ((beside - alone).norm() / (green - alone).norm()).item()
     print(f"{name:38}{'moves' if shift[name] > 1e-3 else 'stays'}")
 
+# %% mystnb={"image": {"alt": "Bar chart: how far a long neighbour moves the sentence vector, for six choices. Three bars are at zero; mean over all positions, mask forgotten where all see all, and last position go past the dashed line of another colour."}}
 fig, ax = plt.subplots(figsize=(8.4, 2.9), layout="constrained", facecolor="white")
 bars = ax.barh(list(shift), list(shift.values()), color=ORANGE)
 ax.bar_label(bars, fmt="%.1f", padding=4, fontsize=9)

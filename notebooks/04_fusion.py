@@ -64,11 +64,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig, model_config
+from tinyvla.course.ch03 import SMALL, small_world
 from tinyvla.course.ch04 import draw_hops
 from tinyvla.course.exercises import checking
 from tinyvla.course.zoo import load_results, trained_policy
 from tinyvla.data.batch import Batch, TensorSplit, epoch_order
-from tinyvla.data.dataset import COLORS, BlockFind, directions, draw_distinct
+from tinyvla.data.dataset import COLORS, BlockFind, directions
 from tinyvla.learn.evaluate import Metrics, predict_split, swap_accuracy, vision_only_floor
 from tinyvla.learn.optimizer import learning_rate_at, make_optimizer
 from tinyvla.learn.train import train_step
@@ -788,7 +789,8 @@ assert worst_look < best_pool
 # it. The learned tokens see everything, and no image is pooled before the words arrive.
 #
 # To find out quickly, we shrink the world: three blocks on the central 4 x 4 cells, an image of 32 pixels, and smaller
-# towers with one block each. Both policies see the same scenes, and each is trained with three seeds.
+# towers with one block each (`tinyvla.course.ch03`). Both policies see the same scenes, and each is trained with three
+# seeds.
 #
 # **Guess first.** With one block instead of two, the policy will
 #
@@ -799,29 +801,14 @@ assert worst_look < best_pool
 
 
 # %%
-def small_world(num_samples, seed):
-    """Three blocks on the central 4 x 4 cells; images of 32 x 32 pixels, with the same centre."""
-    rng = np.random.RandomState(seed)
-    rows, columns = np.divmod(draw_distinct(rng, num_samples, 16, 3), 4)
-    colors = draw_distinct(rng, num_samples, len(COLORS), 3)
-    split = TensorSplit.from_blockfind(BlockFind.from_blocks((rows + 2) * 8 + columns + 2, colors), encode, device)
-    return replace(split, images={"camera": split.images["camera"][:, :, 16:48, 16:48].contiguous()})
-
-
 class OneBlock(FusionTokens):
     num_blocks = 1
 
 
-small_config = ModelConfig(
-    VisionConfig(image_size=32, embed_dim=64, num_layers=1, num_heads=2),
-    LanguageConfig(vocab_size=8192, embed_dim=64, num_layers=1, num_heads=2),
-    FusionConfig(embed_dim=64, num_heads=2),
-    HeadConfig(hidden_dim=64),
-)
-small_train, small_val = small_world(8_000, seed=1), small_world(500, seed=2)
+small_train, small_val = small_world(8_000, 1, device), small_world(500, 2, device)
 print("images", tuple(small_train.images["camera"].shape))
 for fusion_class in (OneBlock, FusionTokens):
-    print(f"{fusion_class.__name__:12} {count_parameters(fusion_class(small_config)):>7,} parameters")
+    print(f"{fusion_class.__name__:12} {count_parameters(fusion_class(SMALL)):>7,} parameters")
 
 # %% tags=["nbval-ignore-output", "slow"]
 HOP_SEEDS, HOP_STEPS = range(3), 300
@@ -831,7 +818,7 @@ def small_runs(fusion_class):
     """Train it in the small world with each seed; returns the losses and the final direction accuracies."""
     losses, accuracies = [], []
     for seed in HOP_SEEDS:
-        trained = policy_with(fusion_class, small_config, seed)
+        trained = policy_with(fusion_class, SMALL, seed)
         losses.append(train_briefly(trained, small_train, HOP_STEPS, seed=seed))
         accuracies.append(Metrics.of(predict_split(trained, small_val), small_val.actions.cpu()).direction_accuracy)
     return losses, accuracies
@@ -856,7 +843,7 @@ ax.set(xlabel="step", ylabel="training loss", ylim=(0, 0.6))
 ax.legend(frameon=False)
 plt.show()
 assert min(hops["2 blocks"][1]) > 0.9, "two blocks have not learned the task"
-assert 0.3 < min(hops["1 block"][1]), "one block is worse than expected"
+assert min(hops["1 block"][1]) > 0.3, "one block is worse than expected"
 assert max(hops["1 block"][1]) < 0.85, "one block is better than expected"
 
 # %% [markdown]
