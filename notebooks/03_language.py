@@ -13,20 +13,20 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/03_language.ipynb)
 #
-# The policy is told "find the red block". It cannot read letters: it needs numbers, and in the end one vector that says
-# what is wanted. In this chapter you build that path. A word becomes pieces, pieces become ids, ids become vectors, a
-# causal transformer mixes them, and an average makes one sentence vector.
+# The policy is told "find the red block". A network cannot read letters. It needs numbers, and in the end one vector that
+# says what is wanted. In this chapter you build that path: a word becomes pieces, pieces become ids, ids become vectors,
+# a causal transformer mixes them, and an average makes one sentence vector.
 #
-# Each of these steps can go wrong without an error message. Three such faults are measured here: padding that
-# leaks into the sentence, a readout that is blind to the colour, and words that are too quiet to be heard.
+# Some faults on this path raise no error. You will measure three of them: padding that leaks into the sentence, a mask
+# that is read the wrong way round, and words so quiet that the policy hears them hundreds of steps late.
 #
 # **You will be able to**
 #
-# - split any word into WordPiece tokens by hand, and say what a policy makes of a word that training never showed;
-# - build a causal transformer over tokens and show that it equals the package's;
+# - split a word into WordPiece tokens by hand, and say what a policy makes of a word that training never showed;
+# - write the mask of a causal transformer yourself, and show that your model equals the package's;
 # - catch a padding bug with a test of three lines;
 # - explain where most of a small model's parameters sit, and which of them a training step changes;
-# - tell before training, from the angle between two sentence vectors, whether a policy can hear its instruction.
+# - see before training, from the angle between two sentence vectors, that a policy will hear its instruction late.
 #
 # **Time:** about 40 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
 #
@@ -68,7 +68,7 @@ from tinyvla.data.dataset import COLORS, PALETTE, BlockFind, instruction_for
 from tinyvla.learn.evaluate import Metrics, predict_split, vision_only_floor
 from tinyvla.learn.optimizer import learning_rate_at, make_optimizer
 from tinyvla.learn.train import train_step
-from tinyvla.model.language import TinyLanguageModel
+from tinyvla.model.language import TinyLanguageModel, causal_mask
 from tinyvla.model.layers import Block
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode, load_tokenizer
@@ -78,8 +78,9 @@ from tinyvla.show.plots import PART_COLORS
 # %% [markdown]
 # This is what will be built, from top to bottom.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram from top to bottom: the six pieces of “find the red block” with [CLS] and [SEP], their ids, embedding plus position, a causal transformer, and one state per token; the mean of the states is the sentence vector."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Diagram from top to bottom: the six pieces of “find the red block” with [CLS] and [SEP], their ids, embedding plus position, a causal transformer, one state per token, and a bar below all six states, their mean, which is the sentence vector."}}
 ORANGE = PART_COLORS["language"]
+ARROW = {"arrowstyle": "->", "color": "#555555"}
 
 
 def box(ax, x, y, width, text, fill="white", color="black", height=0.62):
@@ -88,7 +89,7 @@ def box(ax, x, y, width, text, fill="white", color="black", height=0.62):
     ax.text(x, y, text, ha="center", va="center", color=color, fontsize=10)
 
 
-fig, ax = plt.subplots(figsize=(9, 4.7), layout="constrained", facecolor="white")
+fig, ax = plt.subplots(figsize=(9, 5.4), layout="constrained", facecolor="white")
 words = ["[CLS]", "find", "the", "red", "block", "[SEP]"]
 rows = [(5, "pieces", words), (4, "ids", encode(["find the red block"])[0][0].tolist())]
 rows += [(3, "embedding\n+ position", [""] * 6), (1, "states", [""] * 6)]
@@ -96,25 +97,24 @@ for y, name, labels in rows:
     ax.text(-0.75, y, name, ha="right", va="center", fontsize=10)
     for x, label in enumerate(labels):
         box(ax, x, y, 0.82, label, ORANGE if label == "" else "white")
-        if y > 1:
-            ax.annotate("", (x, y - 0.66), (x, y - 0.33), arrowprops={"arrowstyle": "->", "color": "#555555"})
-        else:
-            ax.annotate("", (x, y + 0.33), (x, y + 0.66), arrowprops={"arrowstyle": "->", "color": "#555555"})
+        ax.annotate("", (x, y - 0.66), (x, y - 0.33), arrowprops=ARROW)
+        if y == 1:
+            ax.annotate("", (x, y + 0.33), (x, y + 0.66), arrowprops=ARROW)
 box(ax, 2.5, 2, 5.82, "causal transformer: each token looks at itself and at earlier tokens", "#fbe9da")
-ax.annotate("", (6.35, 1), (5.45, 1), arrowprops={"arrowstyle": "->", "color": "#555555"})
-ax.text(5.9, 1.12, "mean", ha="center", fontsize=10)
-box(ax, 7.05, 1, 1.4, "sentence\nvector", ORANGE, "white", 0.9)
+box(ax, 2.5, 0, 5.82, "mean of all six states", "#fbe9da")
+ax.annotate("", (6.35, 0), (5.45, 0), arrowprops=ARROW)
+box(ax, 7.05, 0, 1.4, "sentence\nvector", ORANGE, "white", 0.9)
 ax.text(2.5, 5.75, '"find the red block"', ha="center", fontsize=11, style="italic")
-ax.set(xlim=(-1.9, 7.9), ylim=(0.4, 6.1))
+ax.set(xlim=(-1.9, 7.9), ylim=(-0.6, 6.1))
 ax.axis("off")
 plt.show()
 
 # %% [markdown]
 # ## 1. From words to pieces
 #
-# A vocabulary with one entry per word would be huge, and would still miss words. A vocabulary of letters would be
-# tiny, and sentences would become long. **WordPiece** stands in between: frequent words are entries of their own,
-# rare words are put together from pieces. A piece that continues a word is written with `##` in front.
+# A vocabulary with one entry per word would be huge, and it would still miss words. A vocabulary of letters would be
+# tiny, but sentences would become long. **WordPiece** is a compromise: frequent words are entries of their own, and rare
+# words are put together from pieces. A piece that continues a word is written with `##` in front.
 #
 # TinyVLA uses the vocabulary of DistilBERT, which is BERT's: 30,522 entries, all in lower case. The list travels with
 # the package, so nothing is downloaded.
@@ -129,8 +129,8 @@ for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "find", "red", "zebra", "cube"
 # "magenta" is not an entry, so it has to be cut. The rule is **greedy longest match**: take the longest entry that the
 # word starts with, cut it off, and go on with the rest, now looking for entries that start with `##`.
 #
-# First, split the text into words. DistilBERT's tokenizer turns everything into lower case, splits at spaces, and makes
-# every punctuation mark a word of its own.
+# Before that, the text is split into words: everything becomes lower case, spaces separate words, and each punctuation
+# mark is a word of its own. (DistilBERT's tokenizer has more rules than these. You will meet them in a moment.)
 
 
 # %%
@@ -163,12 +163,12 @@ for word in ("red", "zebra", "cyan", "magenta", "cubes", "leftmost", "gripper", 
     print(f"{word:>9} -> {' '.join(wordpiece(word, vocab))}")
 
 # %% [markdown]
-# Pieces need not be syllables, and need not mean anything. "cola" is simply the longest entry with which "colander"
-# begins, and no colander holds cola. The model has to learn what "cola" and "##nder" together stand for.
+# Pieces need not be syllables, and they need not mean anything. "cola" is simply the longest entry with which "colander"
+# begins; it has nothing to do with the drink. The model has to learn what "cola" and "##nder" mean together.
 #
 # Two special tokens frame the sentence: `[CLS]` (id 101) in front and `[SEP]` (id 102) at the end. Then every piece is
-# replaced by its id. The package's tokenizer is built with the `tokenizers` library; yours should give the same ids for
-# every sentence below.
+# replaced by its id. The package's tokenizer is built with the `tokenizers` library. For the sentences below, the
+# function that you see here gives the same ids.
 
 
 # %%
@@ -192,34 +192,41 @@ print(sentences[6], "->", token_ids(sentences[6]))
 print(f"same ids as the package's tokenizer for all {len(sentences)} sentences")
 
 # %% [markdown]
-# Plain sentences are easy. DistilBERT's tokenizer has a few more rules, and yours does not know them yet: accents are
-# taken off, invisible characters are dropped, and special tokens may be typed.
+# These sentences are plain. DistilBERT's tokenizer has more rules, which `split_words` leaves out. It takes accents off,
+# drops invisible characters, makes every Chinese character a word of its own, and reads a special token that someone
+# typed, such as `[SEP]`, as that token. Here the two differ:
 
 # %%
-for text in ("find the naïve robot", "find the re\u200bd block", "red [SEP]"):  # \u200b is a space without width
+for text in (
+    "find the naïve robot",
+    "find the re\u200bd block",
+    "找红色",
+    "red [SEP]",
+):  # \u200b: a space without width
     print(ascii(text))
-    for who, ids in (("yours", token_ids(text)), ("package", load_tokenizer()(text)["input_ids"])):
+    for who, ids in (("by hand", token_ids(text)), ("package", load_tokenizer()(text)["input_ids"])):
         print(f"  {who:8}", " ".join(load_tokenizer().convert_ids_to_tokens(ids)))
 
 # %% [markdown]
-# The second text is the dangerous one. On the screen it looks like "find the red block", for example after copying it
-# from a web page. If training and deployment do not use the *same* tokenizer, the policy reads different words in the
-# two, and no error is raised. The tests of `tinyvla` compare its ids with those of `transformers` on thousands of
-# strange texts.
+# The second text is the dangerous one. On the screen it looks like "find the red block", and you get such a text when you
+# copy from a web page. If training and deployment use different tokenizers, the policy reads different words in the two,
+# and no error is raised. So `tinyvla` has one tokenizer for both, and its tests compare the ids with those of
+# `transformers` on thousands of strange texts.
 #
 # ### A word that training never showed
 #
-# **The tokenizer never refuses a word, and that is no sign that the policy knows it.** Every letter from a to z is an
-# entry, alone and after `##`, so in the worst case a word falls apart into letters. Four cases differ in what the policy
-# has learned:
+# **The tokenizer gives ids to any word, whether or not the policy has learned it.** Every letter from a to z is an entry,
+# alone and after `##`, so in the worst case an English word falls apart into letters. What the policy knows about a word
+# depends on what it saw in training. There are four cases:
 #
-# - all pieces occurred in the training sentences, as for "red";
-# - the word is an entry, but no training sentence had it: "zebra". Its row of the embedding is as random as on the
-#   first day;
-# - some pieces occurred and others did not: "redness" is `red ##ness`. Half of it is red, half is random;
-# - no entry fits: 🟥 becomes `[UNK]`, and so does 🟦. The two are the same to the model.
+# - All pieces occurred in the training sentences, as for "red".
+# - The word is an entry, but no training sentence had it: "zebra". Its row of the embedding still holds the random
+#   numbers it started with.
+# - Some pieces occurred and others did not: "redness" is `red ##ness`. The row of the first is learned, the row of the
+#   second is random.
+# - No entry fits: 🟥 becomes `[UNK]`, and so does 🟦. The model cannot tell them apart.
 #
-# Which words are new can be computed: those of which training did not show every piece.
+# You can compute which words are new: those with at least one piece that training did not show.
 
 # %%
 trained_ids = {index for color in COLORS for index in token_ids(instruction_for(color))}
@@ -238,10 +245,10 @@ red_square, blue_square = encode(["find the 🟥 block", "find the 🟦 block"])
 print("🟥 and 🟦 give the same ids:", torch.equal(red_square, blue_square))
 
 # %% [markdown]
-# The package's language model keeps such a record while it is trained, and saves it in the checkpoint.
-# `policy.language.unseen_words(sentence)` names the new words, and `policy.predict` warns of them. It answers all the
-# same: some new words do no harm ("cube" for "block"), others change everything ("not"). [Chapter 6](06_evaluation.ipynb)
-# measures which.
+# The package's language model records the training words and saves the record in the checkpoint.
+# `policy.language.unseen_words(sentence)` lists the new words of a sentence, and `policy.predict` warns about them. It
+# still answers, because a new word can matter little ("cube" for "block") or a lot ("not").
+# [Chapter 6](06_evaluation.ipynb) measures what such words do.
 
 # %%
 tower = TinyLanguageModel(PRESETS["nano"].language)
@@ -253,8 +260,8 @@ for sentence in ("find the red block", "find the zebra", "hand me the red cube, 
 # %% [markdown]
 # ## 2. Padding and the mask
 #
-# A tensor is rectangular, sentences are not. Shorter ones are filled up on the right with `[PAD]` (id 0), and a
-# **mask** records which tokens are real. Here `True` means real.
+# A tensor is rectangular, but sentences differ in length. Shorter ones are filled up on the right with `[PAD]` (id 0), and
+# a **mask** records which tokens are real. Here `True` means real.
 
 # %%
 ids, mask = encode(["find the red block", "push the two magenta cubes", "red"])
@@ -264,16 +271,16 @@ print("mask", tuple(mask.shape), mask.dtype)
 print(mask.int())
 
 # %% [markdown]
-# Be careful with other people's masks. Hugging Face tokenizers mark real tokens with 1. PyTorch's
-# `scaled_dot_product_attention` takes a boolean mask in which `True` means *may be looked at*. In PyTorch's
-# `nn.MultiheadAttention`, `key_padding_mask` is the opposite: `True` means *ignore*. All of them are tables of zeros
-# and ones, so a mix-up raises no error. Section 6 shows what it costs.
+# Libraries disagree about masks, so check what `True` means in yours. Hugging Face tokenizers mark real tokens with 1.
+# PyTorch's `scaled_dot_product_attention` takes a boolean mask in which `True` means *may be looked at*. The
+# `key_padding_mask` of PyTorch's `nn.MultiheadAttention` is the opposite: `True` means *ignore*. All of them are tables
+# of zeros and ones, so a mix-up raises no error. Section 6 shows what it does.
 #
 # ## 3. From ids to vectors
 #
-# The **token embedding** is a table with one row per vocabulary entry. An id picks a row. The row says which token it
-# is, but not where it stands in the sentence, so a **position** is added: sines and cosines of the token's index at
-# many frequencies. Chapter 2 does the same in two dimensions.
+# The **token embedding** is a table with one row per vocabulary entry. An id picks a row. The row says which token it is,
+# but not where it stands in the sentence. So a **position** is added: sines and cosines of the token's index at many
+# frequencies. [Chapter 2](02_vision.ipynb) does the same in two dimensions.
 
 # %%
 config = PRESETS["nano"].language
@@ -296,28 +303,81 @@ print("x        ", tuple(package.embed(ids).shape))  # (batch, tokens, embed_dim
 # %% [markdown]
 # ## 4. A causal transformer
 #
-# So far each token knows only itself. Attention lets tokens look at each other. In a **causal** model a token sees
-# itself and *earlier* tokens, never later ones. Language models that write text are causal, because they must predict
-# the next word without seeing it. Ours predicts no words, but the large policies are built on such models (the language
-# part of [OpenVLA](https://arxiv.org/abs/2406.09246) is Llama 2, that of [SmolVLA](https://arxiv.org/abs/2506.01844) is
-# SmolLM2), so ours is built like them.
+# So far each token knows only itself. Attention lets tokens look at each other. In a **causal** model a token sees itself
+# and *earlier* tokens, never later ones. Language models that write text are causal, because they have to predict the
+# next word without seeing it. Ours predicts no words. It is causal like the models that large policies are built on: the
+# language part of [OpenVLA](https://arxiv.org/abs/2406.09246) is Llama 2, that of
+# [SmolVLA](https://arxiv.org/abs/2506.01844) is SmolLM2.
 #
 # Which token may look where is a boolean table: one row per token that looks, one column per token that is looked at.
 # An entry is `True` where the column is not later than the row **and** the column is not padding.
+#
+# ### Exercise 1: who may look at whom (10 minutes)
+#
+# Write this table. `mask` is boolean with shape (batch, tokens), `True` on real tokens. The result is boolean with shape
+# (batch, 1, tokens, tokens). The 1 leaves room for the heads of attention, which all use the same table.
+#
+# <details><summary>Hint</summary>
+#
+# `torch.ones(n, n, dtype=torch.bool).tril()` is `True` on and below the diagonal. `mask[:, None, None, :]` has one row for
+# each sentence, and broadcasting copies it to every token that looks.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def allowed_to_look(mask):
+    """True where a token (row) may look at a token (column): (batch, 1, tokens, tokens)."""
+    # your code here
+
+
+# %% tags=["check"]
+def expected_table(mask):
+    """The rule, entry by entry."""
+    n = mask.shape[1]
+    rows = [[[c <= r and bool(real[c]) for c in range(n)] for r in range(n)] for real in mask]
+    return torch.tensor(rows)[:, None]
+
+
+with checking("Exercise 1"):
+    sample = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])  # two sentences, the second with padding
+    answer = allowed_to_look(sample)
+    assert answer is not None, "write the body of allowed_to_look first"
+    answer, expected = torch.as_tensor(answer), expected_table(sample)
+    assert answer.shape == (2, 1, 5, 5), f"the shape should be (2, 1, 5, 5), yours is {tuple(answer.shape)}"
+    assert answer.dtype == torch.bool, f"the table should be boolean, yours is {answer.dtype}"
+    full, padded = answer[:, 0]
+    assert not full.equal(torch.ones(5, 5).triu().bool()), "rows and columns are exchanged: the row's token looks"
+    assert full.diagonal().all(), "a token may also look at itself"
+    assert not full.triu(1).any(), "a token looks at a later one, so the table is not causal"
+    assert not padded[:, 3:].any(), "the columns of padding should be False: nobody looks at padding"
+    assert padded[3:, :3].all(), "the rows of padding keep their real columns; a row without any True gives NaN later"
+    assert answer.equal(expected), "some entries differ from the rule: each sentence has its own mask"
+    left = torch.tensor([[False, True, True, True]])
+    assert torch.as_tensor(allowed_to_look(left)).equal(expected_table(left)), (
+        "with padding on the left the table is wrong: look at where the mask is True, not at how often"
+    )
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def allowed_to_look(mask):
+#     n = mask.shape[1]
+#     not_later = torch.ones(n, n, dtype=torch.bool).tril()
+#     return not_later & mask[:, None, None, :]
+# ```
+#
+# `not_later` has shape (tokens, tokens) and the mask (batch, 1, 1, tokens). Broadcasting makes (batch, 1, tokens, tokens)
+# of the two.
+#
+# </details>
+#
+# The package has the same function, `causal_mask`. The chapter goes on with it, so you can read on even if yours is not
+# ready. Here are its tables for two of the three sentences above.
 
 
 # %% mystnb={"image": {"alt": "Two tables of which token (row) may look at which (column). Without padding the lower triangle is filled. With padding the three [PAD] columns are empty, while the [PAD] rows are not."}}
-def allowed_pairs(mask, causal=True, hide_padding=True):
-    """True where a token (row) may look at a token (column): (batch, 1, tokens, tokens)."""
-    batch, length = mask.shape
-    allowed = torch.ones(batch, 1, length, length, dtype=torch.bool)
-    if causal:
-        allowed = allowed.tril()
-    if hide_padding:
-        allowed = allowed & mask[:, None, None, :]
-    return allowed
-
-
 def draw_mask(ax, allowed, labels, title):
     """Allowed pairs in the language colour."""
     ax.imshow(allowed.numpy(), cmap=plt.matplotlib.colors.ListedColormap(["#eeeeee", ORANGE]), vmin=0, vmax=1)
@@ -332,16 +392,17 @@ def draw_mask(ax, allowed, labels, title):
 fig, axes = plt.subplots(1, 2, figsize=(8.4, 4.3), layout="constrained", facecolor="white")
 for ax, row, title in zip(axes, (1, 0), ("no padding", "with padding"), strict=True):
     labels = load_tokenizer().convert_ids_to_tokens(ids[row].tolist())
-    draw_mask(ax, allowed_pairs(mask)[row, 0], labels, title)
+    draw_mask(ax, causal_mask(mask)[row, 0], labels, title)
 plt.show()
 
 
 # %% [markdown]
-# In the right picture the columns of `[PAD]` are empty: nobody looks at padding. The rows of `[PAD]` are not empty; the
-# padding itself looks at the sentence. So the model computes a state for each padding token too, and somebody has to
-# throw it away later. Remember that.
+# In the right picture the columns of `[PAD]` are empty: nobody looks at padding. The rows of `[PAD]` are not empty: the
+# padding itself looks at the sentence. So the model computes a state for each padding token, too, and whoever reads the
+# states has to leave those out. Section 6 shows what happens otherwise.
 #
-# Now the whole model: embed, pass through the blocks, normalise. `Block` is the transformer block of Chapter 2.
+# Now the whole model: embed, pass through the blocks, normalise. `Block` is the transformer block of
+# [Chapter 2](02_vision.ipynb).
 
 
 # %%
@@ -372,7 +433,7 @@ def mean_of_real(states, mask):
 model = LanguageModel(config)
 model.load_state_dict(dict(package.named_parameters()))  # the same names, so the package's weights fit
 with torch.no_grad():
-    states = model(ids, allowed_pairs(mask))
+    states = model(ids, causal_mask(mask))
     torch.testing.assert_close(states, package(ids, mask))
     torch.testing.assert_close(mean_of_real(states, mask), package.sentence(ids, mask))
 print("states  ", tuple(states.shape))
@@ -386,16 +447,16 @@ print("same states and sentence vectors as the package's TinyLanguageModel")
 # %%
 pair_ids, pair_mask = encode(["find the red block", "find the blue cube"])
 with torch.no_grad():
-    one, other = model(pair_ids, allowed_pairs(pair_mask))
+    one, other = model(pair_ids, causal_mask(pair_mask))
 torch.testing.assert_close(one[:3], other[:3])
 for index, (a, b) in enumerate(zip(*pair_ids.tolist(), strict=True)):
     left, right = load_tokenizer().convert_ids_to_tokens([a, b])
     print(f"{index}: {left:>6} {right:>6}   same state: {torch.allclose(one[index], other[index], atol=1e-4)}")
 
 # %% [markdown]
-# The last token is `[SEP]` in both sentences, and its states differ: it has looked at the words before it. The first
-# is `[CLS]`, and its state is the same in every sentence: it has nothing before it to look at. In BERT, which is
-# not causal, `[CLS]` is where the sentence is read. In a causal model it is the one place where it cannot be.
+# The last token is `[SEP]` in both sentences, and its states differ: it has looked at the words before it. The first token
+# is `[CLS]`, and its state is the same in every sentence: there is nothing before it to look at. BERT is not causal, and
+# there `[CLS]` is where the sentence is read. In a causal model the state of `[CLS]` says nothing about the sentence.
 #
 # ## 5. One vector for the sentence
 #
@@ -451,12 +512,12 @@ for name, readout in readouts.items():
 #
 # ## 6. Padding that leaks
 #
-# Now the fault announced above. The batch decides how much padding a sentence gets: alone it gets none, beside a long
-# sentence it gets much. **The vector of a sentence must not depend on its neighbours.** We encode "find the red block"
-# alone, then beside a long sentence, and see how far its vector moves. The yardstick is the distance between "find the
-# red block" and "find the green block", both alone.
+# The other sentences of a batch decide how much padding a sentence gets: alone it gets none, beside a long sentence it
+# gets a lot. **The vector of a sentence must not depend on its neighbours.** We encode "find the red block" alone, then
+# beside a long sentence, and see how far its vector moves. We compare this with the distance between "find the red block"
+# and "find the green block", both alone.
 #
-# There are three choices to make, and each can be made carelessly:
+# There are three choices to make:
 #
 # - attention: causal, or every token sees every token (as in BERT);
 # - padding in attention: hidden by the mask, or looked at because the mask is forgotten;
@@ -470,7 +531,18 @@ for name, readout in readouts.items():
 # 4. causal, padding hidden, state at the last position (`states[:, -1]`)
 
 
-# %% mystnb={"image": {"alt": "Bar chart: how far a long neighbour moves the sentence vector, for six choices. Three bars are at zero; mean over all positions, mask forgotten where all see all, and last position go past the dashed line of another colour."}}
+# %%
+def allowed_pairs(mask, causal, hide_padding):
+    """As `causal_mask`, but each of its two rules can be left out."""
+    allowed = torch.ones(len(mask), 1, mask.shape[1], mask.shape[1], dtype=torch.bool)
+    if causal:
+        allowed = allowed.tril()
+    return allowed & mask[:, None, None, :] if hide_padding else allowed
+
+
+assert allowed_pairs(mask, causal=True, hide_padding=True).equal(causal_mask(mask))
+
+
 def make_reader(causal, hide_padding, readout):
     """A function from sentences to vectors, with the given choices. Uses `model`, whose attention is active."""
 
@@ -502,6 +574,7 @@ for name, read in readers.items():
     shift[name] = ((beside - alone).norm() / (green - alone).norm()).item()
     print(f"{name:38}{'moves' if shift[name] > 1e-3 else 'stays'}")
 
+# %% mystnb={"image": {"alt": "Bar chart: how far a long neighbour moves the sentence vector, for six choices. Three bars are at zero; mean over all positions, mask forgotten where all see all, and last position go past the dashed line of another colour."}}
 fig, ax = plt.subplots(figsize=(8.4, 2.9), layout="constrained", facecolor="white")
 bars = ax.barh(list(shift), list(shift.values()), color=ORANGE)
 ax.bar_label(bars, fmt="%.1f", padding=4, fontsize=9)
@@ -516,20 +589,18 @@ assert shift["guess 1: mean over all positions"] > 1.5, "the padding should outw
 # %% [markdown]
 # **Explain.** Guesses 1, 3 and 4 move the vector; guess 2 does not.
 #
-# - Averaging over all positions mixes in the states of `[PAD]`. A long neighbour moves the sentence further than
-#   another colour would. Nothing fails, no number is NaN; the policy just becomes worse, in each batch in a different
-#   way.
+# - Averaging over all positions mixes in the states of `[PAD]`. A long neighbour moves the sentence further than another
+#   colour would. No error is raised and no number is NaN, but the policy reads a different vector in each batch.
 # - The last *position* is not the last *word*. Beside a longer sentence it is a `[PAD]`.
 # - Forgetting the mask in attention matters when every token sees every token. With a causal mask and padding on the
-#   right it does not: padding stands *after* all real tokens, so the causal mask already hides it. And where every
-#   token sees every token but the mask is there (the last bar), all is well.
+#   right it does not matter, because padding stands *after* all real tokens and the causal mask already hides it. If
+#   every token sees every token and the mask is there (the last bar), the vector stays as well.
 #
-# Do not rely on guess 2. It breaks as soon as padding stands on the left (usual when a model writes text) or some
-# tokens see everything (as in the fusion tokens of Chapter 4). `tinyvla.model.language.causal_mask` hides padding anyway.
+# Do not rely on guess 2. It breaks when padding stands on the left, which is usual when a model writes text, or when some
+# tokens see everything, like the fusion tokens of [Chapter 4](04_fusion.ipynb). So `causal_mask` hides padding anyway.
 #
-# BlockFind itself would never have shown the fault: all its sentences have six tokens, so there is no padding in
-# training. It would have appeared on the day someone put sentences of two lengths into one batch. A test finds it
-# today:
+# Training on BlockFind does not show the fault. All its sentences have six tokens, so there is no padding. The fault
+# appears when sentences of two lengths stand in one batch. A short test finds it earlier:
 
 
 # %%
@@ -552,7 +623,7 @@ for name, read in {**readers, "tinyvla.model.language": package_reader}.items():
     except AssertionError:
         print(f"{name:38}caught")
 
-# And a mask keyed the wrong way round (True on padding), here only in the readout:
+# And a mask read the wrong way round (True on padding), here only in the readout:
 mixed_ids, mixed_mask = encode([RED, GREEN, LONG])
 with torch.no_grad():
     inverted = mean_of_real(policy.language(mixed_ids, mixed_mask), ~mixed_mask)
@@ -560,17 +631,17 @@ print("inverted mask: red and green exactly equal:", torch.equal(inverted[0], in
 print("inverted mask: NaN without padding:", inverted[2].isnan().all().item())
 
 # %% [markdown]
-# The test needs no trained weights, but it does need active ones. With the package's zero-initialised blocks attention
-# does nothing, and guess 3 would pass. That is why `model` has PyTorch's default initial weights here.
+# The test needs no trained weights, but attention has to be active. In a new policy of the package the blocks' outputs are
+# zero (section 5), so attention does nothing, and guess 3 would pass. Here `model` has PyTorch's default initial weights.
 #
-# The last two lines show the mix-up of section 2, with the initial weights of TinyVLA. Where a sentence has padding,
-# the inverted mask reads only the padding, and all colours give the same vector. Where it has none, it divides zero by
-# zero. The second case is the lucky one, because somebody notices a NaN. Nobody notices the first.
+# The last two lines show the mix-up of section 2, with the initial weights of TinyVLA. Where a sentence has padding, the
+# inverted mask reads only the padding, and both colours give the same vector. Where there is no padding, it divides zero
+# by zero. A NaN is easy to notice. Equal vectors are not, unless you test for them.
 #
 # ## 7. Where the parameters sit
 #
-# On PyTorch's *meta* device a model has shapes but no numbers, so even the largest preset is built at once and takes no
-# memory.
+# On PyTorch's *meta* device a model has shapes but no numbers. Even the largest preset is built in a moment there, and its
+# weights take no memory.
 
 # %% mystnb={"image": {"alt": "Stacked bars: the shares of vision, token embedding, language blocks, fusion and head in four presets. The token embedding is most of nano and minimal, and only a small part of smolvla_like."}}
 counts = {}
@@ -595,8 +666,8 @@ fig.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=9)
 plt.show()
 
 # %% [markdown]
-# In `minimal` well over half of all parameters are rows of one table. How many of its 30,522 rows does BlockFind use?
-# Look at the ids that occur in the 8,000 training sentences.
+# In `minimal` more than half of all parameters are rows of one table. How many of its 30,522 rows does BlockFind use?
+# These ids occur in the 8,000 training sentences:
 
 # %%
 data = DataConfig()
@@ -607,14 +678,14 @@ print(f"{len(used)} of {rows:,} rows:", ", ".join(load_tokenizer().convert_ids_t
 print(f"in use: {len(used) * width:,} of the {rows * width:,} parameters of minimal's table")
 
 # %% [markdown]
-# Eleven. The other rows are there for compatibility: an id means here what it means in DistilBERT. So sentences that
-# were tokenized elsewhere fit, and row 2417 of DistilBERT's own table is the row of "red" here, too. If you only ever
-# wanted BlockFind, you could throw the idle rows away (exercise 3 does).
+# Eleven rows are in use. The others are there for compatibility: an id means the same here as in DistilBERT. A sentence
+# that was tokenized elsewhere fits, and row 2417 is the row of "red" in DistilBERT's own table, too. If you only ever need
+# BlockFind's sentences, you can throw the idle rows away (Exercise 4 does).
 #
-# What does a training step do to the rows that nobody uses? The gradient of a row that was not looked up is zero, and
-# AdamW moves nothing where the gradient has always been zero, with one exception: **weight decay** shrinks each weight
-# at each step, used or not. The package's `make_optimizer` therefore leaves embeddings out of weight decay. Here is one
-# step with `make_optimizer`, and one with weight decay on everything:
+# What does a training step do to the rows that no sentence uses? Their gradient is zero, and where the gradient has
+# always been zero, AdamW moves nothing, with one exception. **Weight decay** shrinks each weight at each step, used or
+# not. So the package's `make_optimizer` leaves embeddings out of weight decay. Here is one step with `make_optimizer`,
+# and one with weight decay on everything:
 
 # %%
 settings = TrainConfig()
@@ -637,12 +708,12 @@ for step in range(steps):
 print(f"after 20 epochs an unused row would be {1 - kept:.1%} shorter")
 
 # %% [markdown]
-# The rows would shrink only a little here, but to no purpose: in a table loaded from a pretrained model, words that
-# your data does not mention would fade with each step, although nothing was learned about them.
+# The rows would shrink only a little here, but nothing is gained by it. In a table loaded from a pretrained model it would
+# do harm: words that your data does not mention would fade step by step, although nothing was learned about them.
 #
-# The other lesson of the eleven rows: a word that never occurred in training keeps the random row it started with.
-# "find the cyan block" is tokenized without complaint, but the rows of `cy` and `##an` mean nothing. Knowing a token is
-# not knowing a word.
+# The eleven rows also show what the policy does not know. A word that never occurred in training keeps the random row it
+# started with. "find the cyan block" is tokenized without an error, but training has not given the rows of `cy` and
+# `##an` any meaning.
 #
 # ## 8. Words that are too quiet
 #
@@ -812,11 +883,11 @@ plt.show()
 # Before training the colour can be read only at the word itself. After it, "block" and `[SEP]` carry it as well: the
 # attention has learned to pass it on. Earlier tokens cannot carry it, whatever is learned, because of the causal mask.
 #
-# ## Exercise 1: back to words (5 minutes)
+# ## Exercise 2: back to words (5 minutes)
 #
 # Write the way back: join pieces to a text. `["push", "the", "mage", "##nta", "cube", "##s"]` becomes `"push the
-# magenta cubes"`; `[CLS]`, `[SEP]` and `[PAD]` are left out. You will want this whenever you print what a model was
-# really given, which is the first thing to do when it misbehaves.
+# magenta cubes"`. `[CLS]`, `[SEP]` and `[PAD]` are left out. `[UNK]` stays, because it stands for a word that was there.
+# When a model misbehaves, this is the first thing you need: print what it was really given.
 #
 # <details><summary>Hint</summary>
 #
@@ -833,14 +904,18 @@ def join_pieces(pieces):
 
 
 # %% tags=["check"]
-with checking("Exercise 1"):
+with checking("Exercise 2"):
     answer = join_pieces(["find", "the", "red", "block"])
     assert answer is not None, "write the body of join_pieces first"
     assert answer == "find the red block", f"expected 'find the red block', yours is {answer!r}"
-    answer = join_pieces(["mage", "##nta", "cube", "##s"])
-    assert answer == "magenta cubes", f"expected 'magenta cubes', yours is {answer!r}"
-    answer = join_pieces(["[CLS]", "cy", "##an", "[SEP]", "[PAD]", "[PAD]"])
-    assert answer == "cyan", f"[CLS], [SEP] and [PAD] should be left out, yours is {answer!r}"
+    answer = join_pieces(["push", "the", "mage", "##nta", "cube", "##s"])
+    assert answer == "push the magenta cubes", f"a piece with ## continues the word before it, yours is {answer!r}"
+    answer = join_pieces(["[CLS]", "find", "the", "cy", "##an", "one", "[SEP]", "[PAD]", "[PAD]"])
+    assert answer == "find the cyan one", f"[CLS], [SEP] and [PAD] should be left out, yours is {answer!r}"
+    answer = join_pieces(["[CLS]", "find", "the", "[UNK]", "block", "[SEP]"])
+    assert answer == "find the [UNK] block", f"[UNK] stands for a word that was there, so keep it; yours is {answer!r}"
+    answer = join_pieces(["block", "#", "2"])
+    assert answer == "block # 2", f"a # that is a word of its own should stay, yours is {answer!r}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -857,11 +932,11 @@ with checking("Exercise 1"):
 # </details>
 
 # %% [markdown]
-# ## Exercise 2: the maximum over the real tokens (15 minutes)
+# ## Exercise 3: the maximum over the real tokens (15 minutes)
 #
-# The mean is one way to make one vector out of many. Another is to take, for each feature, the maximum over the real
-# tokens. Write it for states of shape (batch, tokens, features) and a mask of shape (batch, tokens). Padding must not
-# have any influence.
+# The mean is one way to make one vector out of many. Another one takes, for each feature, the maximum over the real
+# tokens. Write it for states of shape (batch, tokens, features) and a boolean mask of shape (batch, tokens). Padding must
+# not have any influence.
 #
 # <details><summary>Hint</summary>
 #
@@ -878,18 +953,23 @@ def max_of_real(states, mask):
 
 
 # %% tags=["check"]
-with checking("Exercise 2"):
+with checking("Exercise 3"):
     example = torch.tensor([[[1.0, -3.0], [2.0, -1.0], [9.0, 9.0]]])
     answer = max_of_real(example, torch.tensor([[True, True, False]]))
     assert answer is not None, "write the body of max_of_real first"
+    answer = torch.as_tensor(answer)
     assert tuple(answer.shape) == (1, 2), f"the shape should be (1, 2), yours is {tuple(answer.shape)}"
+    assert example[0, 2].tolist() == [9.0, 9.0], "your function changed its input"
     assert answer[0].max() < 9, "the padding's 9.0 should not be seen"
     assert answer[0].tolist() == [2.0, -1.0], f"expected [2, -1], yours is {answer[0].tolist()}: is a zero winning?"
-    assert example[0, 2].tolist() == [9.0, 9.0], "your function changed its input"
-    random_states = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
-    answer = max_of_real(random_states, torch.tensor([[True] * 5, [True] * 2 + [False] * 3]))
-    assert torch.equal(answer[0], random_states[0].amax(dim=0)), "without padding it should be the plain maximum"
-    assert torch.equal(answer[1], random_states[1, :2].amax(dim=0)), "each sentence has its own mask"
+    low = torch.as_tensor(max_of_real(example - 500, torch.tensor([[True, True, False]])))
+    assert low[0].tolist() == [-498.0, -501.0], "very negative states lose against what you put in place of padding"
+    random_states = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    random_mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [False] * 2 + [True] * 3])
+    answer = torch.as_tensor(max_of_real(random_states, random_mask))
+    for i, where in enumerate(("no padding", "padding on the right", "padding on the left")):
+        wanted = random_states[i][random_mask[i]].amax(dim=0)
+        assert torch.equal(answer[i], wanted), f"sentence {i}, with {where}, is wrong: each sentence has its own mask"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -899,21 +979,22 @@ with checking("Exercise 2"):
 #     return states.masked_fill(~mask[..., None], -torch.inf).amax(dim=1)
 # ```
 #
-# What padding is replaced by must be neutral for the operation: 0 for a sum, minus infinity for a maximum (and for the
-# scores of attention, where the softmax turns it into a weight of 0).
+# Padding is replaced by a number that has no effect on the operation: 0 for a sum, minus infinity for a maximum. The scores
+# of attention are masked with minus infinity, too, and the softmax turns it into a weight of 0.
 #
 # </details>
 
 # %% [markdown]
-# ## Exercise 3: a table without idle rows (30 minutes)
+# ## Exercise 4: a table without idle rows (30 minutes)
 #
 # Write `shrink(embedding, used)`: given an `nn.Embedding` and the ids in use (a sorted 1-D tensor), return
 #
 # - a new `nn.Embedding` with just those rows, in that order, and
 # - `new_id`, an int64 tensor with one entry per old id: the row in the small table, or -1 where there is none.
 #
-# Then `small(new_id[ids])` must equal `embedding(ids)`. For `minimal` this removes almost 60 % of all parameters
-# without changing a single action. The -1 matters: an id that is missing should raise an error, not quietly pick row 0.
+# Then `small(new_id[ids])` must equal `embedding(ids)`. For `minimal` this removes more than half of all parameters, and
+# BlockFind's sentences get the same vectors as before. The -1 makes a missing id raise an error. With 0 it would silently
+# pick the first row.
 #
 # <details><summary>Hint</summary>
 #
@@ -930,20 +1011,31 @@ def shrink(embedding, used):
 
 
 # %% tags=["check"]
-with checking("Exercise 3"):
-    answer = shrink(package.token_embedding, used)
+def check_shrunk(embedding, used, ids):
+    """The promises of `shrink`, for a copy of one table and the ids in use."""
+    before = embedding.weight.detach().clone()
+    embedding = nn.Embedding.from_pretrained(before.clone(), freeze=False)
+    answer = shrink(embedding, used)
     assert answer is not None, "write the body of shrink first"
     small, new_id = answer
     assert isinstance(small, nn.Embedding), f"the first result should be an nn.Embedding, not {type(small).__name__}"
-    size, wanted = tuple(small.weight.shape), (len(used), config.embed_dim)
+    size, wanted = tuple(small.weight.shape), (len(used), embedding.embedding_dim)
     assert size == wanted, f"the small table should have shape {wanted}, yours has {size}"
-    assert new_id.shape == (config.vocab_size,), "new_id needs one entry per old id"
-    assert (new_id >= 0).sum() == len(used), "as many new ids as ids in use, and -1 everywhere else"
-    assert new_id[vocab["cy"]] == -1, "an id that is not in use should get -1"
+    assert tuple(new_id.shape) == (embedding.num_embeddings,), "new_id needs one entry per old id"
+    assert new_id.dtype == torch.int64, f"new_id should be int64, yours is {new_id.dtype}"
+    idle = torch.ones(len(new_id), dtype=torch.bool).index_fill(0, used, False)
+    assert (new_id[idle] == -1).all(), "an id that is not in use should get -1"
+    assert torch.equal(new_id[used], torch.arange(len(used))), "the ids in use should get 0, 1, 2, ... in their order"
     with torch.no_grad():
-        same = torch.equal(small(new_id[six_ids]), package.token_embedding(six_ids))
-    assert same, "the small table gives other vectors than the large one"
+        assert torch.equal(small(new_id[ids]), before[ids]), "the small table gives other vectors than the large one"
+        small.weight.zero_()
+    assert torch.equal(embedding.weight, before), "the large table changed; the small one needs a copy of its rows"
     assert small.weight.requires_grad, "the small table should still be trainable (freeze=False)"
+
+
+with checking("Exercise 4"):
+    check_shrunk(package.token_embedding, used, six_ids)
+    check_shrunk(nn.Embedding(7, 3), torch.tensor([1, 4, 5, 6]), torch.tensor([[4, 4, 6], [1, 5, 4]]))
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -956,13 +1048,13 @@ with checking("Exercise 3"):
 #     return small, new_id
 # ```
 #
-# An embedding is a lookup, so leaving out rows that are never looked up changes nothing. An index of -1 is refused by
-# `nn.Embedding`, whereas indexing a plain tensor with -1 would quietly give the last row.
+# An embedding is a lookup, so leaving out rows that are never looked up changes nothing. `nn.Embedding` refuses an index of
+# -1. Be careful with plain tensors: there, -1 silently picks the last row.
 #
 # </details>
 
 # %% [markdown]
-# ## Exercise 4: a larger grammar (45 minutes)
+# ## Exercise 5: a larger grammar (45 minutes)
 #
 # BlockFind has one way to ask. Give it more, and tokenize them without the package. Write
 #
@@ -993,24 +1085,31 @@ def encode_by_hand(sentences):
 
 
 # %% tags=["check"]
-with checking("Exercise 4"):
+with checking("Exercise 5"):
     templates = grammar()
     assert templates is not None, "write the body of grammar first"
     assert len(set(templates)) >= 3, f"at least three different templates, yours has {len(set(templates))}"
     assert all("{color}" in template for template in templates), "each template needs {color} in it"
     wanted_colors = (*COLORS, "magenta", "cyan")
     filled = [template.format(color=color) for template in templates for color in wanted_colors]
+    filled.append("Push the MAGENTA cubes, please!")  # capitals and punctuation, whatever the templates hold
     cut = {word for template in templates for word in split_words(template) if len(wordpiece(word, vocab)) > 1}
     assert cut, "every word of your templates is an entry of the vocabulary; use one that is cut into pieces"
     expected_ids, expected_mask = encode(filled)
     lengths = {len(encode([template.format(color="red")])[0][0]) for template in templates}
     assert len(lengths) > 1, "all templates have the same number of tokens, so padding is not tested"
-    answer = encode_by_hand(filled)
+    try:
+        answer = encode_by_hand(filled)
+    except ValueError as error:
+        raise AssertionError(f"each word here has pieces, but yours says: {error}; split with split_words") from None
     assert answer is not None, "write the body of encode_by_hand first"
-    own_ids, own_mask = answer
-    assert own_ids.shape == expected_ids.shape, f"ids should be {tuple(expected_ids.shape)}: pad to the longest"
-    wrong = [text for text, a, b in zip(filled, own_ids, expected_ids, strict=True) if not torch.equal(a, b)]
-    assert not wrong, f"other ids than the package's for {wrong[:1]}"
+    own_ids, own_mask = (torch.as_tensor(part) for part in answer)
+    size, wanted = tuple(own_ids.shape), tuple(expected_ids.shape)
+    assert size == wanted, f"ids should have shape {wanted} ([CLS], pieces, [SEP], padded to the longest), not {size}"
+    assert (own_ids[:, 0] == vocab["[CLS]"]).all(), "every row should start with [CLS]; padding belongs on the right"
+    pairs = zip(filled, own_ids.tolist(), expected_ids.tolist(), strict=True)
+    other = [text for text, a, b in pairs if a != b]
+    assert not other, f"other ids than the package's for {other[-1]!r}"
     assert (own_ids.dtype, own_mask.dtype) == (torch.int64, torch.bool), "ids should be int64 and the mask bool"
     assert torch.equal(own_mask, expected_mask), "the mask should be True on real tokens, False on padding"
     message = ""
@@ -1045,8 +1144,8 @@ with checking("Exercise 4"):
 #     return ids, torch.arange(longest) < lengths[:, None]
 # ```
 #
-# The mask is made from the lengths, not by comparing ids with 0. That keeps it right even if a model uses the padding
-# id for something else; some models pad with the end-of-sentence token.
+# The mask is made from the lengths, not by comparing ids with 0. So it stays right with a model that pads with a token of
+# another meaning; some models pad with the end-of-sentence token.
 #
 # </details>
 
@@ -1056,29 +1155,29 @@ with checking("Exercise 4"):
 # <details><summary>Why does "cubes" become two tokens, while "blocks" stays whole?</summary>
 #
 # "blocks" is an entry of the vocabulary, "cubes" is not. The longest entry that "cubes" starts with is "cube", and the
-# rest is found as "##s". What decides is how often a word occurred in the text from which the vocabulary was made, not
-# grammar.
+# rest is the entry "##s". The vocabulary was made by counting in a large text, so it follows frequency, not grammar.
 #
 # </details>
 #
 # <details><summary>A colleague reads the sentence from the state of [CLS], as in BERT. What will the policy do?</summary>
 #
-# It hears nothing. The model is causal, so [CLS], the first token, sees only itself: its state is the same in every
-# sentence. The policy can learn what the image alone gives, and no more.
+# It cannot hear the instruction. The model is causal, so [CLS], the first token, sees only itself, and its state is the
+# same in every sentence. The policy can learn what the image alone gives, and no more.
 #
 # </details>
 #
 # <details><summary>All training sentences have the same length and the tests pass. Why test padding?</summary>
 #
-# Because the fault is invisible there. It appears with the first batch of mixed lengths: a longer instruction, a second
-# template, two data sets in one batch. Then the vector of a sentence depends on its neighbours, and no error is raised.
+# With one length there is no padding, so these tests cannot show the fault. It appears with the first batch of mixed
+# lengths: a longer instruction, a second template, two data sets in one batch. Then the vector of a sentence depends on
+# its neighbours, and no error is raised.
 #
 # </details>
 #
 # <details><summary>The tokenizer knows "cyan". Why would a policy trained on BlockFind still not find it?</summary>
 #
-# The rows of "cy" and "##an" were never looked up in training, so they got no gradient and are as random as at the
-# start. The tokenizer only turns text into ids; meaning is learned, row by row.
+# The rows of "cy" and "##an" were never looked up in training, so they got no gradient and are as random as at the start.
+# The tokenizer only turns text into ids. What a row means is learned in training.
 #
 # </details>
 #

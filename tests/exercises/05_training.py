@@ -1,0 +1,354 @@
+"""Answers to the exercises of chapter 05: right ones that must pass, wrong ones that must be refused, and why."""
+
+from itertools import permutations
+
+from exercises.answers import Answers
+
+LOOP = """
+def train_loop(policy, split, config, optimizer):
+    losses = []
+    total = config.total_steps(len(split))
+    policy.train()
+    for step in range(total):
+        batch = split.take(index_of(step, len(split), config))
+        optimizer.zero_grad()
+        loss = policy.loss(batch)
+        loss.backward()
+        clip_by_hand(list(policy.parameters()), config.grad_clip)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_by_hand(step, total, config)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+"""
+
+BY_EPOCHS = """
+def train_loop(policy, split, config, optimizer):
+    losses, step = [], 0
+    total = config.total_steps(len(split))
+    for epoch in range(config.epochs):
+        for index in order_of(len(split), config.seed, epoch).split(config.batch_size):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, total, config)
+            loss = policy.loss(split.take(index))
+            policy.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(policy.parameters(), config.grad_clip)
+            optimizer.step()
+            losses.append(loss.detach())
+            step += 1
+    return losses
+"""
+
+COSINE = """
+def cosine_rate(step, total_steps, peak, warmup):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / (total_steps - warmup)
+    return peak * (1 + math.cos(math.pi * done)) / 2
+"""
+
+PIECES = """
+def accumulate(policy, split, index, size):
+    policy.zero_grad()
+    for start in range(0, len(index), size):
+        piece = index[start : start + size]
+        (policy.loss(split.take(piece)) * (len(piece) / len(index))).backward()
+"""
+
+DETECTIVE = """
+def first_bad(policy, batch):
+    if not torch.isfinite(batch.image).all():
+        return "images"
+    if not torch.isfinite(batch.actions).all():
+        return "actions"
+    found, handles = [], []
+
+    def watch(name):
+        def hook(module, inputs, output):
+            if not output.isfinite().all():
+                found.append(name)
+        return hook
+
+    for name, module in policy.named_modules():
+        if not any(True for _ in module.children()):
+            handles.append(module.register_forward_hook(watch(name)))
+    try:
+        policy.loss(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next(iter(found), None)
+"""
+
+RIGHT_VERDICT = {"X": "step", "Y": "moments", "Z": "weights"}
+
+
+def other_verdicts() -> dict[str, tuple[str, str]]:
+    """The five other ways to give each run a cause, each with the first run whose cause is wrong."""
+    wrong = {}
+    for causes in permutations(RIGHT_VERDICT.values()):
+        said = dict(zip("XYZ", causes, strict=True))
+        if said != RIGHT_VERDICT:
+            first = next(run for run in "XYZ" if said[run] != RIGHT_VERDICT[run])
+            source = f"def verdict():\n    return {said}"
+            wrong[", ".join(causes)] = source, f"run {first} did not forget its {said[first]}"
+    return wrong
+
+
+ANSWERS = {
+    "Exercise 1": Answers(
+        right=[LOOP, BY_EPOCHS],
+        wrong={
+            "never clears the gradients": (LOOP.replace("        optimizer.zero_grad()\n", ""), "(zero_grad)"),
+            "clears them after backward": (
+                LOOP.replace("        optimizer.zero_grad()\n", "").replace(
+                    "loss.backward()\n", "loss.backward()\n        optimizer.zero_grad()\n"
+                ),
+                "zero_grad comes before backward",
+            ),
+            "never clips": (
+                LOOP.replace("        clip_by_hand(list(policy.parameters()), config.grad_clip)\n", ""),
+                "clip between backward and step",
+            ),
+            "clips before backward": (
+                LOOP.replace("        clip_by_hand(list(policy.parameters()), config.grad_clip)\n", "").replace(
+                    "        loss.backward()\n",
+                    "        nn.utils.clip_grad_norm_(policy.parameters(), config.grad_clip)\n"
+                    "        loss.backward()\n",
+                ),
+                "clip between backward and step",
+            ),
+            "leaves the learning rate alone": (
+                LOOP.replace("rate_by_hand(step, total, config)", 'group["lr"]'),
+                "the learning rates of the groups should be",
+            ),
+            "sets the rate of the first group alone": (
+                LOOP.replace("in optimizer.param_groups:", "in optimizer.param_groups[:1]:"),
+                "the learning rates of the groups should be",
+            ),
+            "counts steps from one in the schedule": (
+                LOOP.replace("rate_by_hand(step, ", "rate_by_hand(step + 1, "),
+                "the learning rates of the groups should be",
+            ),
+            "one epoch": (
+                LOOP.replace("config.total_steps(len(split))", "math.ceil(len(split) / config.batch_size)"),
+                "are 8 steps; the optimizer took 4",
+            ),
+            "always the first batch": (LOOP.replace("index_of(step,", "index_of(0,"), "the scenes differ"),
+            "the scenes in their stored order": (
+                LOOP.replace(
+                    "index_of(step, len(split), config)",
+                    "torch.arange(len(split)).split(config.batch_size)[step % 4]",
+                ),
+                "the scenes differ",
+            ),
+            "the loss after the step": (
+                LOOP.replace("losses.append(loss.item())", "losses.append(policy.loss(batch).item())"),
+                "that of its batch before the step",
+            ),
+            "returns the last loss alone": (
+                LOOP.replace("return losses", "return losses[-1:]"),
+                "there should be 8 losses",
+            ),
+            "returns nothing": (LOOP.replace("    return losses\n", ""), "return the losses"),
+        },
+    ),
+    "Exercise 2": Answers(
+        right=[
+            COSINE,
+            "def cosine_rate(step, total_steps, peak, warmup):\n"
+            "    if step < warmup:\n"
+            "        return np.float32(peak) * (step + 1) / warmup\n"
+            "    return peak * np.cos(0.5 * np.pi * (step - warmup) / (total_steps - warmup)) ** 2",
+            "def cosine_rate(step, total_steps, peak, warmup):\n"
+            "    x = torch.tensor((step - warmup) / (total_steps - warmup), dtype=torch.float64)\n"
+            "    return peak * (step + 1) / warmup if step < warmup else peak * (0.5 + 0.5 * (x * torch.pi).cos())",
+        ],
+        wrong={
+            "starts the warm-up at zero": (
+                COSINE.replace("(step + 1) / warmup", "step / warmup"),
+                "a tenth of the peak",
+            ),
+            "the cosine runs over the whole training": (
+                COSINE.replace("(step - warmup) / (total_steps - warmup)", "step / total_steps"),
+                "the fall should start at the peak",
+            ),
+            "ends one step early": (
+                COSINE.replace("(total_steps - warmup)", "(total_steps - 1 - warmup)"),
+                "half-way",
+            ),
+            "falls in a line": (
+                COSINE.replace("(1 + math.cos(math.pi * done)) / 2", "(1 - done)"),
+                "a cosine, not a line",
+            ),
+            "a quarter of a period": (
+                COSINE.replace("(1 + math.cos(math.pi * done)) / 2", "math.cos(math.pi * done / 2)"),
+                "half-way",
+            ),
+            "takes a whole period": (COSINE.replace("math.pi * done", "2 * math.pi * done"), "half-way"),
+            "forgets the peak in the fall": (
+                COSINE.replace("return peak * (1 +", "return (1 +"),
+                "in proportion to the peak",
+            ),
+            "forgets the peak in the warm-up": (
+                COSINE.replace("return peak * (step + 1) / warmup", "return (step + 1) / warmup"),
+                "the warm-up, too",
+            ),
+            "divides by the warm-up first": (
+                COSINE.replace("    if step < warmup:", "    climb = (step + 1) / warmup\n    if step < warmup:"),
+                "raised ZeroDivisionError",
+            ),
+        },
+    ),
+    "Exercise 3": Answers(
+        right=[
+            PIECES,
+            "def accumulate(policy, split, index, size):\n"
+            "    for p in policy.parameters():\n"
+            "        p.grad = None\n"
+            "    for piece in torch.split(index, size):\n"
+            "        loss = policy.loss(split.take(piece))\n"
+            "        (len(piece) * loss).backward()\n"
+            "    for p in policy.parameters():\n"
+            "        p.grad /= len(index)",
+        ],
+        wrong={
+            "adds up the means": (
+                PIECES.replace(" * (len(piece) / len(index))", ""),
+                "the sum of two means is not the mean",
+            ),
+            "divides by the number of pieces": (
+                PIECES.replace("(len(piece) / len(index))", "(1 / math.ceil(len(index) / size))"),
+                "weigh each piece by its share",
+            ),
+            "divides by the size of a full piece": (
+                PIECES.replace("(len(piece) / len(index))", "(size / len(index))"),
+                "weigh each piece by its share",
+            ),
+            "keeps the old gradient": (
+                PIECES.replace("    policy.zero_grad()\n", ""),
+                "is the old gradient cleared first",
+            ),
+            "clears the gradient at each piece": (
+                PIECES.replace("    policy.zero_grad()\n", "").replace(
+                    "        piece =", "        policy.zero_grad()\n        piece ="
+                ),
+                "two equal pieces of 10",
+            ),
+            "takes all at once": (
+                "def accumulate(policy, split, index, size):\n"
+                "    policy.zero_grad()\n    policy.loss(split.take(index)).backward()",
+                "at most 10 were allowed",
+            ),
+            "drops the last, smaller piece": (
+                PIECES.replace("range(0, len(index), size)", "range(0, len(index) - size + 1, size)"),
+                "pieces of 8, 8 and 4",
+            ),
+            "computes the loss and no gradient": (
+                PIECES.replace(".backward()", ".detach()"),
+                "call backward on each piece's loss",
+            ),
+        },
+    ),
+    "Exercise 4": Answers(
+        right=[
+            "def verdict():\n    return dict(zip('ZXY', ['weights', 'step', 'moments']))",
+            "def verdict():\n    answer = {}\n    answer['Y'] = 'moments'\n    answer['Z'] = 'weights'\n"
+            "    answer['X'] = 'step'\n    return answer",
+        ],
+        wrong={
+            **other_verdicts(),
+            "one cause twice": (
+                "def verdict():\n    return {'X': 'step', 'Y': 'moments', 'Z': 'step'}",
+                "occurs once",
+            ),
+            "a run is missing": ("def verdict():\n    return {'X': 'step', 'Y': 'moments'}", "the keys should be"),
+        },
+    ),
+    "Exercise 5": Answers(
+        right=[
+            DETECTIVE,
+            "from contextlib import ExitStack\n\n"
+            "def first_bad(policy, batch):\n"
+            "    for name in ('images', 'actions'):\n"
+            "        values = batch.image if name == 'images' else batch.actions\n"
+            "        if (~values.isfinite()).any():\n"
+            "            return name\n"
+            "    names = {m: n for n, m in policy.named_modules() if not list(m.children())}\n"
+            "    order = []\n"
+            "    with ExitStack() as stack, torch.no_grad():\n"
+            "        for module in names:\n"
+            "            handle = module.register_forward_hook(\n"
+            "                lambda m, i, o: order.append(names[m]) if not torch.isfinite(o).all() else None)\n"
+            "            stack.callback(handle.remove)\n"
+            "        policy.loss(batch)\n"
+            "    return order[0] if order else None",
+        ],
+        wrong={
+            "scans the parameters": (
+                "def first_bad(policy, batch):\n"
+                "    if not torch.isfinite(batch.image).all():\n        return 'images'\n"
+                "    if not torch.isfinite(batch.actions).all():\n        return 'actions'\n"
+                "    for name, parameter in policy.named_parameters():\n"
+                "        if not torch.isfinite(parameter).all():\n            return name.rpartition('.')[0]\n"
+                "    return None",
+                "all weights are finite, but the output",
+            ),
+            "looks for NaN alone": (
+                DETECTIVE.replace("torch.isfinite(batch.image)", "(~batch.image.isnan())").replace(
+                    "output.isfinite()", "(~output.isnan())"
+                ),
+                "infinity is not finite either",
+            ),
+            "looks for NaN alone in the outputs": (
+                DETECTIVE.replace("output.isfinite()", "(~output.isnan())"),
+                "an infinity starts in the language model",
+            ),
+            "forgets the labels": (
+                DETECTIVE.replace("torch.isfinite(batch.actions)", "torch.isfinite(batch.image)"),
+                "there is a NaN in the labels",
+            ),
+            "does not look at the batch": (
+                DETECTIVE.replace('    if not torch.isfinite(batch.image).all():\n        return "images"\n', ""),
+                "look at the batch first",
+            ),
+            "takes the last": (
+                DETECTIVE.replace("next(iter(found), None)", "found[-1] if found else None"),
+                "the NaN starts in vision.patch_projection",
+            ),
+            "watches modules with children, too": (
+                DETECTIVE.replace("if not any(True for _ in module.children()):", "if name:").replace(
+                    "found.append(name)", "found.insert(0, name)"
+                ),
+                "the NaN starts in vision.patch_projection",
+            ),
+            "the loop's last name": (
+                DETECTIVE.replace(
+                    "module.register_forward_hook(watch(name))", "module.register_forward_hook(hook)"
+                ).replace(
+                    "    def watch(name):\n        def hook(module, inputs, output):\n"
+                    "            if not output.isfinite().all():\n"
+                    "                found.append(name)\n        return hook\n",
+                    "    def hook(module, inputs, output):\n"
+                    "        if not output.isfinite().all():\n            found.append(name)\n",
+                ),
+                "the NaN starts in vision.patch_projection",
+            ),
+            "leaves its hooks": (
+                DETECTIVE.replace("            handle.remove()\n", "            pass\n"),
+                "a hook was left behind",
+            ),
+            "leaves its hooks after an error": (
+                DETECTIVE.replace(
+                    "    try:\n        policy.loss(batch)\n    finally:\n", "    policy.loss(batch)\n    if True:\n"
+                ),
+                "in `finally`",
+            ),
+            "blames a batch that is well": (
+                DETECTIVE.replace("next(iter(found), None)", 'next(iter(found), "images")'),
+                "the answer should be None",
+            ),
+        },
+    ),
+}
