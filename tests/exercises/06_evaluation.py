@@ -139,7 +139,7 @@ ANSWERS = {
             "most mistakes instead of the share": (
                 WORST.replace(
                     "(correct[members].mean(), int(group), int(members.sum()))",
-                    "(-(~correct[members]).sum() / len(correct) - 1e-3 * members.sum(), int(group), int(members.sum()))",
+                    "(-(~correct[members]).sum() - members.sum() / 100, int(group), int(members.sum()))",
                 ),
                 "share of correct scenes",
             ),
@@ -185,10 +185,10 @@ ANSWERS = {
 """,
                 "that is 'turned' was taken for 'listens'",
             ),
-            "does not know the nearest": (
+            "takes the farthest for the nearest": (
                 DIAGNOSE.replace(
-                    '        "nearest": directions(split.cells[scene, np.where(present, distance, 999).argmin(axis=1)]),\n',
-                    "",
+                    "np.where(present, distance, 999).argmin(axis=1)",
+                    "np.where(present, distance, -1).argmax(axis=1)",
                 ),
                 "that is 'nearest' was taken for",
             ),

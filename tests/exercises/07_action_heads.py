@@ -127,7 +127,7 @@ ANSWERS = {
             "mean and deviation": (
                 STATISTICS.replace(
                     "(0.01, 0.99))",
-                    "(0.01, 0.99))\n    low, high = actions.mean(dim=0) - actions.std(dim=0), actions.mean(dim=0) + actions.std(dim=0)",
+                    "(0.01, 0.99))\n    low, high = (actions.mean(dim=0) + k * actions.std(dim=0) for k in (-1, 1))",
                 ),
                 "quantile",
             ),
