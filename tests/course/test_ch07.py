@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from tinyvla.course import ch07, ch07_checks
 from tinyvla.course.zoo import load_results
 from tinyvla.data.dataset import BlockFind, directions, trajectories, valid_trajectories
+from tinyvla.errors import InputError
 from tinyvla.model.heads import FlowHead, RegressionHead
 
 
@@ -61,6 +62,14 @@ def test_a_head_is_compared_with_the_package():
         ch07_checks.same_as_package("regression", answering_more)
     with pytest.raises(RuntimeError):
         ch07_checks.same_as_package("regression", FlowHead)
+
+
+def test_what_an_error_says():
+    def refuse():
+        raise InputError("these are other statistics (0123456789ab); take the right ones")
+
+    assert ch07_checks.says(refuse) == "these are other statistics"
+    assert ch07_checks.says(list) == "no objection"
 
 
 def test_training_lowers_the_loss():

@@ -8,6 +8,7 @@ Notable:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from tinyvla.config import FusionConfig, HeadConfig, ModelConfig
+from tinyvla.errors import InputError
 from tinyvla.model.heads import Head, make_head
 from tinyvla.model.normalize import Normalizer
 
@@ -73,6 +75,15 @@ def train(
         loss.backward()
         optimizer.step()
     return head.eval()
+
+
+def says(action: Callable[[], Any]) -> str:
+    """Returns the first part of the error that an action ends with, without fingerprints."""
+    try:
+        action()
+    except InputError as error:
+        return re.sub(r" \([0-9a-f]{12}\)", "", str(error)).split(";")[0]
+    return "no objection"
 
 
 def check_flow(mine: Any) -> None:
