@@ -720,7 +720,7 @@ with checking("Exercise 1"):
     given = [np.asarray(first)[0, 0], *(np.asarray(queue(seen))[0, 0] for _ in range(6))]
     assert given != [100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0], "it asks in every step; use up the queue first"
     assert given[:3] != [104.0, 102.0, 100.0], "it takes the actions from the chunk's end; begin with the first one"
-    assert given[3] != 106.0, "it does the whole chunk; ask again after the first `execute` actions, 3 here"
+    assert given[3:5] != [106.0, 108.0], "it does the whole chunk; ask again after the first `execute` actions, 3 here"
     assert given == [100.0, 102.0, 104.0, 200.0, 202.0, 204.0, 300.0], (
         f"with execute 3 the actions should begin with 100, 102, 104, 200, 202; yours with {given[:5]}"
     )

@@ -106,7 +106,7 @@ ANSWERS = {
                 "naive interval",
             ),
             "the whole width": (NEEDED.replace("(high - low) / 2", "(high - low)"), "fewer scenes would do"),
-            "one too few": (NEEDED.replace("return n", "return n - 1"), "at least one scene"),
+            "one too few": (NEEDED.replace("return n", "return n - 1"), "is wider than"),
             "only powers of two": (NEEDED.replace("n += 1", "n *= 2"), "fewer scenes would do"),
             "in steps of ten": (NEEDED.replace("n += 1", "n += 10"), "fewer scenes would do"),
             "from the lower end alone": (
