@@ -29,7 +29,7 @@ class TestCurrent:
 
     def test_without_a_current_it_is_the_still_world(self):
         seeds = episode_seeds(20, 1)
-        still, calm = (rollout(goes_up, world) for world in (BlockWorld(seeds), CurrentWorld(seeds, pixels=0)))
+        still, calm = (rollout(goes_up, world) for world in (BlockWorld(seeds), CurrentWorld(seeds, pixels=0.0)))
         np.testing.assert_array_equal(still.outcome["path_lengths"], calm.outcome["path_lengths"])
         np.testing.assert_array_equal(still.success, calm.success)
 
@@ -39,12 +39,12 @@ class TestCurrent:
         np.testing.assert_allclose(world.path_lengths, [0.8])
 
     def test_the_view_stays_inside_the_world(self):
-        world = CurrentWorld([5], pixels=50)
+        world = CurrentWorld([5], pixels=50.0)
         world.step(np.array([[1.0, 0.0]]))
         assert world.camera[0, 0] == 96
 
     def test_success_is_judged_after_the_current(self):
-        world = CurrentWorld([5], pixels=3)
+        world = CurrentWorld([5], pixels=3.0)
         world.camera[:] = world.centers[:, 0]
         world.step(np.array([[0.0, 0.0]]))
         assert not world.succeeded[0]  # carried 3 pixels away

@@ -42,7 +42,7 @@ DIAGNOSE = """def diagnose(act):
     }
     for name, arrows in expected.items():
         degrees = angle_error(torch.from_numpy(arrows), torch.from_numpy(answers))
-        if (degrees <= 10).double().mean() > 0.9:
+        if (degrees <= 10).double().mean() > 0.8:
             return name
     return "turned"
 """

@@ -235,7 +235,7 @@ def draw_paths(result: Result, episodes: Sequence[int]) -> tuple[Figure, np.ndar
     return fig, axes
 
 
-def draw_checkpoints(kinds: dict[str, list[dict[str, float]]]) -> tuple[Figure, np.ndarray]:
+def draw_checkpoints(kinds: dict[str, list[dict[str, Any]]]) -> tuple[Figure, np.ndarray]:
     """Returns success against two offline errors, a dot for each checkpoint, a colour for each kind of training."""
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
     colors = {"cloning": "vision", "dagger": "fusion", "stills": "language"}
