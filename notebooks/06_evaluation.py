@@ -534,10 +534,10 @@ for index, ax in enumerate(axes):
 plt.show()
 
 # %% [markdown]
-# The images are the ordinary ones, and the colours of the targets are balanced. The *labels* are not: nearly all arrows
-# point up, and a constant arrow already scores twice as much as on ordinary data. The usual floors of these data look
-# harmless all the same, because "vision only" means the mean arrow to all blocks. A rule made for these data, "the
-# first block", would score 100 % without a word.
+# The images are the ordinary ones, and the colours of the targets are balanced. The *labels* are not: nine in ten arrows
+# point up, and a constant arrow already scores twice as much as on ordinary data. The "vision only" floor does not warn
+# you, because it means the mean arrow to all blocks. A rule made for these data, "the first block", would score 100 %
+# without a word.
 #
 # A policy is trained on 4,000 such scenes, 125 steps. *Listening* solves this task, too, and
 # [Chapter 4](04_fusion.ipynb) shows that 125 steps of ordinary data are enough to learn it. **Guess two
