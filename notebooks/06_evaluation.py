@@ -26,15 +26,14 @@
 #
 # - choose a metric by knowing which mistake it cannot see;
 # - write a Wilson interval and say how many scenes a claim needs;
-# - measure with an instruction swap whether a policy listens, and predict which data make it deaf;
+# - write an instruction swap, measure with it whether a policy listens, and predict which data make it deaf;
 # - read attention maps, and check by painting over a block whether they mean anything;
 # - report held-out conditions, the failures included, in one table.
 #
 # **Time:** about 60 minutes to read, about 2 minutes on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you know what a policy of this course takes and gives: an image and an instruction in, an
-# arrow
-# $(dx, dy)$ out ([Chapter 1](01_dataset.ipynb)). [Chapter 4](04_fusion.ipynb) explains the cross-attention whose
+# arrow $(dx, dy)$ out ([Chapter 1](01_dataset.ipynb)). [Chapter 4](04_fusion.ipynb) explains the cross-attention whose
 # weights are drawn here. Neither is needed to run the cells.
 
 # %% tags=["nbval-ignore-output"]
@@ -64,19 +63,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from tinyvla.config import model_config
+from tinyvla.course.ch06 import BOXES, draw_conditions, draw_instruments, held_out_conditions, sealed_box
 from tinyvla.course.exercises import checking
 from tinyvla.course.zoo import load_results, trained_policy
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.dataset import (
-    BACKGROUND,
-    COLORS,
-    PALETTE,
-    BlockFind,
-    cell_centers,
-    directions,
-    draw_distinct,
-    render,
-)
+from tinyvla.data.dataset import COLORS, BlockFind, cell_centers, directions, draw_distinct, render
 from tinyvla.learn.evaluate import (
     Metrics,
     constant_floor,
@@ -98,32 +89,8 @@ plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 # A score says little until it stands among other measurements. This is the instrument panel of the chapter: the
 # policy in the middle, and around it six instruments, each with the question that it answers.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Six boxes around a policy and its score: four metrics, interval, floors, instruction swap, attention, held-out conditions; each with its question."}}
-fig, ax = plt.subplots(figsize=(9, 4.3), layout="constrained")
-ax.set(xlim=(0, 9), ylim=(0, 4.3))
-ax.axis("off")
-panels = [  # x and y of the middle, colour, title, question
-    (1.4, 3.65, "action", "four metrics", "which mistakes\ncan each not see?"),
-    (4.5, 3.65, "action", "interval", "how sure is the share,\nafter so many scenes?"),
-    (7.6, 3.65, "fusion", "floors", "what would a guess\nhave scored?"),
-    (1.4, 0.65, "language", "instruction swap", "does the arrow\nfollow the words?"),
-    (4.5, 0.65, "vision", "attention", "where does it look,\nand does that matter?"),
-    (7.6, 0.65, "vision", "held-out conditions", "what breaks it?"),
-]
-for x, y, part, title, question in panels:
-    ax.add_patch(plt.Rectangle((x - 1.3, y - 0.57), 2.6, 1.14, fc=PART_COLORS[part], ec="none"))
-    ax.text(x, y + 0.3, title, ha="center", va="center", color="white", fontsize=11, weight="bold")
-    ax.text(x, y - 0.17, question, ha="center", va="center", color="white", fontsize=10)
-    start, end = (x, y - math.copysign(0.57, y - 2)), (4.5 + 0.4 * (x - 4.5), 2.15 + math.copysign(0.42, y - 2))
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#555555", "lw": 1.4})
-ax.add_patch(plt.Rectangle((2.9, 1.75), 3.2, 0.8, fc="white", ec="#333333", lw=2))
-ax.text(4.5, 2.15, 'a policy and its score: "100 %"', ha="center", va="center", fontsize=11)
-for start, end, text, at in (
-    ((1.5, 2.15), (2.9, 2.15), "image,\nwords", 1.05),
-    ((6.1, 2.15), (7.5, 2.15), "arrow", 7.9),
-):
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#333333", "lw": 2})
-    ax.text(at, 2.15, text, ha="center", va="center", fontsize=11)
+# %% mystnb={"image": {"alt": "Six boxes around a policy and its score: four metrics, interval, floors, instruction swap, attention, held-out conditions; each with its question."}}
+draw_instruments()
 plt.show()
 
 # %% [markdown]
@@ -206,8 +173,9 @@ for name, predicted in made_up.items():
 #
 # The policy that is turned by 11.5 degrees and the one that runs in the opposite direction in a tenth of its scenes
 # have the same L2 error. Which is worse? For an arm that corrects itself ten times a second, the turned one arrives
-# and the other crashes. For a dart, neither hits. **The metric depends on what the action is for**, and no metric
-# does well alone: take a lenient one, a strict one and one that sees lengths.
+# and the other crashes in every tenth scene. For a dart it is the other way round: the turned one always misses, the
+# other one hits nine times in ten. **The right metric depends on what the action is for**, and no metric is enough
+# alone: take a lenient one, a strict one and one that sees lengths.
 #
 # A policy turned by 30 degrees is at 100 % in the course's main metric. So if you read "direction accuracy 100 %"
 # anywhere, look at the column beside it.
@@ -219,8 +187,8 @@ for name, predicted in made_up.items():
 # around $p$ with a standard error of $\sqrt{p(1-p)/n}$.
 #
 # The usual recipe puts the *seen* share into that formula: $\hat p \pm 1.96\sqrt{\hat p(1-\hat p)/n}$. At 100 % it
-# says $\pm 0$: after three successes in three trials you would be certain. The recipe breaks exactly where
-# good policies live.
+# says $\pm 0$: after three successes in three trials you would be certain. So this recipe fails near 100 %, which is
+# where good policies are.
 #
 # **Wilson's** interval ([1927](https://doi.org/10.2307/2276774)) asks the question the other way round: *for which
 # true $p$ would the share that we saw be unsurprising?* It keeps every $p$ that is at most 1.96 of **its own**
@@ -260,10 +228,10 @@ print("equal to tinyvla.learn.evaluate.wilson_interval")
 # %% [markdown]
 # "1,000 of 1,000" still allows a policy that fails in almost four scenes of a thousand.
 #
-# Is Wilson's interval honest? A "95 %" interval should contain the true value in 95 % of all evaluations. We can test
-# that, since here we play nature: fix a true $p$, evaluate 20,000 times on 50 scenes, and count how often each
-# interval contains $p$. **Guess first:** when the true success rate is 99 %, how often does the naive interval hold
-# it? (a) 95 % (b) about 90 % (c) about 75 % (d) less than half
+# Does Wilson's interval keep its promise? A "95 %" interval should contain the true value in 95 % of all evaluations.
+# We can test that, because in a simulation we know the truth: fix a true $p$, evaluate 20,000 times on 50 scenes, and
+# count how often each interval contains $p$. **Guess first:** when the true success rate is 99 %, how often does the
+# naive interval contain it? (a) 95 % (b) about 90 % (c) about 75 % (d) less than half
 
 # %%
 num_scenes, num_evaluations = 50, 20_000
@@ -278,10 +246,10 @@ for truth in (0.5, 0.8, 0.95, 0.99):
     print(f"  true rate {truth:.0%}:   naive {contains['naive']:.0%}   Wilson {contains['wilson']:.0%}")
 
 # %% [markdown]
-# (d). In most of these evaluations the policy succeeds 50 times out of 50, the naive interval is "100 % to 100 %",
-# and the truth is not in it. Wilson's interval stays near its promise. How near, for every true rate? No simulation
-# is needed: the probability of each count is a binomial coefficient times powers, and we add those whose interval
-# holds $p$.
+# The answer is (d). In most of these evaluations the policy succeeds 50 times out of 50. The naive interval is then
+# "100 % to 100 %", and the truth is not in it. Wilson's interval stays near its promise. How near, for every true
+# rate? That needs no simulation: the probability of each count is a binomial coefficient times powers, and we add up
+# the counts whose interval contains $p$.
 
 # %% mystnb={"image": {"alt": "How often each interval holds the true rate, against that rate: Wilson stays near 95 percent, the naive interval collapses near 0 and 100 percent."}}
 truths = np.linspace(0.002, 0.998, 499)
@@ -300,11 +268,11 @@ ax.legend(frameon=False, loc="lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# The teeth are there because counts are whole numbers. Wilson dips below 95 % in places, but its *average* is close
-# to 95 % ([Agresti and Coull](https://doi.org/10.1080/00031305.1998.10480550) argue that this is what one should
-# want), and nowhere does it collapse.
+# The curves have teeth because counts are whole numbers. Wilson dips below 95 % in places, but its *average* is close
+# to 95 %, and it collapses nowhere. [Agresti and Coull](https://doi.org/10.1080/00031305.1998.10480550) argue that the
+# average is what one should care about.
 #
-# Now turn it round: **how many scenes does a claim need?**
+# Now the other way round: **how many scenes does a claim need?**
 
 # %%
 print(f"{'scenes':>8}{'if 95 % succeed':>22}{'half the width':>17}{'if all succeed':>20}")
@@ -313,18 +281,18 @@ for n in (20, 50, 100, 400, 1_000, 10_000):
     print(f"{n:8,}{low:14.1%} to {high:5.1%}{100 * (high - low) / 2:10.1f} points{wilson(1, n)[0]:12.1%} or more")
 
 # %% [markdown]
-# Ten times the scenes make the interval about three times narrower: precision costs the *square*. With 20 scenes, a
-# common number of trials with a real robot, "19 of 20" is compatible with a policy that fails in a fifth of all
-# cases. In simulation scenes are cheap, so there is no excuse for 20.
+# Ten times the scenes make the interval about three times narrower: half the width costs four times the scenes.
+# "19 of 20" is compatible with a policy that fails in a fifth of all cases. In simulation scenes are cheap, so use
+# many.
 #
-# Mind what the interval is about: **these weights, new scenes of the same kind**. It says nothing about another
+# Keep in mind what the interval is about: **these weights, new scenes of the same kind**. It says nothing about another
 # training seed, and nothing about scenes of another kind. Both come below.
 #
 # ## 3. Floors
 #
-# [Chapter 1](01_dataset.ipynb) derives what deprived policies score: the best answers under squared error without the
-# image, without the words, or without either. A random direction is right in $2 \cdot 37 / 360 \approx 20\,\%$ of
-# scenes. Here they are on the test split, now with intervals.
+# A floor is the score of a policy that lacks something. [Chapter 1](01_dataset.ipynb) derives three of them: the best
+# answers under squared error without the image, without the words, or without either. Here they are on the test
+# split, now with intervals. For comparison, a random direction is right in $2 \cdot 37 / 360 \approx 20\,\%$ of scenes.
 
 # %%
 train = BlockFind(8_000, seed=42)
@@ -339,36 +307,134 @@ for name, predicted in floors.items():
     shares = [share_with_interval(share, len(test)) for share in (direction, within_10)]
     print(f"{name:16}{l2:9.2f}{shares[0]:>26}{shares[1]:>26}")
 
+
+def deaf_optimum(split):
+    """Direction accuracy of the best policy without words that plays for this metric and not for squared error."""
+    turns = np.radians(np.arange(360))
+    cosine = np.einsum("gd,nbd->gnb", np.stack([np.cos(turns), np.sin(turns)], axis=1), directions(split.cells))
+    present = split.cells >= 0
+    return (((cosine > 0.8) & present).sum(axis=2).max(axis=0) / present.sum(axis=1)).mean()
+
+
+print(f"without words, but playing for the direction accuracy: {deaf_optimum(test):.0%}")
+
 # %% [markdown]
-# The line to remember is the third one. **A policy that has never read a word gets about 45 %**, twice what chance
-# gives. A fourth floor needs a policy: the *shuffled instruction*, in which each scene gets its neighbour's sentence.
-# We come to it as soon as there is one.
+# The line to remember is the third one. **A policy that was trained with squared error and never read a word gets about
+# 45 %**, twice what chance gives. A deaf policy that plays for the metric could get the number in the last line: it
+# points where several blocks lie close together. So 60 % direction accuracy is no proof of listening.
+#
+# A fourth floor needs a policy: the *shuffled instruction*, in which each scene gets its neighbour's sentence. We come
+# to it as soon as there is one.
 #
 # ## 4. The instruction swap
 #
 # Floors compare averages. The swap asks the policy itself: **keep the image, name another block in it, and see
 # whether the arrow follows.** `BlockFind.retargeted()` makes such scenes: the same pixels, another block in slot 0.
-#
-# One detail decides whether the test is fair. If both blocks lie in nearly the same direction, a policy that ignores
-# the words is right by luck. So only scenes count in which the two right arrows are apart (cosine at most 0.8).
-
 
 # %%
-def swap_by_hand(act, split):
-    """Share of scenes in which the arrow turns to another block when that one is named, and their number.
+sample, swapped_sample = test[4], test.retargeted()[4]
+print(f"scene 4: {sample.instruction!r} becomes {swapped_sample.instruction!r}")
+print("the images are the same:", np.array_equal(test.images, test.retargeted().images))
 
-    `act` takes a split and returns an arrow for each scene, `(n, 2)`.
-    """
+# %% [markdown]
+# The test needs one more rule to be fair. If both blocks lie in nearly the same direction, a policy that ignores the
+# words is right by luck. So a scene only counts if its two right arrows, before and after the swap, have a cosine of at
+# most 0.8.
+#
+# ## Exercise 1: write the swap (15 minutes)
+#
+# Write `swap(act, split)`. `act` is a policy as a function: it takes a `BlockFind` split and returns an arrow for each
+# scene, `(n, 2)`, as a numpy array.
+#
+# 1. `split.retargeted()` gives the scenes with the new words.
+# 2. Keep the scenes in which the old and the new right arrow have a cosine of at most 0.8.
+#    `BlockFind.from_blocks(cells, colors)` makes a split from the blocks that you keep.
+# 3. Ask `act` about these scenes, and compare with their new right arrows.
+#
+# Return `(share, number)`: the direction accuracy after the swap, and the number of scenes that count.
+#
+# <details><summary>Hint</summary>
+#
+# The arrows are unit vectors, so the cosine of two of them is `(a * b).sum(axis=1)`. `four_metrics` above wants
+# tensors: `torch.from_numpy`. Its second number is the direction accuracy.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def swap(act, split):
+    """Share of scenes in which the arrow follows the new words, and the number of scenes that count."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    few = BlockFind(300, seed=9)
+    asked = []
+
+    def follows(split):
+        asked.append(split)
+        return split.actions
+
+    answer = swap(follows, few)
+    assert answer is not None, "write the body of swap first"
+    share, number = float(answer[0]), int(answer[1])
+    far = (few.actions * few.retargeted().actions).sum(axis=1) <= 0.8 - 1e-6
+    assert number != len(few), "all scenes count; leave out those in which both right arrows point nearly the same way"
+    assert number != (~far).sum(), (
+        "you keep the scenes whose right arrows are close together, and should leave them out"
+    )
+    assert number == far.sum(), f"{far.sum()} of these {len(few)} scenes count, yours are {number}"
+    assert asked, "the policy was never asked: call act"
+    assert asked[0].instructions != BlockFind.from_blocks(few.cells[far], few.colors[far]).instructions, (
+        "the policy heard the old words; ask it about the scenes of split.retargeted()"
+    )
+    assert abs(share - 1) < 1e-9, f"a policy that always follows the words scores 100 %, yours says {share:.0%}"
+    ignores = swap(lambda split: split.retargeted().actions, few)
+    assert abs(float(ignores[0])) < 1e-9, (
+        f"a policy that answers the old words scores 0 %, yours says {float(ignores[0]):.0%}: is it compared with the "
+        "new right arrows?"
+    )
+    slanted = swap(lambda split: turned(torch.from_numpy(split.actions), 30).numpy(), few)
+    assert abs(float(slanted[0]) - 1) < 1e-9, "arrows that are 30 degrees off are still in the right direction here"
+    halves = swap(lambda split: np.where(np.arange(len(split))[:, None] % 4 == 0, -1, 1) * split.actions, few)
+    expected = 1 - len(range(0, number, 4)) / number
+    assert abs(float(halves[0]) - expected) < 1e-9, (
+        f"with every fourth arrow reversed the share is {expected:.3f}, yours {float(halves[0]):.3f}: divide by the "
+        "number of scenes that count"
+    )
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def swap(act, split):
+#     swapped = split.retargeted()
+#     apart = (split.actions * swapped.actions).sum(axis=1) <= 0.8 - 1e-6
+#     scenes = BlockFind.from_blocks(swapped.cells[apart], swapped.colors[apart])
+#     predicted = torch.from_numpy(np.asarray(act(scenes), dtype=np.float32))
+#     return four_metrics(predicted, torch.from_numpy(scenes.actions))[1], int(apart.sum())
+# ```
+#
+# The small `1e-6` makes the count the same on every machine, although cosines are rounded.
+#
+# </details>
+#
+# The rest of the chapter calls the function in the next cell, so you can go on if yours is not ready yet. It does the
+# same as the solution.
+
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
+def swap_by_hand(act, split):
+    """Share of scenes in which the arrow turns to another block when that one is named, and their number."""
     swapped = split.retargeted()  # slot 1 becomes the target
-    assert np.array_equal(swapped.images, split.images)  # only the words changed
     apart = (split.actions * swapped.actions).sum(axis=1) <= 0.8 - 1e-6
     scenes = BlockFind.from_blocks(swapped.cells[apart], swapped.colors[apart])
     predicted = torch.from_numpy(np.asarray(act(scenes), dtype=np.float32))
     return four_metrics(predicted, torch.from_numpy(scenes.actions))[1], int(apart.sum())
 
 
-sample, swapped_sample = test[4], test.retargeted()[4]
-print(f"scene 4: {sample.instruction!r} becomes {swapped_sample.instruction!r}")
+# %%
 actors = {
     "constant": lambda split: constant_floor(train, split),
     "language only": lambda split: language_only_floor(train, split),
@@ -381,11 +447,12 @@ for name, act in actors.items():
     print(f"{name:30} {share:6.1%} of {num_swaps} swaps")
 
 # %% [markdown]
-# The fourth row is the policy that we look for: it knew the right answer to the *old* words and does not notice the
-# new ones. It scores exactly zero, by construction. A policy that points between all blocks gets something here too,
-# so the swap has a floor of its own, and it is not zero. Read it like any other score: against its floor.
+# The fourth row is the policy that the swap is made to find: it gives the right answer to the *old* words and does not
+# notice the new ones. By construction it scores exactly zero. A policy that points between all blocks still gets
+# something here, as the third row shows. So the swap has a floor of its own, and you read it like any other score:
+# against its floor.
 #
-# Time for a trained policy. It is the small one that all chapters share.
+# Now for a trained policy. It is the small one that all chapters share.
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -414,8 +481,8 @@ assert share > 0.95, "the arrow does not follow the words"
 assert shuffled_share < 0.6, "with the wrong words it should not be right"
 
 # %% [markdown]
-# With the right words it is right, with other words it goes to the other block, with a stranger's words it falls to
-# about the vision-only floor or below. It listens. Two of the scenes, once with each sentence:
+# It listens. With the right words it is right, with other words it goes to the other block, and with its neighbour's
+# words it falls to the vision-only floor or below. Here are two of the scenes, once with each sentence:
 
 # %% tags=["slow"] mystnb={"image": {"alt": "Two scenes, each with two instructions; the predicted arrow goes to the block that is named."}}
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.8), layout="constrained")
@@ -431,8 +498,7 @@ plt.show()
 # Now we keep policy, training and number of steps, and change only **which block is the target**. In the
 # usual data the target is a random one. Here it is always the **first block in reading order**: the topmost, and the
 # leftmost of those in its row. The sentence is as before and always correct: if the first block is red, it says "find
-# the red block". Images, colours and labels are as fair as ever. This is not far-fetched: it is what you get when
-# somebody records demonstrations and tidies the table from one side.
+# the red block". You get such data when somebody records demonstrations and tidies the table from one side.
 
 
 # %% mystnb={"image": {"alt": "Four scenes in which the arrow goes to the topmost block."}}
@@ -453,13 +519,27 @@ first_val, plain_val = first_block(500, seed=43), BlockFind(500, seed=43)
 base = BlockFind.from_blocks(test.cells[:500], test.colors[:500])  # half of the test split is enough from here on
 print("the images are those of the ordinary split:", np.array_equal(first_val.images, plain_val.images))
 print("targets by colour:", np.bincount(first_val.colors[:, 0]).tolist())
+print(f"arrows that point up: {(plain_val.actions[:, 1] < 0).mean():.0%} in ordinary data, "
+      f"{(first_val.actions[:, 1] < 0).mean():.0%} here")  # fmt: skip
+floors_here = {
+    "constant": constant_floor(first_block(4_000, seed=42), first_val),
+    "vision only": vision_only_floor(first_val),
+}
+for name, predicted in floors_here.items():
+    share = four_metrics(torch.from_numpy(predicted), torch.from_numpy(first_val.actions))[1]
+    print(f"floor here, {name}: direction accuracy {share:.0%}")
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
 for index, ax in enumerate(axes):
     plot_sample(first_val[index], ax=ax)
 plt.show()
 
 # %% [markdown]
-# A policy is trained on 4,000 such scenes, 125 steps. Note that *listening* solves this task, too, and
+# The images are the ordinary ones, and the colours of the targets are balanced. The *labels* are not: nine in ten arrows
+# point up, and a constant arrow already scores twice as much as on ordinary data. The "vision only" floor does not warn
+# you, because it means the mean arrow to all blocks. A rule made for these data, "the first block", would score 100 %
+# without a word.
+#
+# A policy is trained on 4,000 such scenes, 125 steps. *Listening* solves this task, too, and
 # [Chapter 4](04_fusion.ipynb) shows that 125 steps of ordinary data are enough to learn it. **Guess two
 # numbers**: the direction accuracy on validation scenes of the same kind, and the instruction swap on those scenes.
 #
@@ -507,18 +587,19 @@ assert examined["ordinary"]["ordinary swap"] > 0.95
 print("right on its own kind of scenes, deaf to the words, and near the vision-only floor elsewhere")
 
 # %% [markdown]
-# Number 3. When other words are put under the same image, its arrow hardly moves at all. **It is deaf, and its
-# validation accuracy does not show it**, because its validation scenes have the same hole as its training scenes. On
-# ordinary test scenes it is at the vision-only floor.
+# The answer is 3. When other words are put under the same image, the arrow hardly moves at all. **The policy is deaf,
+# and its validation accuracy does not show it**, because the rule "first block" is right in the validation scenes as
+# well. On ordinary test scenes the policy is near the vision-only floor.
 #
-# Why did it not listen, where listening was as good a solution? Gradient descent does not look for the solution that
-# we had in mind. It follows whatever lowers the loss *first*. "Top of the image" helps from the first steps on, in
-# every scene, without the words. The words only help once a query fits a key. When they could have begun to help,
-# most of the loss was gone, and with it the reason to learn. Such a rule, which works on the data and is not the one
-# that was meant, is called a **shortcut** ([Geirhos et al.](https://arxiv.org/abs/2004.07780) collect many).
+# A rule that works on the data and is not the one that was meant is called a **shortcut**
+# ([Geirhos et al.](https://arxiv.org/abs/2004.07780) collect many). Why did this policy learn the shortcut, although
+# listening was as good a solution? A plausible reason: "towards the top of the image" lowers the loss from the first
+# steps on, in every scene and without the words; once it is learned, little loss is left from which the words could be
+# learned. This chapter does not test that reason, and it trains one seed. You can test it: give `train_on` more epochs
+# and watch the swap.
 #
-# You might object that its accuracy was not perfect and might have made you suspicious. So here is a second set. The
-# targets are red, green or blue, all the *other* blocks are yellow, purple or orange. Nothing is said about places.
+# Perhaps the accuracy, which was not perfect, made you suspicious. So here is a second set of data. The targets are
+# red, green or blue; all the *other* blocks are yellow, purple or orange. Places are as in ordinary data.
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -531,14 +612,20 @@ def marked_target(num_samples, seed):
 
 marked_val = marked_target(500, seed=43)
 marked = train_on(marked_target, num_samples=2_000)  # half the steps are enough
-examined["marked target"] = result = examine(marked, marked_val)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UnseenWordWarning)  # it never heard the names of the other three colours
+    examined["marked target"] = result = examine(marked, marked_val)
 for split in ("own", "ordinary"):
     print(f"{split:8} scenes: right direction {result[split]:6.1%}, swap {result[f'{split} swap']:6.1%}")
+known = [f"find the {COLORS[(color + 1) % 3]} block" for color in marked_val.colors[:, 0]]
+moved = angle_error(*(marked.predict(marked_val.images, words) for words in (known, marked_val.instructions))).median()
+print(f"told another colour that it knows and that is not there, its arrow moves by {moved:.1f} degrees (median)")
+assert moved < 10, "it should not follow words that it knows"
 assert result["own"] > 0.95, "it should be right on its own kind of scenes"
 assert result["own swap"] < 0.1, "it should not follow the words"
 assert 0.25 < result["ordinary"] < 0.65, "on ordinary scenes it should stand near the floor"
 
-# %% tags=["hide-input", "slow"] mystnb={"image": {"alt": "Bars for three policies: the ordinary one is high everywhere; the other two are high on their own scenes, near zero in the swap, and at the floor on ordinary scenes."}}
+# %% tags=["hide-input", "slow"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Bars for three policies: the ordinary one is high everywhere; the other two are high on their own scenes, near zero in the swap, and at the floor on ordinary scenes."}}
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.1), sharey=True, layout="constrained")
 bars = [("own", "own kind\nof scenes", "action"), ("own swap", "swap on\nthem", "language"),
         ("ordinary", "ordinary\nscenes", "action"), ("ordinary swap", "swap on\nthem", "language")]  # fmt: skip
@@ -555,15 +642,17 @@ axes[2].text(1, 100 * guess + 2, "vision only", ha="center", fontsize=9)
 plt.show()
 
 # %% [markdown]
-# Perfect on its own scenes, **zero** in the swap on the same scenes. No learning curve, no validation split of this
-# kind, no confidence interval would have told you. Two things would have:
+# This policy is perfect on its own scenes and at about **zero** in the swap on the same scenes. The swap names colours
+# that this policy has never heard, since nobody ever named the other blocks. But its arrow hardly moves for names that
+# it knows, either, as the last line shows. Neither its learning curve, nor a validation split of this kind, nor a
+# confidence interval would have told you. Two things would have:
 #
-# - **A swap**, since it asks about a picture that has a second answer.
-# - **A floor computed on the data**: for each image, could the target be guessed without the words? In both sets it
-#   could, in every scene. You can find that out before any training.
+# - **A swap**, which asks about a picture that has a second answer.
+# - **A look at the data**: for each image, can the target be guessed without the words? In both sets it can, in every
+#   scene. You can find that out before any training.
 #
-# And the cure is in the data, too: show the *same image with different instructions*. Then no rule about images alone
-# can be right.
+# The cure is in the data, too: show the *same image with different instructions*. Then no rule about images alone can
+# be right.
 #
 # ## 6. Where does it look?
 #
@@ -628,14 +717,28 @@ for ax, word, weight, arrow in zip(axes.flat, words, maps.mean(dim=1), arrows_to
 plt.show()
 
 # %% [markdown]
-# The same pixels, six questions. For a colour that is there, the largest circle sits on its block. For one that is
-# not there, the weights still have to sum to one: attention cannot answer "nowhere", so they go to blocks that have
-# not been asked for, and the arrow that comes out is shorter.
-#
-# The maps look convincing. But also look at how *much* weight the right block gets. It is far from all of it, and the
-# rest is spread over the other blocks and the empty background. So here is the question that a map cannot answer by
-# itself: **does the policy use what it looks at?** We find out by interfering. Guess what happens to the direction
-# accuracy in each of four cases:
+# The pixels are the same in all six. For a colour that is there, the largest circle sits on its block. For one that is
+# not there, the weights still sum to one: attention cannot answer "nowhere". In this scene they go to blocks that were
+# not asked for. One scene is an example, so we ask for an absent colour in 300 scenes.
+
+# %% tags=["nbval-ignore-output", "slow"]
+absent = [f"find the {next(name for i, name in enumerate(COLORS) if i not in row)} block" for row in some.colors]
+arrows_absent, weights_absent = look(policy, some.images, absent)
+weight_of_cell = weights_absent.mean(dim=1)[:, 1:].numpy()  # without CLS
+has_block = np.zeros((300, 64), bool)
+row, slot = np.nonzero(some.cells >= 0)
+has_block[row, some.cells[row, slot]] = True
+on_block = has_block[np.arange(300), weight_of_cell.argmax(axis=1)].mean()
+print(f"absent colour: the largest weight of a cell is on some block in {on_block:.0%} of 300 scenes;")
+print(f"length of the arrow {arrows_absent.norm(dim=1).median():.2f} (median), {seen.norm(dim=1).median():.2f} if asked "
+      "for a colour that is there")  # fmt: skip
+assert arrows_absent.norm(dim=1).median() < seen.norm(dim=1).median(), "for an absent colour it should be shorter"
+
+# %% [markdown]
+# The maps look convincing. But look at how *much* weight the right block gets: it is far from all of it, and the rest
+# is spread over the other blocks and the empty background. So there is a question that a map cannot answer by itself:
+# **does the policy use what it looks at?** We find out by interfering. Guess what happens to the direction accuracy in
+# each of four cases:
 #
 # 1. paint over the target block with background;
 # 2. paint over another block;
@@ -679,20 +782,20 @@ assert after["top token hidden"] < 0.5, "the top token should be needed"
 assert after["all but the top token hidden"] > 0.85, "the top token should be enough"
 
 # %% [markdown]
-# For this small policy the map's *largest* circle tells the truth, and now we know it instead of hoping for it. The
-# token is necessary (hide it, and the arrow is a guess) and sufficient (keep only it, and the arrow hardly moves).
-# Painting over the block does the same as hiding its token; painting over another block does almost nothing.
+# For this small policy the map's *largest* circle is right, and now that is measured. The token is necessary: hide it,
+# and the arrow is about as good as a random direction. It is also sufficient: keep only it, and the arrow hardly moves.
+# Painting over the block has the same effect as hiding its token; painting over another block does almost nothing.
 #
-# But the *weights* are not shares of influence. Much of the attention lies on tokens that can be removed without
-# loss. Single heads differ widely: one puts most of its weight on the target, another next to none. "It gives
-# so-and-so much of its attention to the block" says nothing that you could act on. In deep networks even the first
-# half fails, since by the time attention reads a token, it may hold what other patches put there. There is a
-# literature on whether [attention is not explanation](https://arxiv.org/abs/1902.10186) or [not not
-# explanation](https://arxiv.org/abs/1908.04626). The practical rule: **a map is a hypothesis; interfere, and
-# measure.**
+# But the *weights* are not shares of influence. More than half of the attention lies on tokens that can be removed
+# without loss. Single heads differ widely: one puts most of its weight on the target, another next to none. So "it
+# gives 40 % of its attention to the block" does not tell you what the policy would do without the block. In a deeper
+# network even the place may mislead, because a token may by then hold what other patches put there. Researchers
+# disagree on how far maps explain: compare [attention is not explanation](https://arxiv.org/abs/1902.10186) with
+# [attention is not not explanation](https://arxiv.org/abs/1908.04626). The practical rule: **a map is a hypothesis;
+# interfere, and measure.**
 #
-# There is a second trap. Guess: where does the *deaf* policy look, the one trained on marked targets, with
-# its 0 % in the swap? On its own scenes?
+# There is a second trap. Guess: where does the *deaf* policy look, the one that was trained on marked targets and
+# scores about 0 % in the swap? We ask it on its own scenes.
 
 # %% tags=["nbval-ignore-output", "slow"]
 own = BlockFind.from_blocks(marked_val.cells[:300], marked_val.colors[:300])
@@ -724,9 +827,9 @@ axes[2].title.set_fontsize(10)
 plt.show()
 
 # %% [markdown]
-# On its own scenes it looks at the target, always, and the picture is as pretty as that of the policy that
-# listens. "It attends to the green block when asked for the green block" is no evidence of listening. Only the second
-# sentence tells: the map stays where it was. **Show two instructions for one image, or show none.**
+# On its own scenes it nearly always looks at the target, and the picture looks as good as that of the policy that
+# listens. So "it attends to the green block when asked for the green block" is no evidence of listening. Only the
+# second sentence shows the difference: the map stays where it was. **Always show two instructions for one image.**
 #
 # ## 7. The worst scenes
 #
@@ -746,8 +849,8 @@ for ax, index in zip(axes, worst, strict=False):
 plt.show()
 
 # %% [markdown]
-# Nothing terrible: the worst are off by a few degrees. But what do they have in common? It is hard not to see causes
-# in such a row. Choose the one you believe in:
+# The worst are off by a few degrees only. What do they have in common? It is easy to see causes in such a row. Choose
+# the one that you believe in:
 #
 # 1. **Targets near the centre.** A pixel's error turns a short distance by a larger angle.
 # 2. **Other blocks pull** the arrow towards them.
@@ -790,7 +893,7 @@ assert abs(correlation) < 0.4, "the distance should explain little"
 for name, (worst_error, _) in list(change.items())[1:]:
     assert worst_error < 0.85 * change["as it is"][0], f"{name}: the worst scenes should become better"
 
-# %% tags=["hide-input", "slow"] mystnb={"image": {"alt": "Left: angular error against the target's distance from the centre, without a trend. Right: each change makes the worst twenty scenes better and leaves the mean of all about the same."}}
+# %% tags=["hide-input", "slow"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Left: angular error against the target's distance from the centre, without a trend. Right: each change makes the worst twenty scenes better and leaves the mean of all about the same."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained")
 axes[0].plot(distance, errors, ".", ms=4, alpha=0.35, color=PART_COLORS["vision"])
 places = np.unique(distance.round(3))
@@ -807,27 +910,29 @@ axes[1].legend(frameon=False, loc="lower right")
 plt.show()
 
 # %% [markdown]
-# **Number 4**, more or less, and there are two lessons in it.
+# The answer is **number 4**, more or less, and there are two lessons in it.
 #
-# *The plausible cause is not there.* The error does not fall with the distance. The near-centre argument supposes
-# that the policy measures a position in pixels and then computes an angle. It does not. It has 64 patches, and from
-# each it reads the direction almost as from a table, near the centre as well as far out.
+# *The plausible cause is not there.* The error does not fall with the distance. The argument about pixels supposes that
+# the policy measures a position and then computes an angle. It may rather read a direction from each of its 64 patches,
+# as from a table; then the distance would not matter.
 #
-# *The tempting proof is none.* Take the other blocks away, and the worst scenes are cured. So the others were the
-# cause? But moving them also cures, and so does repainting the target. **Whatever** we change, the worst scenes come
-# back towards the average. They were *chosen* because several small errors happened to add up; change any of them,
-# and the coincidence is gone. This is **regression to the mean**. Had we tried only one change, we would have
-# believed in it. The grey bars are the control, scenes that were *not* selected: moving or repainting does next to
-# nothing there, and taking the others away helps a little. That little is the true effect of the other blocks, a
-# fraction of what the worst scenes made us believe.
+# *The tempting proof proves nothing.* Take the other blocks away, and the worst scenes become much better. So the
+# others were the cause? But moving them helps as well, and so does repainting the target. **Whatever** we change, the
+# worst scenes come back towards the average. They were *chosen* for their large errors, and part of a large error is
+# chance: the next picture of nearly the same scene has another one. This is **regression to the mean**. With only one
+# change tried, we would have believed in it. The grey bars are the control, scenes that were *not* selected. There,
+# moving or repainting does next to nothing, and taking the others away helps a little. That little is what the other
+# blocks really cost, and it is a fraction of what the worst scenes suggested.
 #
-# Is anything else left? Look at the left figure again. The curve of the means does not rise or fall, it *jumps*. Among
-# its low points are the distances 6, 17 and 40, and the cells at these distances all lie on the two **diagonals**.
-# [Chapter 1](01_dataset.ipynb) showed that the diagonal directions are special: four cells share each, so they are
-# four times as frequent as other labels. Perhaps the policy is better at answers that it had to give more often.
+# Is there any pattern left? Look at the left figure again. The curve of the means does not rise or fall, it *jumps*.
+# Among its low points are the distances 6, 17 and 40, and the cells at these distances all lie on the two
+# **diagonals**. [Chapter 1](01_dataset.ipynb) showed that the diagonal directions are special: four cells share each,
+# so they are four times as frequent as other labels. Perhaps the policy is better at answers that it had to give more
+# often.
 #
-# Note how we came to this: by staring at the test split. A pattern found in some scenes must be confirmed in
-# *others*, or it is one more coincidence. We have not used the validation scenes in this section.
+# We found this pattern by looking at the test split. A pattern found in some scenes must be confirmed in *others*, or
+# it may be one more coincidence. We have not used the validation scenes in this section yet. The test is simple:
+# shuffle which scenes are called diagonal, 2,000 times, and count how often the difference becomes as large.
 
 # %% tags=["nbval-ignore-output", "slow"]
 rows, columns = np.divmod(plain_val.cells[:, 0], 8)
@@ -835,20 +940,25 @@ is_diagonal = (rows == columns) | (rows + columns == 7)
 fresh = angle_error(torch.from_numpy(act_with(policy)(plain_val)), torch.from_numpy(plain_val.actions)).numpy()
 print(f"fresh scenes, target on a diagonal: {fresh[is_diagonal].mean():.2f} degrees ({is_diagonal.sum()} scenes)")
 print(f"fresh scenes, target elsewhere:     {fresh[~is_diagonal].mean():.2f} degrees ({(~is_diagonal).sum()} scenes)")
-assert fresh[is_diagonal].mean() < fresh[~is_diagonal].mean(), "the pattern does not hold in fresh scenes"
+difference = fresh[~is_diagonal].mean() - fresh[is_diagonal].mean()
+shuffles = (np.random.RandomState(i).permutation(is_diagonal) for i in range(2_000))
+as_large = np.mean([fresh[~label].mean() - fresh[label].mean() >= difference for label in shuffles])
+print(f"a shuffled label makes a difference of {difference:.2f} degrees or more in {as_large:.2%} of 2,000 shuffles")
+assert as_large < 0.01, "the pattern does not hold in fresh scenes"
 
 # %% [markdown]
-# It holds. It is a small effect, in the balance of the labels and not in any single scene; and a picture of the five
-# worst scenes would never have led us there. (Whether it is really the frequency would need one more experiment:
-# training data in which all directions are equally frequent.)
+# In fresh scenes the pattern holds for this policy. It is a small effect that no single scene shows, and a picture of
+# the five worst scenes would not have led us there. Whether the frequency of the labels is the cause would need one
+# more experiment: training data in which all directions are equally frequent. Whether every policy has the effect would
+# need more training seeds.
 #
 # ## 8. Held-out conditions
 #
-# The test split holds new *arrangements* of known things. The more interesting question is what happens with things
-# that are not in the training data at all. First, combinations: every colour is known and every cell is known, but
-# does it know *this colour in this cell*? In the standard split, all 384 pairs occur in training
-# ([Chapter 1](01_dataset.ipynb) counts them). So we make data in which each colour is missing from one quarter
-# of the image, both as target and as other block, and train a new policy on it.
+# The test split has new *arrangements* of known things. What happens with things that are not in the training data at
+# all? First, combinations: every colour is known and every cell is known, but does the policy know *this colour in this
+# cell*? In the standard split, all 384 pairs occur in training ([Chapter 1](01_dataset.ipynb) counts them). So we make
+# data in which each colour is missing from one quarter of the image, both as target and as other block, and train a new
+# policy on it.
 
 
 # %%
@@ -887,16 +997,24 @@ for name, split in (("seen pairs", seen_pairs), ("unseen pairs", unseen_pairs)):
     pair_results[name] = metrics
     shares = [share_with_interval(s, len(split)) for s in (metrics.direction_accuracy, metrics.within_10_degrees)]
     print(f"{name:14} right direction {shares[0]:24} within 10 degrees {shares[1]}")
+strict = [pair_results[name].within_10_degrees for name in ("seen pairs", "unseen pairs")]
+pooled = sum(strict) / 2
+z = (strict[0] - strict[1]) / math.sqrt(max(pooled * (1 - pooled), 1e-9) * 2 / 500)
+print(f"within 10 degrees: {100 * (strict[0] - strict[1]):.1f} points lost, {z:.1f} standard errors")
 assert pair_results["unseen pairs"].direction_accuracy > 0.75, "unseen pairs should not break it"
 
 # %% [markdown]
-# It combines. A red block in a corner where red has never been is found like any other; at most the strict
-# metric shows a small loss. Cross-attention explains why: colour decides *which* patch is read (the key), place is
-# *what* is read (the value), and the two were learned apart.
+# The lenient metric says that the policy combines: it points towards a red block in a corner where red has never been
+# as well as towards any other. The strict metric says that this has a price: several points fewer are within 10
+# degrees, and more standard errors than chance would explain. So it combines colour and place, and less precisely than
+# what it has seen. This is one policy of one seed.
 #
-# Now the rest, all with the shared policy: other numbers of blocks, paint, light, places and words. What may the
-# words be? The tokenizer turns every sentence into ids, and the policy answers every one of them. But its language model
-# remembers which tokens occurred in the training sentences, and names the words that did not:
+# The result fits how cross-attention works: colour decides *which* patch is read (the key), and place is *what* is read
+# (the value). That is a reading of it and no test; a fusion without keys and values would be the comparison.
+#
+# Now the rest, all with the shared policy: other numbers of blocks, paint, light, places and words. Which words may a
+# sentence have? The tokenizer turns every sentence into ids, and the policy answers every one of them. But its language
+# model remembers which tokens occurred in the training sentences, and names the words that did not:
 
 # %% tags=["slow"]
 for sentence in ("find the red block", "find the red cube", "go to the red block", "find the violet block",
@@ -905,120 +1023,28 @@ for sentence in ("find the red block", "find the red cube", "go to the red block
 
 # %% [markdown]
 # "violet" is one entry of the vocabulary, so the *tokenizer* knows it. The *policy* has never seen it in training, so
-# its embedding is still the random vector that it was born with. Known to the tokenizer does not mean known to the
-# policy. `policy.predict` warns of such words, once for each sentence; here we use them on purpose and turn the warning
-# off.
+# its embedding is still the random vector of the first day. A word that the tokenizer knows need not be one that the
+# policy knows. `policy.predict` warns of such words, once for each sentence; here we use them on purpose and turn the
+# warning off.
 #
-# The record says that a word is new, not what it does. Is a new noun as bad as a new colour, or as "not"? Only a
-# measurement can tell.
+# The record says that a word is new. It does not say what the word will do: is a new noun as bad as a new colour, or as
+# "not"? Only a measurement can tell.
 #
-# Each condition below is up to 500 scenes: images, sentences, right actions. And each gets **its own floor**: the
-# expected score of a guesser that points to one of the blocks at random. ([Chapter 1](01_dataset.ipynb) estimates it
-# at 44 % for ordinary scenes.)
+# `held_out_conditions` makes 29 conditions of up to 500 scenes each: images, sentences, right actions
+# ([the code](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/course/ch06.py)). Each has **its own floor**: the
+# expected score of an arrow to one of the scene's blocks, chosen at random. ([Chapter 1](01_dataset.ipynb) estimates
+# it at 44 % for ordinary scenes.)
 
 # %%
-paint = np.array(list(PALETTE.values()), dtype=float)  # (6, 3)
-named = [COLORS[c] for c in base.colors[:, 0]]
-other = [COLORS[c] for c in base.colors[:, 1]]
-
-
-def with_palette(split, palette):
-    return render(split.cells, split.colors, tuple(tuple(int(x) for x in rgb) for rgb in np.round(palette)))
-
-
-def with_blocks(count):
-    """500 scenes with that many blocks."""
-    rng = np.random.RandomState(50 + count)
-    return BlockFind.from_blocks(draw_distinct(rng, 500, 64, count), draw_distinct(rng, 500, 6, count))
-
-
-def new_color(rgb):
-    """The target in a paint that no training image holds."""
-    colors = base.colors.copy()
-    colors[:, 0] = 6
-    return render(base.cells, colors, (*PALETTE.values(), rgb))
-
-
-def shifted(split, pixels, seed=0):
-    """Each block moved by up to that many pixels in x and y; images, and the actions that are now right."""
-    images = np.empty_like(split.images)
-    images[:] = np.array(BACKGROUND, dtype=np.uint8)[:, None, None]
-    rows, columns = np.divmod(split.cells, 8)
-    moves = np.random.RandomState(seed).randint(-pixels, pixels + 1, size=(*split.cells.shape, 2))
-    corners = np.clip(8 * np.stack([columns, rows], axis=-1) + moves, 0, 56)  # (n, b, 2)
-    for i, slot in zip(*np.nonzero(split.cells[:, ::-1] >= 0), strict=True):
-        slot = split.cells.shape[1] - 1 - slot  # the target last, so that nothing covers it
-        x, y = corners[i, slot]
-        images[i, :, y : y + 8, x : x + 8] = paint[split.colors[i, slot]][:, None, None]
-    offset = corners[:, 0] + 4 - 32.0
-    length = np.linalg.norm(offset, axis=1)
-    return images, (offset / np.maximum(length, 1)[:, None]).astype(np.float32), length > 3
-
-
-def with_background(level):
-    is_background = (base.images == 245).all(axis=1, keepdims=True)
-    return np.where(is_background, level, base.images).astype(np.uint8)
-
-
-conditions = {}  # (group, name): images, sentences, actions, scenes for the floor
-
-
-def add(group, name, images=base.images, sentences=base.instructions, actions=base.actions, scenes=base):
-    conditions[group, name] = images, sentences, actions, scenes
-
-
-add("blocks", "ordinary test scenes")
-for count in (1, 2, 5, 6):
-    scenes = with_blocks(count)
-    add("blocks", f"{count} block{'s' * (count > 1)}", scenes.images, scenes.instructions, scenes.actions, scenes)
-for pixels in (1, 2, 4):
-    images, actions, clear = shifted(base, pixels)
-    kept = BlockFind.from_blocks(base.cells[clear], base.colors[clear])
-    add("blocks", f"off the grid by up to {pixels} px", images[clear], kept.instructions, actions[clear], kept)
-for factor in (0.7, 0.5):
-    add("paint and light", f"blocks darker, × {factor}", with_palette(base, factor * paint))
-for mix in (0.3, 0.5):
-    add("paint and light", f"blocks paler, {mix:.0%} white", with_palette(base, (1 - mix) * paint + mix * 255))
-for factor in (0.7, 0.5):
-    add("paint and light", f"whole image darker, × {factor}", (factor * base.images).astype(np.uint8))
-for level in (150, 0):
-    add("paint and light", f"background {'black' if level == 0 else 'grey'}", with_background(level))
-noise = np.random.RandomState(0).normal(0, 50, base.images.shape)
-add("paint and light", "noise, 50 levels", np.clip(base.images + noise, 0, 255).astype(np.uint8))
-for name, rgb in (("cyan", (23, 190, 207)), ("pink", (227, 119, 194)), ("brown", (140, 86, 75))):
-    add("new colours", f"target {name}", new_color(rgb), [f"find the {name} block"] * 500)
-for words in ("find the {} cube", "FIND THE {} BLOCK", "{}", "go to the {} block", "where is the {} block",
-              "look for the {} box"):  # fmt: skip
-    add(
-        "words",
-        words.format("…") if " " in words else "… (the colour alone)",
-        sentences=[words.format(color) for color in named],
-    )
-add("words", "find the … block, not the … block",
-    sentences=[f"find the {a} block, not the {b} block" for a, b in zip(named, other, strict=True)])  # fmt: skip
-mirrored = [f"do not find the {b} block, find the {a} block" for a, b in zip(named, other, strict=True)]
-add("words", "do not find the … block, find the … block", sentences=mirrored)
-purple = np.nonzero(base.colors[:, 0] == COLORS.index("purple"))[0]
-scenes = BlockFind.from_blocks(base.cells[purple], base.colors[purple])
-add("words", "violet, for purple", scenes.images, ["find the violet block"] * len(scenes), scenes.actions, scenes)
-
-
-def random_block_floor(scenes, actions):
-    """Expected direction accuracy of pointing to a random block of each scene."""
-    present = scenes.cells >= 0  # (n, b)
-    cosine = (directions(scenes.cells) * actions[:, None]).sum(axis=2)
-    return (((cosine > 0.8 + 1e-6) & present).sum(axis=1) / present.sum(axis=1)).mean()
-
-
-floor_of = {key: random_block_floor(scenes, actions) for key, (_, _, actions, scenes) in conditions.items()}
-print(len(conditions), "conditions; scenes in each:", sorted({len(c[2]) for c in conditions.values()}))
-print("floor by number of blocks:",
-      {name: f"{floor:.0%}" for (_, name), floor in floor_of.items() if name[1:].startswith(" block")})  # fmt: skip
+conditions = held_out_conditions(base)
+assert np.array_equal(conditions[0].images, base.images)  # the first one is the control: ordinary scenes
+print(len(conditions), "conditions; scenes in each:", sorted({len(c) for c in conditions}))
+print("floor by number of blocks:", {c.name: f"{c.floor:.0%}" for c in conditions if c.name[1:].startswith(" block")})
 
 # %% [markdown]
-# Look at the floors first. With **one block the floor is 100 %**: whoever sees it can point at it, deaf or not. A
+# Look at the floors first. With **one block the floor is 100 %**: a policy that sees it can point at it, deaf or not. A
 # perfect score in that row says nothing about listening. With six blocks the floor is lowest, and a perfect score
-# says most. A demonstration with a single object on the table is the weakest test of a policy's ears.
+# says most. So a demonstration with a single object on the table does not test whether a policy listens.
 #
 # **Guess** which of these breaks the policy: noise, a black background, blocks between the cells, an unknown colour,
 # "FIND THE RED BLOCK", "not the blue block".
@@ -1027,92 +1053,77 @@ print("floor by number of blocks:",
 scored, answers = {}, {}
 table = [f"{'condition':44}{'right direction, 95 % interval':>32}{'floor':>8}{'scenes':>8}"]
 warnings.simplefilter("ignore", UnseenWordWarning)
-for (group, name), (images, sentences, actions, _) in conditions.items():
-    answers[name] = policy.predict(images, sentences)
-    share = Metrics.of(answers[name], torch.from_numpy(actions)).direction_accuracy
-    scored[name] = share, len(actions)
-    table.append(f"{name:44}{share_with_interval(share, len(actions)):>32}{floor_of[group, name]:8.0%}{len(actions):8}")
+for row in conditions:
+    answers[row.name] = policy.predict(row.images, row.sentences)
+    scored[row.name] = share = Metrics.of(answers[row.name], torch.from_numpy(row.actions)).direction_accuracy
+    table.append(f"{row.name:44}{share_with_interval(share, len(row)):>32}{row.floor:8.0%}{len(row):8}")
 print("\n".join(table))
 name = "do not find the … block, find the … block"
 to_other = Metrics.of(answers[name], torch.from_numpy(base.retargeted().actions)).direction_accuracy
 print(f"\n'{name}': {to_other:.0%} point to the block that it should not find")
 
 # %% tags=["slow"] mystnb={"image": {"alt": "Direction accuracy with its interval for each held-out condition, and each condition's floor."}}
-tints = {"blocks": "vision", "paint and light": "fusion", "new colours": "action", "words": "language"}
-fig, ax = plt.subplots(figsize=(9, 7.2), layout="constrained")
-rows = list(conditions)
-for y, (group, name) in enumerate(rows):
-    share, n = scored[name]
-    low, high = wilson(share, n)
-    ax.plot([100 * low, 100 * high], [y, y], color=PART_COLORS[tints[group]], lw=2.5, alpha=0.5)
-    ax.plot(100 * share, y, "o", color=PART_COLORS[tints[group]], ms=6)
-    ax.plot(100 * floor_of[group, name], y, "|", color="black", ms=11, mew=1.6)
-for y in [i - 0.5 for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]]:
-    ax.axhline(y, color="#bbbbbb", lw=0.8)
-ax.axvline(20, color="grey", ls=":", lw=1)
-ax.text(20.5, len(rows) - 0.35, "chance", color="grey", fontsize=9, va="center")
-ax.set(yticks=range(len(rows)), yticklabels=[name for _, name in rows], xlim=(0, 101), ylim=(len(rows), -0.7))
-ax.set_xlabel("right direction (%), with its interval; black mark: its floor, a random block")
+draw_conditions(conditions, scored, {row.name: wilson(scored[row.name], len(row)) for row in conditions})
 plt.show()
 easy = ("ordinary test scenes", "2 blocks", "6 blocks", "find the … cube", "noise, 50 levels")
 for name in easy:
-    assert scored[name][0] > 0.9, f"{name} should be easy"
+    assert scored[name] > 0.9, f"{name} should be easy"
 for name in ("target cyan", "do not find the … block, find the … block"):
-    assert scored[name][0] < 0.75, f"{name} should break it"
-assert scored["off the grid by up to 4 px"][0] < scored["ordinary test scenes"][0]
+    assert scored[name] < 0.75, f"{name} should break it"
+assert scored["off the grid by up to 4 px"] < scored["ordinary test scenes"]
 
 # %% [markdown]
-# What holds and what breaks, and why:
+# What holds and what breaks? The table shows what happens. The reasons below are guesses unless it says that something
+# was measured.
 #
-# - **More or fewer blocks, noise, other nouns** hold. Cross-attention asks each patch the same question, however many
-#   blocks there are. The noun was the same in all training sentences, so it never mattered, and still does not: a
-#   word can be new and harmless. Other verbs cost something. Capitals are no test at all: the tokenizer lowers them
-#   before the policy sees anything.
-# - **Off the grid** it gets worse step by step. A patch used to hold one colour or none; now a block lies in up to
-#   four patches. And the policy's table has one answer per patch, while the right answer now changes within it.
-# - **Light**: moderate changes hold, strong ones do damage. A dark or a pale image moves all colours towards each
+# - **More or fewer blocks, noise, and "cube" instead of "block"** hold. So a word can be new and harmless. Perhaps that
+#   is because all training sentences had the same noun, so that the noun never mattered. Other verbs cost something.
+#   Capitals are no test at all: the tokenizer lowers them before the policy sees anything.
+# - **Off the grid** it gets worse step by step. In training a patch held one colour or none; here a block lies in up to
+#   four patches. [Chapter 8](08_closed_loop.ipynb) measures what that does to a policy that acts.
+# - **Light**: moderate changes hold, strong ones do damage. Darkening or bleaching moves all colours towards each
 #   other.
-# - **New colours** fail. Two things are new at once, the paint and the word: no query was learned for the word, and
-#   no key for the paint. Cyan scores about chance, which is *below* the floor: not even a random block is found.
-#   Whatever pink and brown score above that is luck of their paint, and nothing to build on.
-# - **"violet"** is a fresh, random word vector. Whatever it scores, it scores by accident. It also has the widest
-#   interval, since only few scenes have a purple target.
-# - **Negation** fails worst, because it fails with confidence. "Find the red block, not the blue block" does well,
-#   but turn the sentence around, and the policy goes mostly to the block that it was told *not* to find. In both
-#   sentences it goes to the colour that is named **first**. It has learned nothing about "not": no training sentence
-#   has one, or a second colour. The good score of the first sentence is an accident of word order. Test a sentence
-#   *and* its mirror image.
+# - **New colours** fail. Cyan scores about chance, which is *below* the floor: it does not even find a random block. Two
+#   things are new at once, the paint and the word, and this test does not say which of them breaks the policy. Pink and
+#   brown score more than cyan, but not more than a random block would.
+# - **"violet"** names a paint that the policy knows, with a word that it does not. It has the lowest score of all, about
+#   chance, and the widest interval, because only few scenes have a purple target. So a new word alone can break it.
+# - **Negation** fails, and with confidence. "Find the red block, not the blue block" does well. Turn the sentence
+#   around, and the policy mostly goes to the block that it was told *not* to find: the last line above counts it. In
+#   both sentences it follows the colour that is named **first**. No training sentence has a "not" or a second colour. So
+#   the good score of the first sentence does not show that the policy understands "not". Test a sentence *and* its
+#   mirror image.
 #
-# A few of the failures, one from each kind:
+# Here are a few of the failures, one from each kind:
 
-# %% tags=["hide-input", "slow"] mystnb={"image": {"alt": "Four failures: a new colour, a dark image, a block off the grid, and a sentence with not."}}
+# %% tags=["hide-input", "slow"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Four failures: a new colour, a dark image, a block off the grid, and a sentence with not."}}
 shown = ("target brown", "whole image darker, × 0.5", "off the grid by up to 4 px",
          "do not find the … block, find the … block")  # fmt: skip
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained")
-data_of = {name: data for (_, name), data in conditions.items()}
+data_of = {row.name: row for row in conditions}
 for ax, name in zip(axes, shown, strict=True):
-    images, sentences, actions, _ = data_of[name]
-    wrong = int(angle_error(answers[name], torch.from_numpy(actions)).argmax())
-    ax.imshow(images[wrong].transpose(1, 2, 0), interpolation="nearest", vmin=0, vmax=255)
-    draw_arrow(ax, actions[wrong], "black", "true", alpha=0.4, width=1.6)
+    row = data_of[name]
+    wrong = int(angle_error(answers[name], torch.from_numpy(row.actions)).argmax())
+    ax.imshow(row.images[wrong].transpose(1, 2, 0), interpolation="nearest", vmin=0, vmax=255)
+    draw_arrow(ax, row.actions[wrong], "black", "true", alpha=0.4, width=1.6)
     draw_arrow(ax, answers[name][wrong].numpy(), PART_COLORS["action"], "predicted")
-    ax.set_title(sentences[wrong].replace(", ", ",\n"), fontsize=9)
+    ax.set_title(row.sentences[wrong].replace(", ", ",\n"), fontsize=9)
     ax.set(xticks=[], yticks=[])
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 plt.show()
 
 # %% [markdown]
-# None of these failures shows in "100 % on the test split", and none contradicts it. The split holds none of
-# them.
+# "100 % on the test split" shows none of these failures, and none contradicts it: the split has no such scenes.
 #
 # ## 9. How to report
 #
-# A score that somebody else can use needs eight lines. Here they are, filled in for the shared policy:
+# A score that somebody else can use needs eight lines. Here they are, filled in for the shared policy. The line "held
+# out" has the three worst conditions, whatever their number of scenes, each with its interval:
 
 # %% tags=["nbval-ignore-output", "slow"]
 seeds = load_results("fusion")
 spread = seeds["kinds"]["cross-attention"]["direction_accuracy"]
-breaks = sorted((share, name) for name, (share, n) in scored.items() if n == 500)[:3]
+breaks = sorted(conditions, key=lambda row: scored[row.name])[:3]
 report = {
     "metric": "direction accuracy: cosine with the label above 0.8",
     "result": share_with_interval(trained_metrics.direction_accuracy, len(test))
@@ -1121,20 +1132,28 @@ report = {
     "floors": f"constant {four_metrics(torch.from_numpy(floors['constant']), labels)[1]:.0%}, vision only {guess:.0%}, "
     f"shuffled instruction {shuffled_share:.0%}",
     "swap": share_with_interval(*swap_accuracy(policy, test)) + f" of {num_swaps} scenes",
-    "held out": "fails at: " + "; ".join(f"{name} ({share:.0%})" for share, name in breaks),
-    "seeds": f"1 here; {seeds['seeds']} seeds of {seeds['epochs']} epochs: {spread['min']:.1%} to {spread['max']:.1%}",
+    "held out": "fails at: "
+    + "; ".join(f"{row.name}, {share_with_interval(scored[row.name], len(row))} of {len(row)}" for row in breaks),
+    "seeds": f"1 here, of 2 epochs; {seeds['seeds']} seeds of {seeds['epochs']} epochs: {spread['min']:.1%} to "
+    f"{spread['max']:.1%}",
     "chosen on": "validation split (seed 43); the test split decided nothing",
 }
 for line, text in report.items():
     print(f"{line:10} {text}")
 
 # %% [markdown]
-# The interval covers the choice of *scenes*. The choice of the *training seed* has to be covered by training several
-# policies, and their spread is often wider. If you compare two policies, let both answer the same scenes and look at
-# those where only one is right: that is more sensitive than comparing two intervals.
+# The interval covers the choice of *scenes*. To cover the choice of the *training seed*, train several policies. Their
+# spread can be far narrower than the interval, as in the line "seeds", or far wider: in
+# [Chapter 4](04_fusion.ipynb), five seeds of pool-add on 1,000 test scenes reached from
+# 41.4 %<!-- result: fusion/kinds/pool-add/direction_accuracy/min:.1% --> to
+# 61.6 %<!-- result: fusion/kinds/pool-add/direction_accuracy/max:.1% -->.
+#
+# To compare two policies, let both answer the same scenes and count those in which only one is right. This is
+# [McNemar's test](https://doi.org/10.1007/BF02295996). It takes out what makes a scene easy or hard for both, which two
+# separate intervals cannot do.
 
 # %% [markdown]
-# ## Exercise 1: plan an evaluation (10 minutes)
+# ## Exercise 2: plan an evaluation (10 minutes)
 #
 # You expect 95 % and want to say "± 1 point". How many scenes does that take? Write
 # `scenes_needed(share, half_width)`: the smallest number $n$ of scenes for which half the width of Wilson's interval
@@ -1142,8 +1161,8 @@ for line, text in report.items():
 #
 # <details><summary>Hint</summary>
 #
-# The width shrinks as `n` grows. Double `n` until it is large enough, then search between the last two values by
-# halving. A plain loop from 1 upwards does it, too; it is only slower.
+# The interval becomes narrower as `n` grows. Double `n` until it is large enough, then search between the last two
+# values by halving. A plain loop from 1 upwards does it, too; it is only slower.
 #
 # </details>
 
@@ -1155,18 +1174,28 @@ def scenes_needed(share, half_width):
 
 
 # %% tags=["check"]
-with checking("Exercise 1"):
+with checking("Exercise 2"):
     answer = scenes_needed(0.95, 0.01)
     assert answer is not None, "write the body of scenes_needed first"
-    assert answer == int(answer), f"the number of scenes must be whole, yours is {answer}"
     for share, half_width in ((0.95, 0.01), (0.5, 0.05), (1.0, 0.005), (0.9, 0.2)):
-        answer = int(scenes_needed(share, half_width))
+        answer = float(scenes_needed(share, half_width))
+        assert answer == int(answer), f"the number of scenes must be whole, yours is {answer}"
+        answer = int(answer)
         assert answer >= 1, f"share {share}: at least one scene, yours is {answer}"
         halves = [(high - low) / 2 for low, high in (wilson_interval(share, n) for n in (answer, max(answer - 1, 1)))]
-        assert halves[0] <= half_width + 1e-12, (
-            f"share {share}: {answer} scenes give ± {halves[0]:.4f}, not {half_width}"
+        naively = math.ceil(1.96**2 * share * (1 - share) / half_width**2)
+        assert answer != max(naively, 1) or halves[0] <= half_width < halves[1], (
+            f"share {share}: {answer} scenes is what the naive interval needs; ask Wilson's"
         )
-        assert answer == 1 or halves[1] > half_width - 1e-12, f"share {share}: {answer - 1} scenes would do as well"
+        if share == 1:
+            lower = next(n for n in range(1, 10_000) if 1 - wilson_interval(1.0, n)[0] <= half_width)
+            assert answer != lower, f"share 1: {answer} scenes make the *whole* width {half_width}; half of it is meant"
+        assert halves[0] <= half_width + 1e-12, (
+            f"share {share}: {answer} scenes give ± {halves[0]:.4f}, which is wider than {half_width}"
+        )
+        assert answer == 1 or halves[1] > half_width - 1e-12, (
+            f"share {share}: fewer scenes would do; with {answer - 1} it is ± {halves[1]:.4f}"
+        )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1192,7 +1221,7 @@ with checking("Exercise 1"):
 # </details>
 
 # %% [markdown]
-# ## Exercise 2: the worst group (20 minutes)
+# ## Exercise 3: the worst group (20 minutes)
 #
 # The policy below is perfect, except that it cannot tell orange from the rest: asked for it, it points to another
 # block. Its average does not look bad. Write `worst_group(correct, groups, min_size)`: among the groups with at least
@@ -1221,21 +1250,26 @@ def worst_group(correct, groups, min_size=1):
 
 
 # %% tags=["check"]
-with checking("Exercise 2"):
-    answer = worst_group(is_correct, test.colors[:, 0])
+with checking("Exercise 3"):
+    hits = np.array([1, 1, 0, 1, 0, 0, 1, 1, 0, 1, 1, 1], dtype=bool)
+    groups = np.array([7, 7, 7, 9, 3, 3, 9, 9, 5, 5, 5, 5])  # 7: 2 of 3, 9: 3 of 3, 3: 0 of 2, 5: 3 of 4
+    answer = worst_group(hits, groups)
     assert answer is not None, "write the body of worst_group first"
     group, share, number = answer
-    assert COLORS[int(group)] == "orange", f"the worst colour is orange, yours is {COLORS[int(group)]}"
-    assert number == orange.sum(), f"there are {orange.sum()} scenes with an orange target, you say {number}"
-    assert abs(share - is_correct[orange].mean()) < 1e-9, (
-        f"its share is {is_correct[orange].mean():.3f}, not {share:.3f}"
+    assert int(group) != 9, "group 9 is the best one: look for the lowest share of correct scenes"
+    assert int(group) == 3, f"group 3 has 0 of 2 scenes right and is the worst, yours is {group}"
+    assert int(number) == 2, f"group 3 has 2 scenes, you say {number}"
+    assert abs(float(share)) < 1e-9, f"its share of correct scenes is 0, yours is {float(share):.2f}"
+    group, share, number = worst_group(hits, groups, min_size=3)
+    assert int(group) != 3, "with min_size=3 group 3 is too small, since it has 2 scenes"
+    assert (int(group), int(number)) == (7, 3), (
+        f"with min_size=3 it is group 7, with 3 scenes: the minimum itself is large enough; yours is {group} with {number}"
     )
-    hits, small = np.array([1, 1, 0, 1, 0, 0, 1, 1], dtype=bool), np.array([7, 7, 7, 9, 3, 3, 9, 9])
-    group, share, number = worst_group(hits, small)
-    assert (int(group), number) == (3, 2), f"group 3 has 0 of 2, yours is group {group} with {number} scenes"
-    group, share, number = worst_group(hits, small, min_size=3)
-    assert (int(group), number) == (7, 3), (
-        f"with min_size=3 it is group 7 with 3 scenes, yours is {group} with {number}"
+    assert abs(float(share) - 2 / 3) < 1e-9, f"group 7 has 2 of 3 right, a share of 0.667; yours is {float(share):.3f}"
+    group, share, number = worst_group(is_correct, test.colors[:, 0])
+    assert COLORS[int(group)] == "orange", f"the worst colour is orange, yours is {COLORS[int(group)]}"
+    assert abs(float(share) - is_correct[orange].mean()) < 1e-9, (
+        f"orange has a share of {is_correct[orange].mean():.3f}, yours is {float(share):.3f}"
     )
 
 # %% [markdown]
@@ -1252,14 +1286,14 @@ with checking("Exercise 2"):
 #     return group, share, number
 # ```
 #
-# The average is near 87 %, the worst group near chance. Give the worst group its Wilson interval as well, and mind
-# that the worst of many groups looks bad by luck alone: with 64 cells as groups and 16 scenes in each, the worst
-# of a perfectly even 90 % policy lies far below 90 %.
+# The average is near 88 %, the worst group near chance. Give the worst group its Wilson interval as well. And remember
+# that the worst of many groups looks bad by chance alone: with 64 cells as groups and 16 scenes in each, the worst cell
+# of a policy that is right in 90 % everywhere is expected at about 69 %.
 #
 # </details>
 
 # %% [markdown]
-# ## Exercise 3: name the shortcut (60 minutes)
+# ## Exercise 4: name the shortcut (60 minutes)
 #
 # Five policies in sealed boxes. You may give each any scenes that you like and look at its arrows, no more:
 #
@@ -1270,9 +1304,9 @@ with checking("Exercise 2"):
 # - `"nearest"`: points to the block nearest to the image's centre, whatever the words say;
 # - `"average"`: answers the mean of the arrows to all blocks.
 #
-# All of them are noisy by a few degrees, so no test for equality will work. Write `diagnose(act)` that returns one of
-# the five names. `act` takes a `BlockFind` split and returns `(n, 2)` arrows. The direction accuracy alone does not
-# do it: two of the five have 100 %, and the others are close together.
+# All of them are noisy by up to four degrees, so no test for equality will work. Write `diagnose(act)` that returns one
+# of the five names. `act` takes a `BlockFind` split and returns `(n, 2)` arrows. The direction accuracy alone is not
+# enough: two of the five have 100 %, and the others are close together.
 #
 # <details><summary>Hint</summary>
 #
@@ -1285,29 +1319,7 @@ with checking("Exercise 2"):
 
 
 # %%
-def sealed_box(kind, seed):
-    """A mystery policy. (It peeks at the blocks instead of looking at pixels; your test may not look in here.)"""
-    rng = np.random.RandomState(seed)
-    angle = rng.uniform(20, 35) * rng.choice([-1, 1]) if kind == "turned" else 0.0
-
-    def act(split):
-        present, scene = split.cells >= 0, np.arange(len(split))
-        distance = np.linalg.norm(cell_centers(split.cells) - 32, axis=-1) + 1e-3 * split.cells
-        slot = {
-            "first": np.where(present, split.cells, 99).argmin(axis=1),
-            "nearest": np.where(present, distance, 999).argmin(axis=1),
-        }.get(kind, np.zeros(len(split), dtype=np.int64))
-        arrows = vision_only_floor(split) if kind == "average" else directions(split.cells[scene, slot])
-        turns = np.radians(angle + rng.uniform(-4, 4, len(split)))
-        x = np.cos(turns) * arrows[:, 0] - np.sin(turns) * arrows[:, 1]
-        y = np.sin(turns) * arrows[:, 0] + np.cos(turns) * arrows[:, 1]
-        return np.stack([x, y], axis=1).astype(np.float32)
-
-    return act
-
-
-KINDS = ("listens", "turned", "first", "nearest", "average")
-for kind in KINDS:
+for kind in BOXES:
     answer = torch.from_numpy(sealed_box(kind, seed=1)(test))
     print(f"{kind:8} direction accuracy {four_metrics(answer, labels)[1]:.0%}")
 
@@ -1319,12 +1331,12 @@ def diagnose(act):
 
 
 # %% tags=["check"]
-with checking("Exercise 3"):
+with checking("Exercise 4"):
     assert diagnose(sealed_box("listens", 0)) is not None, "write the body of diagnose first"
-    for seed in range(1, 5):
-        for kind in KINDS:
+    for seed in range(1, 9):
+        for kind in BOXES:
             answer = diagnose(sealed_box(kind, seed))
-            assert answer in KINDS, f"the answer must be one of {', '.join(KINDS)}, yours is {answer!r}"
+            assert answer in BOXES, f"the answer must be one of {', '.join(BOXES)}, yours is {answer!r}"
             assert answer == kind, f"a box that is {kind!r} was taken for {answer!r} (seed {seed})"
 
 # %% [markdown]
@@ -1356,7 +1368,7 @@ with checking("Exercise 3"):
 # ```
 #
 # Each shortcut is a *hypothesis that predicts arrows*; the test is to predict and compare. That also works on real
-# policies: list the stupid rules that could score well on your data, and see how well each predicts the answers.
+# policies: list the simple rules that could score well on your data, and see how well each predicts the answers.
 #
 # </details>
 
@@ -1365,21 +1377,21 @@ with checking("Exercise 3"):
 #
 # <details><summary>A policy has a direction accuracy of 100 % and a mean angular error of 30 degrees. Can that be?</summary>
 #
-# Yes: the direction accuracy sees nothing below 37 degrees. All arrows may be turned by 30 degrees, as with a
+# Yes: the direction accuracy does not see errors below 37 degrees. All arrows may be turned by 30 degrees, as with a
 # camera that is mounted at an angle.
 #
 # </details>
 #
 # <details><summary>A robot succeeds in 20 of 20 trials. What may you say about its success rate?</summary>
 #
-# That it is compatible with 84 % and everything above (Wilson, 95 %). "100 %" would claim far more than 20 trials
-# can show.
+# That the trials are compatible with a rate of 84 % and everything above (Wilson, 95 %). "100 %" would claim far more
+# than 20 trials can show.
 #
 # </details>
 #
 # <details><summary>Accuracy 100 % on its own validation split, 0 % in the swap on the same images. What do you change, the model or the data?</summary>
 #
-# The data. In them, the image alone tells which block is meant. Add scenes in which the same image comes with
+# The data. In them, the image alone says which block is meant. Add scenes in which the same image comes with
 # different instructions; then no rule about images alone can be right.
 #
 # </details>
@@ -1393,22 +1405,24 @@ with checking("Exercise 3"):
 #
 # <details><summary>You remove the distractors from your ten worst scenes, and the errors halve. Were the distractors the cause?</summary>
 #
-# Not shown. Scenes that were picked for being bad get better under almost any change (regression to the mean). Make
-# the same change in scenes that were not picked, or try a change that should not matter, and compare.
+# That does not show it. Scenes that were picked for being bad get better under almost any change (regression to the
+# mean). Make the same change in scenes that were not picked, or try a change that should not matter, and compare.
 #
 # </details>
 #
 # ## Summary
 #
 # - Each metric hides something. Report a lenient and a strict one, and one that sees lengths.
-# - Wilson's interval is honest near 100 %, where the usual one breaks. Ten times the scenes: about three times
-#   narrower.
-# - A policy that never reads gets about 45 % on this task, and 100 % as soon as there is only one block.
+# - Wilson's interval nearly keeps its promise near 100 %, where the usual one fails. Ten times the scenes make it about
+#   three times narrower.
+# - A policy that never reads gets about 45 % on this task if it is trained with squared error, more if it plays for the
+#   metric, and 100 % when there is only one block.
 # - The instruction swap measures listening. A policy can be perfect on its own validation scenes and score zero in
 #   it, if the data let it guess the target from the image.
 # - An attention map is a hypothesis. Interfere with what it shows, and compare two instructions.
-# - Held-out conditions say how wide a claim is. This policy holds for new combinations, numbers, noise and nouns; it
-#   breaks at new colours, strong changes of light, blocks off the grid, and negation.
+# - Held-out conditions say how wide a claim is. These policies, of one seed each, hold for other numbers of blocks,
+#   noise and another noun. They lose precision on new pairs of colour and place, and accuracy off the grid and under
+#   strong changes of light. New colours, a new word for a colour, and negation break them.
 #
 # ## Sources
 #
@@ -1425,5 +1439,6 @@ with checking("Exercise 3"):
 # ## Next
 #
 # Everything in this chapter is **offline**: the policy answers one picture, and its answer changes nothing. The next
-# question is what happens when it *acts*, so that each answer decides what it sees next, and small errors can add up
-# or be corrected. And a single arrow is the simplest action there is; other action heads can say more.
+# question is what happens when it *acts*: then each answer decides what it sees next, and small errors can add up or be
+# corrected. Before that, [Chapter 7](07_action_heads.ipynb) looks at the answer itself: a single arrow is the simplest
+# action there is, and other action heads can say more.

@@ -14,19 +14,19 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/08_closed_loop.ipynb)
 #
 # So far the policy answered one picture, and its answer changed nothing. Now it acts: its answer moves the camera,
-# and the camera decides what it sees next. This is the question that everybody who trains a VLA asks sooner or later.
-# The loss is low and the validation score is high; why does the robot fail?
+# and the camera decides what it sees next. The loss is low and the validation score is high. Does the policy reach the
+# block?
 #
 # You will build a small world to act in, put the course's policy into it, and watch it fail. Then you will find out
-# why, repair it in two ways, and learn which of the well-known remedies help here, and which do not.
+# why, repair it, and learn which of the well-known remedies help here, and which do not.
 #
 # **You will be able to**
 #
 # - build a world in which a policy moves, and judge it by success, with an interval;
 # - explain by experiment why a policy with almost no error offline can fail in a closed loop;
 # - clone an expert from its episodes, and say what an offline error promises and what not;
-# - choose how many actions to predict and how many to do before looking again;
-# - write DAgger, and say when it is worth its price.
+# - write a queue of actions, and choose how many to predict and how many to do before looking again;
+# - write the heart of DAgger, and say when it is worth its price.
 #
 # **Time:** about 75 minutes to read, about 5 minutes on two CPU cores, 1 minute on a GPU to run.
 #
@@ -56,12 +56,16 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Image
 
-from tinyvla.act.blocks.world import WORLD_SIZE, BlockWorld, WorldConfig, expert_action, expert_chunk
-from tinyvla.act.dagger import dagger, demonstrations
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig, expert_action, expert_chunk
+from tinyvla.act.dagger import dagger, demonstrations, visited_states
+from tinyvla.act.result import States
 from tinyvla.act.rollout import expert, random_policy, replay, rollout
 from tinyvla.act.world import episode_seeds
 from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig, model_config
+from tinyvla.course import ch08
+from tinyvla.course.ch08 import CurrentWorld, draw_paths
 from tinyvla.course.exercises import checking
 from tinyvla.course.zoo import load_results, trained_policy
 from tinyvla.data.batch import TensorSplit
@@ -81,50 +85,16 @@ plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 # The difference in one picture. Until now everything ended at the arrow, on the left. In this chapter the arrow goes
 # back into the world, on the right, and every mistake becomes a part of the next question.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: image and words go into the policy, an arrow comes out and is compared with a label. Right: the arrow moves the camera, the camera gives the next image, round and round until it stops."}}
-fig, axes = plt.subplots(1, 2, figsize=(9, 2.7), layout="constrained")
-
-
-def box(ax, x, y, text, part, width=1.7):
-    """A filled box with white text."""
-    ax.add_patch(plt.Rectangle((x - width / 2, y - 0.3), width, 0.6, fc=PART_COLORS.get(part, part), ec="none"))
-    ax.text(x, y, text, ha="center", va="center", color="white", fontsize=10)
-
-
-def arrow(ax, start, end, **style):
-    """An arrow between two points."""
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#444444", "lw": 1.6, **style})
-
-
-for ax, title in zip(
-    axes, ("open loop: answer, compare, next picture", "closed loop: answer, move, look again"), strict=True
-):
-    ax.set(xlim=(0, 6), ylim=(0, 2.9), title=title)
-    ax.axis("off")
-    box(ax, 0.95, 2.2, "words", "language")
-    box(ax, 0.95, 1.2, "image", "vision")
-    box(ax, 3.1, 1.7, "policy", "fusion")
-    box(ax, 5.1, 1.7, "action", "action")
-    arrow(ax, (1.8, 2.2), (2.25, 1.85))
-    arrow(ax, (1.8, 1.2), (2.25, 1.55))
-    arrow(ax, (3.95, 1.7), (4.25, 1.7))
-box(axes[0], 5.1, 0.5, "label", "#444444")
-arrow(axes[0], (5.1, 1.4), (5.1, 0.8), arrowstyle="<|-|>")
-axes[0].text(4.95, 1.1, "compare", ha="right", va="center", fontsize=9)
-box(axes[1], 3.1, 0.4, "the camera moves", "#444444", width=2.4)
-axes[1].plot([5.1, 5.1], [1.4, 0.4], color="#444444", lw=1.6)
-arrow(axes[1], (5.1, 0.4), (4.3, 0.4))
-axes[1].plot([1.9, 0.95], [0.4, 0.4], color="#444444", lw=1.6)
-arrow(axes[1], (0.95, 0.4), (0.95, 0.9))
+# %% mystnb={"image": {"alt": "Left: image and words go into the policy, an arrow comes out and is compared with a label. Right: the arrow moves the camera, the camera gives the next image, round and round until it stops."}}
+ch08.draw_loops()
 plt.show()
 
 # %% [markdown]
 # ## 1. A world to move in
 #
-# A loop needs a world that answers to actions. Ours is as small as the task: a plane of 128 x 128 pixels with blocks
-# on it. **The camera is the agent.** It sees the 64 x 64 pixels around itself, and the image's centre is where it is.
-# That is why the labels of this course are arrows *from the image's centre*: "where is the red block" and "where
-# should I go" are one question.
+# A loop needs a world that answers to actions. Ours is a plane of 128 x 128 pixels with blocks on it. **The camera is
+# the agent.** It sees the 64 x 64 pixels around itself, and the image's centre is where it is. That is why the labels of
+# this course are arrows *from the image's centre*: they say where to go.
 #
 # An episode begins as a scene of BlockFind, which lies in the middle of the world.
 
@@ -168,32 +138,21 @@ print(world.instruction, "| view", world.view().shape, "| camera at", world.came
 print("the first view is the scene:", np.array_equal(world.view(), BlockFind(1, seed=5)[0].image))
 
 # %% [markdown]
-# Two decisions are hidden in `step`, and both matter later.
+# Two decisions in `step` matter later.
 #
 # - **Success means to stop.** Passing over the block is not enough: the camera has to be within 2 pixels of its centre
 #   *and* the action has to be shorter than 0.25, which moves it by less than a pixel. Real tasks end like this, too: a
 #   gripper that touches the cup and moves on has not grasped it.
-# - **What is below a pixel cannot be seen**, because the view is painted with whole pixels. So a tolerance below a
-#   pixel would ask for something that no policy can know.
+# - **The tolerance is larger than a pixel.** The view is painted with whole pixels, so a policy cannot see where inside
+#   a pixel it is.
 #
 # Now drive by hand: 5 steps right and up, then look.
 
 # %% mystnb={"image": {"alt": "A map of the world with the camera's window at three moments, and the three views. After the first move the blocks no longer lie on the cells' grid."}}
 SHOWN = (0, 2, 5)
-
-
-def draw_world(ax, centers, colors, target=0):
-    """A map of the world, the named block ringed."""
-    ax.set(xlim=(0, WORLD_SIZE), ylim=(WORLD_SIZE, 0), aspect="equal", xticks=[], yticks=[])
-    for center, color in zip(centers, colors, strict=True):
-        if color >= 0:
-            ax.add_patch(plt.Rectangle(center - 4, 8, 8, color=np.array(PALETTE[COLORS[color]]) / 255))
-    ax.add_patch(plt.Circle(centers[target], 7.5, fill=False, color="#222222", lw=1.2))
-
-
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
 world = MyWorld(seed=5)
-draw_world(axes[0], world.centers, world.colors)
+ch08.draw_world(axes[0], world.centers, world.colors)
 axes[0].set_title(f"the world: {world.instruction}", fontsize=10)
 for moment in range(SHOWN[-1] + 1):
     if moment in SHOWN:
@@ -211,8 +170,8 @@ plt.show()
 
 # %% [markdown]
 # Look at the grey lines, the edges of the vision tower's 8 x 8 patches. In the first view every block fills one patch
-# exactly. After two steps none does, and the orange one is cut off at the edge; after five it has left the view. Nobody
-# planned it as a difficulty: it is simply what happens when a camera moves. How soon do such views appear?
+# exactly. After two steps none does, and the orange one is cut off at the edge; after five it has left the view. Any
+# moving camera makes such views. How soon do they appear?
 
 
 # %%
@@ -230,9 +189,9 @@ for _ in range(7):
 print("views on the grid, by step:", "  ".join(f"{step}: {share:.0%}" for step, share in enumerate(shares)))
 
 # %% [markdown]
-# After one step none is. Later only those are that happened to move by whole cells in both directions: at step 3, for
-# example, the episodes that go along a diagonal. So most views of an episode are of a kind that no scene of the
-# training split has. Keep that in mind.
+# After one step none is on the grid. Later only those are that happened to move by whole cells in both directions: at
+# step 3, for example, the episodes that go along a diagonal. So most views of an episode are of a kind that no scene of
+# the training split has. Keep that in mind.
 #
 # ### Same as the package
 #
@@ -282,7 +241,7 @@ print(f"terminated {terminated}, truncated {truncated}, reward {reward:.0f}, dis
 # %% [markdown]
 # ## 2. The ends of the scale
 #
-# A success rate says little until you know what the best and the worst could do. Both need no learning.
+# A success rate says little until you know what the best and the worst could do. Neither needs learning.
 #
 # The **expert** knows where the target is. It goes straight there at full speed and brakes so that it lands exactly on
 # it: with the target at offset $o$ pixels and a step of 4 pixels per unit of action, its action is
@@ -333,8 +292,22 @@ for name, result in {"expert": rollout(expert, BlockWorld(test_seeds)), "random"
 # - **success**: stopped on the named block, with its Wilson interval from [Chapter 6](06_evaluation.ipynb);
 # - **reached**: was within 2 pixels of it at some step, whether it stopped or not;
 # - **path ratio**: success, weighted by how direct the way was: 1 for the straight line, 0 for a failure. This is
-#   called SPL, *success weighted by path length* ([Anderson et al.](https://arxiv.org/abs/1807.06757)); Exercise 1.
-#
+#   called SPL, *success weighted by path length* ([Anderson et al.](https://arxiv.org/abs/1807.06757)): the mean of
+#   $\text{success}\cdot\text{straight} / \max(\text{length}, \text{straight})$. The maximum is there because a camera
+#   that stops 2 pixels before the block has gone *less* than the straight line to its centre, and should not score more
+#   than 1.
+
+# %%
+hurried = rollout(
+    expert, BlockWorld(test_seeds), disturb=lambda actions, rng: actions + 0.5 * rng.randn(*actions.shape)
+)
+length, straight = (hurried.outcome[key] for key in ("path_lengths", "expert_path_lengths"))
+np.testing.assert_allclose(
+    np.mean(hurried.success * straight / np.maximum(length, straight)), hurried.summary["path_ratio"]
+)
+print("the formula gives the package's path ratio")
+
+# %% [markdown]
 # Here is what the expert does, step by step. The dark arrow leads to the target, the magenta one is the action.
 
 # %% mystnb={"image": {"alt": "The views of an expert's episode: the block comes nearer to the image's centre with every step; the last action has almost no length."}}
@@ -356,8 +329,8 @@ print(f"offline: right direction {share_with_interval(offline.direction_accuracy
 assert offline.direction_accuracy > 0.95, "the shared policy has not learned the task"
 
 # %% [markdown]
-# The first view of every episode is of exactly this kind. Each action moves the camera by 4 pixels into the right
-# direction, and then it may look again. If it errs by a few degrees, it can correct itself.
+# The first view of every episode is of exactly this kind. Each action moves the camera by up to 4 pixels, and then the
+# policy looks again. If it errs by a few degrees, it can correct itself.
 #
 # **Guess** its success in 200 episodes:
 #
@@ -376,28 +349,10 @@ print(f"\nmeasured once over {steps['num_episodes']} episodes: {steps['success']
 assert 0.03 < acted.success_rate < 0.5, "it should fail in most episodes, and not in all"
 
 # %% [markdown]
-# It fails in most episodes, but not in all. Before we explain it, look where it goes. An episode is its seed and its
-# actions, so we let it happen again in a new world. The named block has a ring, the dots are the camera's places.
-
+# It fails in most episodes, but not in all. First look where it goes. An episode is its seed and its actions, so we let
+# it happen again in a new world. The named block has a ring, the dots are the camera's places.
 
 # %% tags=["slow"] mystnb={"image": {"alt": "Maps of four episodes that failed. The camera sets out towards the named block and gets stuck on the way, or wanders beside it."}}
-def draw_paths(result, episodes):
-    """Maps of some episodes with the camera's path, from the cross on."""
-    fig, axes = plt.subplots(1, len(episodes), figsize=(9, 2.6), layout="constrained")
-    for ax, episode in zip(axes, episodes, strict=True):
-        world, places = BlockWorld([result.seeds[episode]]), []
-        for action in result.states.actions[result.states.of_episode(episode)]:
-            places.append(world.camera[0].copy())
-            world.step(action[None])
-        draw_world(ax, world.centers[0], world.colors[0])
-        ax.plot(*np.transpose(places), "-o", color=PART_COLORS["action"], ms=2.5, lw=1)
-        ax.plot(*places[0], "x", color="#222222", ms=8)
-        ax.set(xlim=(24, 104), ylim=(104, 24))
-        end = "success" if result.success[episode] else "failed"
-        ax.set_title(f"{result.instructions[episode]}:\n{end} after {result.steps[episode]} steps", fontsize=9)
-    return fig, axes
-
-
 failed = np.flatnonzero(~acted.success)
 draw_paths(acted, failed[:4])
 plt.show()
@@ -409,12 +364,13 @@ plt.show()
 
 # %% [markdown]
 # It sets out in the right direction and then **gets stuck**, on the way or beside the block. Guess 2 said that it can
-# never stop, since it has never seen a label shorter than 1. The opposite happens: it stops in the wrong places. Why?
+# never stop, since it has never seen a label shorter than 1. The opposite happens: its actions become short in the
+# wrong places. Why?
 #
-# Two suspects. Either it is confused by **views off the grid**, which it never saw. Or it is confused by being **near
-# the block**, where a still never is. To tell them apart we do not let it act at all. We move the camera from its
-# start by $k$ pixels to the right and down, for the first views of all episodes, and ask for one arrow each. For
-# $k = 8$ the view is on the grid again.
+# There are two suspects. Perhaps **views off the grid** confuse it, which it never saw. Or it is confused **near the
+# block**, which no still shows so close. To tell them apart we do not let it act at all. We move the camera from its
+# start by $k$ pixels to the right and down, for the first views of all episodes, and ask for one arrow each. We leave
+# out targets that are near. For $k = 8$ the view is on the grid again.
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -451,22 +407,42 @@ axes[1].text(8.2, 0.08, "on the grid", color="grey", fontsize=9)
 plt.show()
 
 # %% [markdown]
-# The waves have a length of 8 pixels, the size of a patch. So it is not moving as such: whenever the view is back on
-# the grid, everything is fine. **Between the grid's lines the policy is outside of what it was trained on**, and two
+# The waves have a length of 8 pixels, the size of a patch. So it is not the move itself: whenever the view is back on the
+# grid, direction and length are right again. **Off the grid the policy is outside of what it was trained on**, and two
 # things go wrong at once:
 #
-# - The *direction* gets worse: a block now lies in up to four patches, and the policy knows one answer per patch.
-# - The arrow gets *shorter*. Under squared error the best answer of an unsure policy is the mean of the arrows that it
-#   thinks possible, and a mean of unit arrows is shorter than 1. A policy that is unsure brakes.
+# - The *direction* gets worse. Off the grid a block lies in up to four patches, which no training scene showed.
+# - The arrow gets *shorter*. One possible reason: squared error makes a policy that has several arrows in mind answer
+#   their mean, which is shorter than 1 ([Chapter 7](07_action_heads.ipynb)). The experiment does not show what the policy
+#   has in mind, so take this as a guess.
 #
-# Short arrows are fatal in a loop. Where the policy is unsure it hardly moves, so it sees the same view again, and is
-# unsure again. **The loop collects the worst views**: a policy leaves quickly where it is good, and stays where it is
-# bad. That is the general point behind *distribution shift*: the policy's own actions choose its test set.
+# What do short arrows do in a loop? Where the arrow is short, the camera hardly moves, and the next view is nearly the
+# same. Then **the loop collects the worst views**: the policy leaves quickly where it is good, and stays where it is bad.
+# That can be counted. We compare the first five steps of all episodes with the last ten of those that failed.
+
+# %% tags=["nbval-ignore-output", "slow"]
+states = acted.states
+step_of = np.array([np.flatnonzero(states.of_episode(e) == i)[0] for i, e in enumerate(states.episodes)])
+error = np.linalg.norm(states.actions - states.expert_actions, axis=1)
+moves = 4 * np.linalg.norm(states.actions, axis=1)
+late = (step_of >= 30) & ~acted.success[states.episodes]
+for name, part in (("first 5 steps, all episodes", step_of < 5), ("last 10 steps, failed episodes", late)):
+    print(f"{name:32}moves by {np.median(moves[part]):.1f} px a step, distance from the expert's action "
+          f"{np.median(error[part]):.2f} (medians)")  # fmt: skip
+print(
+    f"steps of failed episodes after the tenth: {np.mean((step_of >= 10) & ~acted.success[states.episodes]):.0%} of all"
+)
+assert np.median(moves[late]) < np.median(moves[step_of < 5]) / 2
+assert np.median(error[late]) > np.median(error[step_of < 5])
+
+# %% [markdown]
+# So most of what the policy looks at is views on which it does badly. That is the general point behind *distribution
+# shift*: the policy's own actions choose its test set.
 #
 # ### How much does each fault cost?
 #
-# An experiment can split the blame. We repair one fault with the expert's help and leave the other: the policy's
-# direction with the expert's length, and the reverse.
+# To find out, we repair one fault with the expert's help and leave the other: the policy's direction with the expert's
+# length, and the reverse.
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -498,18 +474,18 @@ assert as_is < min(length, direction), "each repair should help"
 assert max(length, direction) < 0.95, "no repair should be enough"
 
 # %% [markdown]
-# Each repair helps, neither is enough. With the right direction it reaches the block nearly always and often fails to
-# *stop* there, since near the block its lengths mean nothing. So guess 2 was not wrong, only second in line.
+# Each repair helps, and neither is enough. With the right direction it nearly always reaches the block, and often fails to
+# *stop* there: it has never seen a label shorter than 1. So there was some truth in guess 2.
 #
-# Nothing of this shows offline. The test split consists of first views, and on first views the policy is right.
+# None of this shows offline. The test split consists of first views, and on first views the policy is right.
 
 # %% [markdown]
 # ## 4. Behaviour cloning: learn from what the expert sees
 #
-# The policy failed on views that it never saw. The first remedy is plain: train on views that occur on the way. Let
-# the expert drive, note at each step what was seen and what it did, and train as always. This is **behaviour
-# cloning**, and it is how VLAs are trained: their datasets are mostly recordings of people who steer robots (see
-# [Open X-Embodiment](https://arxiv.org/abs/2310.08864), which collects such sets).
+# The policy failed on views that it never saw. The first remedy is to train on views that occur on the way. Let the
+# expert drive, note at each step what was seen and what it did, and train as always. This is **behaviour cloning**. VLAs
+# are trained like this, on recordings of robots that are mostly steered by people
+# ([Open X-Embodiment](https://arxiv.org/abs/2310.08864) collects such sets).
 
 # %%
 demos = rollout(expert, BlockWorld(episode_seeds(300, seed=42)), record=300).states
@@ -555,20 +531,36 @@ draw_paths(cloned, failed[:4])
 plt.show()
 
 # %% [markdown]
-# From mostly failing to mostly succeeding, with fewer images and the same network. **What changed is which states the
-# data hold.** When a policy fails in the loop, ask first where its training states came from, and only then about the
-# architecture.
+# From mostly failing to mostly succeeding, with fewer images and the same network. **What changed is the data**: the
+# states that they show, and labels that become short near the block. When a policy fails in the loop, ask first where
+# its training states came from, and only then about the architecture.
 #
-# And your guess about the two numbers? At first they move together: the error falls and success rises. Near the end the
-# error goes on falling, while success stays about where it is, within its interval.
+# And your guess about the two numbers? In this run, of one seed, they first move together: the error falls and success
+# rises. Near the end the error goes on falling, while success stays about where it is, within its interval.
+#
+# Here both policies act in the same episode: on top what the camera sees, below its way on a map. (A file with this
+# moving picture: `python -m tinyvla.course.ch08 film.gif`.)
+
+# %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "A moving picture of one episode with two policies. Left, trained on stills: the camera sets out towards the named block, becomes slow and has not reached it when the 40 steps are over. Right, the clone: it goes straight to the block and stops on it."}}
+episode = int(np.flatnonzero(~acted.success & cloned.success)[0])
+takes = {
+    name: ch08.shoot(replay(result.states, episode), BlockWorld([result.seeds[episode]]))
+    for name, result in {"trained on stills": acted, "cloned from 300 episodes": cloned}.items()
+}
+gif = ch08.side_by_side(takes)
+assert [take.success for take in takes.values()] == [False, True]
+assert len(gif) < 1_000_000
+Image(gif, format="gif", alt="One episode with two policies, side by side")
+
+# %% [markdown]
+# The same as stills, five steps apart, is the strip of the failed episode above; the clone's way is in the maps.
 #
 # ## 5. Does a low offline error promise success?
 #
-# Rollouts are dear, above all on a real robot; an offline error costs nothing. So everybody would like to choose
-# checkpoints by it. May one? We can count here, since our rollouts cost little: many checkpoints of many training
-# runs, each judged both ways. There are runs of three kinds: cloning from few or many episodes, DAgger (Section 7),
-# and training on stills. For each checkpoint the error is measured as one would without rollouts: on held-out data *of
-# its own kind*.
+# Rollouts take time, above all on a real robot; an offline error costs next to nothing. Can you choose checkpoints by
+# it? Our rollouts are cheap, so we can count: many checkpoints of many training runs, each judged both ways. There are
+# runs of three kinds: cloning from few or many episodes, DAgger (Section 7), and training on stills. For each checkpoint
+# the error is measured as one would without rollouts: on held-out data *of its own kind*.
 
 # %%
 results = load_results("closed_loop_checkpoints")
@@ -579,27 +571,13 @@ print({kind: f"{len(rows)} checkpoints" for kind, rows in kinds.items()}, f"{res
 low, high = wilson_interval(0.5, results["num_test"])
 print(f"the 95 % interval of a success is at most {50 * (high - low):.1f} points to each side")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Success against offline error, one dot per checkpoint. Cloning and DAgger fall along one curve that scatters widely in its steep part; the stills lie apart: low error, low success."}}
-fig, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
-colors = {"cloning": "vision", "dagger": "fusion", "stills": "language"}
-labels = {
-    "own_error": "error on held-out data of its own kind",
-    "expert_error": "error on the expert's held-out states",
-}
-for ax, (key, label) in zip(axes, labels.items(), strict=True):
-    for kind, rows in kinds.items():
-        x, y = ([p[name] for p in rows] for name in (key, "success"))
-        name = {"dagger": "DAgger"}.get(kind, kind)
-        ax.plot(x, 100 * np.array(y), "o", ms=5, alpha=0.7, mec="none", color=PART_COLORS[colors[kind]], label=name)
-    ax.set(xscale="log", xlabel=f"{label}\n(mean squared error)", ylim=(-3, 103))
-    ax.grid(color="#eeeeee")
-axes[0].set_ylabel("success (%)")
-axes[1].legend(frameon=False, loc="lower left")
+# %% mystnb={"image": {"alt": "Success against offline error, one dot per checkpoint. Cloning and DAgger fall along one curve that scatters widely in its steep part; the stills lie apart: low error, low success."}}
+ch08.draw_checkpoints(kinds)
 plt.show()
 
 # %% [markdown]
-# One dot, one checkpoint. In numbers: a **rank correlation** asks only whether the order agrees. It is -1 where a
-# smaller error always means more success, and 0 where it says nothing.
+# Each dot is a checkpoint. For the numbers we use a **rank correlation**, which asks only whether the order agrees. It is
+# -1 where a smaller error always means more success, and 0 where the order of the one says nothing about the other.
 
 
 # %%
@@ -648,22 +626,22 @@ assert len(better) >= len(kinds["cloning"]) / 3
 assert rank_correlation(settled, "own_error") > 0, "for stills a smaller error should not mean more success"
 
 # %% [markdown]
-# So the answer has three parts, and the first may surprise those who have heard that offline errors are worthless.
+# So the answer has three parts.
 #
-# - **On states of the task: yes, as an order.** Smaller error, more success, for cloning and DAgger alike, and the
-#   checkpoint with the smallest error was a sound choice. Do not count on it elsewhere: in robomimic's study of
+# - **On states of the task the error is a good order.** Smaller error, more success, for cloning and DAgger alike, and
+#   the checkpoint with the smallest error was a sound choice. Do not count on it elsewhere: in robomimic's study of
 #   manipulation tasks, policies chosen by validation loss were 50 to 100 % worse than the best ones
-#   ([Mandlekar et al.](https://arxiv.org/abs/2108.03298)). There, people demonstrate, in different ways, and an answer
-#   other than the demonstrated one may be as good.
-# - **As a number: no.** Checkpoints with nearly equal errors differ widely in success, and no threshold is known
-#   before the first rollout.
-# - **On other states: not at all.** The stills have the smallest errors of all and fail in most episodes. Trained for
-#   longer, their error goes on falling, to a tenth and less, and success does not follow: in two of the four runs it
-#   clearly falls, in the other two it changes by less than its interval. On the right you see the cure: measured on
-#   states of the task, the stills stand with the other bad policies.
+#   ([Mandlekar et al.](https://arxiv.org/abs/2108.03298)). In those tasks people demonstrate, in different ways, and an
+#   answer other than the demonstrated one may be as good.
+# - **It is no success rate.** Checkpoints with nearly equal errors differ widely in success, and before the first rollout
+#   you do not know which error is small enough.
+# - **On other states it says nothing here.** The stills have the smallest errors of all and fail in most episodes.
+#   Trained for longer, their error goes on falling, to less than a tenth, and success does not follow: in two of the four
+#   runs it clearly falls, in the other two it changes by less than its interval. The right figure shows what helps:
+#   measured on states of the task, the stills stand with the other bad policies.
 #
-# An offline error tells you how well a policy knows its held-out data. Whether these are the states that *its own
-# actions* will lead to, it cannot tell.
+# An offline error tells you how well a policy knows its held-out data. It cannot tell you whether these are the states to
+# which the policy's *own actions* will lead.
 #
 # ## 6. Chunks: how far ahead to plan, how long to trust the plan
 #
@@ -673,11 +651,11 @@ assert rank_correlation(settled, "own_error") > 0, "for stills a smaller error s
 # - *Time.* A large model may need longer to answer than a robot's control step lasts. One answer for several steps
 #   keeps the robot moving.
 # - *Consistency.* Decisions that are taken anew in every step can contradict each other: left around the obstacle,
-#   right, left. A chunk commits itself. [ACT](https://arxiv.org/abs/2304.13705) chunks for this and for the errors
+#   right, left. A chunk decides once. [ACT](https://arxiv.org/abs/2304.13705) chunks for this and for the errors
 #   that add up over many decisions; [Diffusion Policy](https://arxiv.org/abs/2303.04137) plans 16 steps and does 8.
 #
-# The price: during a chunk the policy is blind. To see the price without any learning, take a perfect planner. It
-# finds the named colour among the pixels and plans the expert's next 16 actions.
+# The price is that the policy does not look during a chunk. To see that price without any learning, take a perfect
+# planner. It finds the named colour among the pixels and plans the expert's next 16 actions.
 
 
 # %%
@@ -689,29 +667,123 @@ def plan_from_pixels(observation, horizon=16):
     return expert_chunk(np.array(places) - 32, 4.0, horizon)
 
 
-def current(actions, rng, pixels=0.8):
-    """Disturbs what is done: every step carries the camera to the right, whatever the policy does."""
-    return actions + np.array([pixels / 4, 0.0])
-
-
 chunk = plan_from_pixels(BlockWorld([5]).observe())
 print("chunk:", chunk.shape, "(episodes, horizon, action)")
+
+# %% [markdown]
+# ### Exercise 1: a queue of actions (20 minutes)
+#
+# A robot asks its policy for *one* action at a time. So libraries wrap a chunk policy in a queue:
+# [LeRobot](https://github.com/huggingface/lerobot)'s `select_action` (for example in `modeling_act.py`) takes the next
+# action from it, and asks the model only when it is empty. Write such a class for one episode at a time. It is called
+# with an observation of that episode, and returns one action, `(1, 2)`.
+#
+# `reset()` must throw away what is left in the queue. Without that, a new episode begins with the old one's plan. The
+# mistake is easy to make and hard to see, because only the first steps go wrong.
+#
+# <details><summary>Hint</summary>
+#
+# Keep a list. When it is empty, fill it with the first `execute` actions of the chunk, `act(observation)[0]`.
+# `list.pop(0)` takes the first one.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+class ActionQueue:
+    """One action at a time from a policy that answers in chunks."""
+
+    def __init__(self, act, execute):
+        """`act` returns chunks, (1, horizon, 2); `execute` actions of each are used."""
+
+    def reset(self):
+        """Begin a new episode."""
+
+    def __call__(self, observation):
+        """The next action, (1, 2)."""
+        # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    asked = []
+
+    def counted(observation):
+        asked.append(len(observation["task"]))
+        return np.arange(10.0).reshape(1, 5, 2) + 100 * len(asked)  # its first chunk is 100, 101; 102, 103; ...
+
+    queue, seen = ActionQueue(counted, 3), BlockWorld([1]).observe()
+    queue.reset()
+    first = queue(seen)
+    assert first is not None, "write the body of __call__ first"
+    assert np.shape(first) == (1, 2), f"an action has the shape (1, 2), yours {np.shape(first)}"
+    given = [np.asarray(first)[0, 0], *(np.asarray(queue(seen))[0, 0] for _ in range(6))]
+    assert given != [100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0], "it asks in every step; use up the queue first"
+    assert given[:3] != [104.0, 102.0, 100.0], "it takes the actions from the chunk's end; begin with the first one"
+    assert given[3:5] != [106.0, 108.0], "it does the whole chunk; ask again after the first `execute` actions, 3 here"
+    assert given == [100.0, 102.0, 104.0, 200.0, 202.0, 204.0, 300.0], (
+        f"with execute 3 the actions should begin with 100, 102, 104, 200, 202; yours with {given[:5]}"
+    )
+    queue.reset()
+    after = np.asarray(queue(seen))[0, 0]
+    assert after != 302.0, "after reset() it still follows the old episode's plan"
+    assert after == 400.0, f"after reset() it should ask and begin a new chunk at 400; yours begins with {after:.0f}"
+    for execute in (1, 3, 8):
+        queue = ActionQueue(plan_from_pixels, execute)
+        for seed in (1, 2, 3):
+            queue.reset()
+            mine, theirs = (rollout(act, CurrentWorld([seed]), *options)
+                            for act, options in ((queue, ()), (plan_from_pixels, (execute,))))  # fmt: skip
+            difference = abs(mine.outcome["path_lengths"] - theirs.outcome["path_lengths"])[0]
+            assert difference < 1e-9, f"execute {execute}: it takes another way than the package's queue"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# class ActionQueue:
+#     def __init__(self, act, execute):
+#         self.act, self.execute, self.queue = act, execute, []
+#
+#     def reset(self):
+#         self.queue = []
+#
+#     def __call__(self, observation):
+#         if not self.queue:
+#             self.queue = list(self.act(observation)[0][: self.execute])
+#         return self.queue.pop(0)[None]
+# ```
+#
+# </details>
+#
+# `rollout` keeps such a queue for all episodes at once, in a `Controller`
+# ([`tinyvla/act/controller.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/controller.py)), so you can go on
+# if yours is not ready yet. It can also look at every step and average what the last chunks planned for it, as ACT does
+# with `temporal ensembling`: `rollout(policy, world, ensemble=0.01)`.
+#
+# Now the planner acts in two worlds: the still one, and one with a current of 0.8 pixels a step. The current belongs to
+# the world: `CurrentWorld` carries the camera to the right in every step, whatever the policy does.
+
+# %%
+moved = CurrentWorld([5])
+moved.step(np.array([[1.0, 0.0]]))  # full speed to the right
+print(f"one step at full speed, and the current: {moved.camera[0, 0] - 64:.1f} px")
 print(f"{'':12}{'still world':^34}{'a current of 0.8 px a step':^36}")
 print(f"{'execute':>8}{'success':>13}{'looks':>8}{'steps':>8}{'success':>15}{'looks':>8}{'steps':>8}")
 for execute in (1, 2, 4, 8, 16):
-    pair = [rollout(plan_from_pixels, BlockWorld(test_seeds), execute, disturb=place) for place in (None, current)]
+    pair = [rollout(plan_from_pixels, place(test_seeds), execute) for place in (BlockWorld, CurrentWorld)]
     cells = [f"{r.success_rate:13.0%}{r.looks.mean():8.1f}{r.steps.mean():8.1f}" for r in pair]
     print(f"{execute:8}" + "  ".join(cells))
 
 # %% [markdown]
-# In a world that stands still a plan never goes stale. Executing all of it is right and costs one look instead of one
-# for each step. In a current that nobody planned for, the plan misses by 0.8 pixels more with every step. Looking after
-# each step corrects it in time. With eight steps between two looks it misses the block, has to try again, and needs
-# about four times as many steps; with sixteen, time is up in most episodes before a try succeeds.
+# In a still world a plan never goes stale. Executing all of it costs one look instead of one for each step. In a current
+# that nobody planned for, the plan misses by 0.8 pixels more with every step. Looking after each step corrects it in
+# time. With eight steps between two looks it misses the block, has to try again, and needs many more steps; with
+# sixteen, time is up in most episodes before a try succeeds.
 #
-# So **the execution horizon trades looks against reaction**, and the best value depends on how well the world keeps to
-# the plan, and not on the policy alone. Now with learning. Only two things change: the head's `horizon`, and the
-# labels, which become chunks of the expert's next actions.
+# So **a long execution horizon saves looks and reacts late**, and the best value also depends on the world. Now with
+# learning. Only two things change: the head's `horizon`, and the labels, which become chunks of the expert's next
+# actions.
 
 # %% tags=["nbval-ignore-output", "slow"]
 chunk_config = model_config("nano")
@@ -722,9 +794,9 @@ chunk_train, chunk_val = (demonstrations(world, chunker) for world in worlds)
 fit(chunker, chunk_train, chunk_val, settings)
 print("labels", tuple(chunk_train.actions.shape), "(states, horizon, action)\n")
 in_chunks = {}
-for place, disturb in {"still world": None, "current": current}.items():
+for place, make_world in {"still world": BlockWorld, "current": CurrentWorld}.items():
     for execute in (1, 2, 4, 8):
-        result = rollout(chunker, BlockWorld(test_seeds[:100]), execute, disturb=disturb)
+        result = rollout(chunker, make_world(test_seeds[:100]), execute)
         in_chunks[place, execute] = result
         share = share_with_interval(result.success_rate, len(result))
         print(f"{place:12} execute {execute} of 8: success {share:>22}, {result.looks.mean():4.1f} looks, "
@@ -734,47 +806,28 @@ assert in_chunks["still world", 8].looks.mean() < in_chunks["still world", 1].lo
 assert in_chunks["current", 8].summary["path_ratio"] < in_chunks["current", 1].summary["path_ratio"]
 
 # %% [markdown]
-# The measured table compares more: each chunk length with each execution horizon, trained with several seeds, and with
-# two of the heads of [Chapter 7](07_action_heads.ipynb), regression and flow matching.
+# This was one seed. The measured table compares more: each chunk length with each execution horizon, trained with several
+# seeds, and with two of the heads of [Chapter 7](07_action_heads.ipynb), regression and flow matching. Its current is
+# weaker than that of `CurrentWorld`: there the 0.8 pixels were added to the *action*, which is cut off at 1. So a camera
+# that moved to the right at full speed was not carried on. Compare columns and rows of the table, not the table with the
+# cell above.
 
-# %%
+# %% mystnb={"image": {"alt": "Four grids of success in percent, chunk length against executed actions; rows regression and flow matching, columns still world and current. In the still world nearly all cells are 94 or more; for flow matching with chunks of 16 the worst seed is far below. In the current success is high up to four executed actions; with eight it is about 30 for regression and 50 to 70 for flow matching, with sixteen 20 or less."}}
 results = load_results("closed_loop_chunks")
 print(f"{results['command']} on {results['machine']['device']}")
-print(f"chunk lengths {results['horizons']}, heads {results['heads']}, {results['seeds']} seeds")
 low, high = wilson_interval(0.5, results["num_test"])
-print(f"median success and looks in {results['num_test']} episodes; "
-      f"a run's 95 % interval is at most {50 * (high - low):.1f} points to each side\n")  # fmt: skip
-grid = {(r["head"], r["world"], r["horizon"], r["execute"]): r for r in results["runs"]}
-for place in ("exact", "drifting"):
-    print({"exact": "still world", "drifting": f"current of {results['drift']} px a step"}[place])
-    print(f"{'execute':>25}" + "".join(f"{e:>12}" for e in results["horizons"]))
-    for kind in results["heads"]:
-        for horizon in results["horizons"]:
-            cells = [grid.get((kind, place, horizon, e)) for e in results["horizons"]]
-            texts = [f"{c['success']['median']:.0%}, {c['mean_looks']['median']:.1f}" if c else "" for c in cells]
-            print(f"{kind:>10}, chunk of {horizon:2} " + "".join(f"{text:>12}" for text in texts))
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Success against the execution horizon, for each chunk length: left regression, right flow matching; full lines in the still world, dashed in a current. In the still world all lines stay near the top. In the current they fall steeply from four actions on: at eight, regression is at about 30 percent and flow matching between 50 and 70, at sixteen both are at 20 or below. Lines are medians."}}
-fig, axes = plt.subplots(1, 2, figsize=(9, 3.3), sharey=True, layout="constrained")
-shades = plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(results["horizons"])))
-for ax, kind in zip(axes, results["heads"], strict=True):
-    for shade, horizon in zip(shades, results["horizons"], strict=True):
-        for place, style in (("exact", "-o"), ("drifting", "--s")):
-            cells = [grid[kind, place, horizon, e] for e in results["horizons"] if e <= horizon]
-            x, y = [c["execute"] for c in cells], [100 * c["success"]["median"] for c in cells]
-            label = f"chunk of {horizon}" if place == "exact" else None
-            ax.plot(x, y, style, color=shade, ms=4, lw=1.3, label=label)
-    ax.set(xscale="log", title=f"{kind} head", xlabel="actions executed before looking again", ylim=(-3, 103))
-    ax.set_xticks(results["horizons"], [str(h) for h in results["horizons"]])
-    ax.minorticks_off()
-    ax.grid(color="#eeeeee")
-axes[0].set_ylabel("success (%)")
-axes[0].plot([], [], "-o", color="grey", ms=4, label="still world")
-axes[0].plot([], [], "--s", color="grey", ms=4, label="current")
-axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+print(f"{results['seeds']} seeds, {results['num_test']} episodes each; a run's 95 % interval is at most "
+      f"{50 * (high - low):.1f} points to each side.")  # fmt: skip
+print("Large figures are medians of the success in %; below them the worst and the best seed.")
+ch08.draw_chunks(results)
 plt.show()
-
+grid = {(r["head"], r["world"], r["horizon"], r["execute"]): r for r in results["runs"]}
 longest = results["horizons"][-1]
+looks = [grid["regression", "exact", longest, e]["mean_looks"]["median"] for e in results["horizons"]]
+print(f"looks in the still world, regression, chunks of {longest}: ", end="")
+print(", ".join(f"{x:.1f} with execute {e}" for x, e in zip(looks, results["horizons"], strict=True)))
+
+# %%
 one, whole = (grid["regression", "exact", longest, e] for e in (1, longest))
 assert whole["success"]["min"] > 0.9, "in the still world a whole chunk can be executed"
 assert whole["mean_looks"]["median"] < one["mean_looks"]["median"] / 3
@@ -785,14 +838,10 @@ shorter = [grid[kind, "exact", h, e] for kind in ("regression", "flow") for h in
 assert min(row["success"]["min"] for row in shorter) > 0.95, "in the still world all shorter chunks should do well"
 shortest, single = grid["regression", "exact", 1, 1], grid["regression", "exact", longest, 1]
 assert single["success"]["min"] <= shortest["success"]["max"], "chunks should not raise the success of single steps"
-for kind in ("regression", "flow"):
-    spread = grid[kind, "exact", longest, 1]["success"]
-    print(f"{kind:10} {longest} steps planned, one executed: {spread['min']:.1%} to {spread['max']:.1%}")
 regressed, flowed = (grid[kind, "drifting", 4, 4]["success"] for kind in ("regression", "flow"))
 print(f"whole chunks of 4 in the current: regression {regressed['min']:.1%} to {regressed['max']:.1%}, "
       f"flow matching {flowed['min']:.1%} to {flowed['max']:.1%}")  # fmt: skip
 assert flowed["min"] > regressed["max"], "in the current flow matching should be ahead with whole chunks of 4"
-
 trained_longer = load_results("closed_loop_chunks_longer")
 print(f"flow matching, whole chunks of {longest}, still world, success by epochs of training:")
 for measured in (results, trained_longer):
@@ -805,29 +854,86 @@ for measured in (results, trained_longer):
 # What to take from it, and what not:
 #
 # - **Execute as far as the world allows.** In the still world a whole chunk, once it is learned, does as well as single
-#   steps, with a fraction of the looks. In the current that holds for 2 steps, and nearly for 4. Blind for 8 or 16
-#   steps, both heads fail in many episodes or in most, however well they have learned.
+#   steps, with a fraction of the looks. In the current that holds for 2 steps, and nearly for 4. With 8 or 16 steps
+#   between two looks, both heads fail in many episodes or in most.
 # - **A long chunk has to be learned first.** In the still world both heads are near 100 % with up to 8 actions. With 16,
-#   after the same number of training steps, one of flow matching's four seeds is far behind; the table shows medians,
-#   which hide it. It needs longer, and it can: with three times the epochs every seed succeeds. Perhaps moving the noise
-#   of a whole chunk is more to learn. So compare heads when each has been trained to its end, and with several seeds.
-# - **In the current flow matching looks better with whole chunks of 4 and 8.** With 4 its worst seed is two episodes in
-#   500 above regression's best; with 8 its median is about twice as high, and the ranges overlap. With 16 one cannot
-#   tell. We had not expected it, and we do not know why. That regression repeats its misses, since it answers the same
-#   view in the same way, cannot be all: so does the perfect planner above, and it succeeds far more often with 8 blind
-#   steps. What would you measure?
-# - **Chunks do not raise the success rate here**, although that is the reason for which they became known. Single steps
-#   succeed nearly always, so there is little to raise; and the expert of this world does not pause and does not choose
-#   between ways. With people's demonstrations both happen.
+#   after the same number of training steps, one of flow matching's four seeds is far behind. With three times the epochs
+#   all four seeds succeed. So compare heads when each has been trained to its end, and with several seeds.
+# - **In this current flow matching looks better with whole chunks of 4 and 8.** With 4 its worst seed is two episodes in
+#   500 above regression's best; with 8 its median is about twice as high, and the ranges overlap. With 16 the two cannot
+#   be told apart. We do not know the reason. What would you measure?
+# - **Chunks do not raise the success rate here**, as they did for [ACT](https://arxiv.org/abs/2304.13705). Single steps
+#   succeed nearly always, so there is little to raise. Also, the expert of this world does not pause and does not choose
+#   between ways, as people do.
 #
 # ## 7. DAgger: learn from where you went
 #
-# Cloning trains on the *expert's* states. Whatever the clone does wrong leads to states that the expert never visits,
-# where it has learned nothing. In the worst case its errors add up with the square of the episode's length
+# Cloning trains on the *expert's* states. A mistake of the clone can lead to states that the expert never visits, and
+# for which there is no label. In the worst case its errors add up with the square of the episode's length
 # ([Ross et al. 2011](https://arxiv.org/abs/1011.0686)). Their remedy is **DAgger**, *dataset aggregation*: let the
 # *policy* act, let the *expert* say what it would have done, add that to the data, train, repeat.
 #
-# On top of `fit` it is one loop.
+# ### Exercise 2: the data of DAgger (20 minutes)
+#
+# Write the heart of it. `collect(act, world, number, earlier)` returns the `States` on which round `number` trains:
+#
+# - in round 0 nothing is learned yet, so the `expert` drives; in later rounds the policy `act` drives;
+# - all states of all episodes of `world` count, each labelled with what the expert would have done there;
+# - the states of the rounds before, `earlier` (`None` in round 0), stay in the data.
+#
+# <details><summary>Hint</summary>
+#
+# `rollout(who, world, record=number of episodes).states` keeps what the first so many episodes visit, with the expert's
+# labels, whoever drives. `len(world)` is the number of episodes. `States.joined([a, b])` puts two recordings together.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def collect(act, world, number, earlier):
+    """The states that round `number` trains on, with the expert's labels."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 2"):
+
+    def goes_up(observation):
+        """A bad policy whose actions are easy to recognise."""
+        return np.tile([0.0, -0.5], (len(observation["task"]), 1))
+
+    few = episode_seeds(5, 7)
+    start = collect(goes_up, BlockWorld(few), 0, None)
+    assert start is not None, "write the body of collect first"
+    own = visited_states(expert, BlockWorld(few))
+    assert not np.allclose(start.actions, [0.0, -0.5]), "in round 0 the policy knows nothing yet: let the expert drive"
+    assert start.episodes.max() == 4, f"record all 5 episodes; yours are {start.episodes.max() + 1}"
+    assert len(start) == len(own), f"in round 0 the expert visits {len(own)} states, yours are {len(start)}"
+    later = collect(goes_up, BlockWorld(few), 1, start)
+    wandered = visited_states(goes_up, BlockWorld(few))
+    assert len(later) != 2 * len(own), "in round 1 the expert drives; let the policy drive"
+    assert len(later) != len(wandered), "the states of the rounds before are lost: join them with the new ones"
+    assert len(later) == len(own) + len(wandered), (
+        f"after round 1 there should be {len(own)} + {len(wandered)} states, yours are {len(later)}"
+    )
+    new = np.all(np.isclose(later.actions, [0.0, -0.5]), axis=1)
+    assert not np.allclose(later.expert_actions[new], [0.0, -0.5]), "label with the expert's action, not the policy's"
+    again = collect(goes_up, BlockWorld(few), 2, later)
+    assert len(again) == len(own) + 2 * len(wandered), "round 2 should keep what rounds 0 and 1 have collected"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def collect(act, world, number, earlier):
+#     visited = rollout(act if number else expert, world, record=len(world)).states
+#     return visited if earlier is None else States.joined([earlier, visited])
+# ```
+#
+# </details>
+#
+# With that, DAgger is one loop on top of `fit`. The next cell takes the package's `visited_states` for the rollout, so it
+# runs whether yours is ready or not.
 
 
 # %%
@@ -836,12 +942,11 @@ def my_dagger(config, rounds, episodes, settings, seed=42, num_test=100, rules=N
     policy = new_policy(config, settings.seed, device)
     seeds = episode_seeds(episodes * (rounds + 1), seed)
     val = demonstrations(BlockWorld(episode_seeds(100, 43), rules), policy)
-    aggregate, records = None, []
+    states, records = [], []
     for number in range(rounds + 1):
-        act = policy if number else expert  # round 0: nothing learned yet, so the expert drives
         world = BlockWorld(seeds[number * episodes : (number + 1) * episodes], rules)
-        visited = rollout(act, world, record=episodes).states.tensors(policy)  # with the expert's labels
-        aggregate = visited if aggregate is None else aggregate.joined(visited)
+        states.append(visited_states(policy if number else expert, world))
+        aggregate = States.joined(states).tensors(policy)
         losses = fit(policy, aggregate, val, replace(settings, seed=settings.seed + number))
         result = rollout(policy, BlockWorld(episode_seeds(num_test, 44), rules))
         records.append(
@@ -883,14 +988,14 @@ assert records[-1]["success"] > records[0]["success"] + 0.2
 
 # %% [markdown]
 # Many more. The policy of round 0 is bad, so its episodes last until time is up, and every step of its wandering is a
-# state with a label. Bad policies make many lessons, and they make them where the policy is bad; that is DAgger's
-# charm. As it becomes better, it collects less.
+# state with a label. So a bad policy collects many states, and it collects them where it is bad. As it becomes better,
+# it collects fewer.
 #
 # ### Is it worth it?
 #
-# The clone had 300 episodes of the expert, DAgger 80, and their states are not equally many. A fair comparison fixes
-# one thing at a time. So these were measured with several seeds each, all on the same test episodes, with 100 episodes
-# in each round of DAgger:
+# The clone had 300 episodes of the expert, DAgger 80, and their numbers of states differ. A fair comparison fixes one
+# thing at a time. So these were measured with three seeds each, all on the same test episodes, with 100 episodes in each
+# round of DAgger:
 #
 # - **cloning**: the expert's episodes of DAgger's round 0, no others, and *as many training steps* as DAgger;
 # - **cloning, more**: the same steps and *as many states* as DAgger ends with, all of them the expert's own.
@@ -906,23 +1011,7 @@ names = {
     "stills": "stills",
     "random": "random",
 }
-fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-for y, name in enumerate(names):
-    runs = [run["rounds"][-1] for run in who[name]["runs"]] if "runs" in who[name] else [who[name]]
-    for i, run in enumerate(runs):
-        height = y + 0.16 * (i - (len(runs) - 1) / 2)
-        low, high = run["success_interval"]
-        color = PART_COLORS["action"] if "runs" in who[name] else "#555555"
-        ax.plot([100 * low, 100 * high], [height] * 2, color=color, lw=2, alpha=0.45)
-        ax.plot(100 * run["success"], height, "o", color=color, ms=4)
-ax.set(
-    yticks=range(len(names)),
-    yticklabels=names.values(),
-    xlim=(-2, 102),
-    xlabel="success (%), 95 % interval; a dot per seed",
-)
-ax.invert_yaxis()
-ax.grid(axis="x", color="#eeeeee")
+ch08.draw_policies(who, names)
 plt.show()
 
 # %%
@@ -956,75 +1045,28 @@ assert who["cloning_more"]["success"]["median"] >= who["dagger"]["success"]["med
 assert who["cloning_more"]["path_ratio"]["min"] > who["dagger"]["path_ratio"]["max"]
 
 # %% [markdown]
-# This is a **negative result**, and it is worth as much as a positive one.
-#
-# - On the *same few episodes of the expert*, DAgger wins, with every seed.
+# - On the *same few episodes of the expert*, DAgger wins: its worst seed beats cloning's best.
 # - With *as many states*, all of the expert's own, plain cloning does **at least as well**, and its ways are
-#   straighter. So what helped was mostly to have more states, and not that they were the policy's own.
+#   straighter. So on this task more of the expert's states were enough, and the policy's own were not needed.
 #
-# Why does the famous remedy not shine? Our reading, which these runs do not prove: the expert's episodes begin
-# anywhere, so its states cover the world densely; an episode is short, so errors have little time to add up; and a
-# clone that strays a little is still among states that some other episode has visited. The theory's bad case is a long
-# task on a narrow path, such as a lane.
+# That does not say that the number of states is what matters. Cloning with more states also had more than twice as many
+# episodes as DAgger, and so more different scenes. To separate the two, one would hold the number of scenes fixed as
+# well.
 #
-# So count prices. DAgger needs an expert that can *label any state* at any time; here that is a formula, with a robot
-# it is a person who watches and corrects. Cloning needs the expert to *drive* more episodes. Where driving is the dear
-# part, DAgger (or one of its kind, in which a person takes over when it goes wrong, as in
-# [HG-DAgger](https://arxiv.org/abs/1810.02890)) pays. Where more demonstrations are cheap, record more, from more
-# varied starts.
+# Why does DAgger win nothing over that here? A guess that these runs do not test: an episode is short, so errors have
+# little time to add up, and a clone that strays a little is still among states that some other episode has visited. The
+# theory's bad case is a long task.
+#
+# So compare costs. DAgger needs an expert that can *label any state* at any time; here that is a formula, with a robot it
+# is a person who watches and corrects. Cloning needs the expert to *drive* more episodes. Where driving is expensive,
+# DAgger can pay, or a variant in which a person takes over when it goes wrong, as in
+# [HG-DAgger](https://arxiv.org/abs/1810.02890). Where demonstrations are cheap, record more, from varied starts.
 #
 # To make films of your own: `tinyvla.show.filmstrip.save_gif`, or in a terminal
 # `tinyvla rollout --checkpoint checkpoints/best --gif episode.gif`.
 
 # %% [markdown]
-# ## Exercise 1: weigh success by its way (10 minutes)
-#
-# Write `path_weighted(success, lengths, straight)`, the path ratio of the tables above: the mean over all episodes of
-#
-# $$\text{success}\cdot\frac{\text{straight}}{\max(\text{length},\ \text{straight})}.$$
-#
-# A failed episode counts as 0. Why the maximum? A camera that stops 2 pixels before the block's centre has succeeded
-# on a way *shorter* than the straight line to the centre, and should not score above 1.
-#
-# <details><summary>Hint</summary>
-#
-# `np.maximum` works number by number; a `bool` array multiplies as 0 and 1.
-#
-# </details>
-
-
-# %% tags=["exercise"]
-def path_weighted(success, lengths, straight):
-    """Mean of success * straight / max(length, straight) over all episodes."""
-    # your code here
-
-
-# %% tags=["check"]
-with checking("Exercise 1"):
-    three = path_weighted(np.array([True, True, False]), np.array([20.0, 10.0, 10.0]), np.array([10.0, 10.0, 10.0]))
-    assert three is not None, "write the body of path_weighted first"
-    assert abs(three - 0.5) < 1e-9, (
-        f"of a double way, a straight one and a failure the mean is 0.5, yours is {three:.3f}"
-    )
-    short = path_weighted(np.array([True]), np.array([9.0]), np.array([10.0]))
-    assert short <= 1, f"a way that is shorter than the straight line scores 1, yours {short:.3f}"
-    whole = rollout(plan_from_pixels, BlockWorld(test_seeds[:40]), execute=4, disturb=current)
-    answer = path_weighted(whole.success, whole.outcome["path_lengths"], whole.outcome["expert_path_lengths"])
-    ratio = whole.summary["path_ratio"]
-    assert abs(answer - ratio) < 1e-9, f"the package says {ratio:.4f}, yours is {answer:.4f}"
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def path_weighted(success, lengths, straight):
-#     return np.mean(success * straight / np.maximum(lengths, straight))
-# ```
-#
-# </details>
-
-# %% [markdown]
-# ## Exercise 2: what kind of failure? (20 minutes)
+# ## Exercise 3: what kind of failure? (20 minutes)
 #
 # "60 % success" does not tell you what to repair. Write `kinds_of_end(result)`, which returns a list with one word per
 # episode. `result` is what `rollout` returns; you need its `success`, its `instructions`, and two entries of its
@@ -1085,28 +1127,33 @@ def kinds_of_end(result):
 
 
 # %% tags=["check"]
-with checking("Exercise 2"):
-    ends = {name: kinds_of_end(result) for name, result in sick.items()}
-    assert ends["healthy"] is not None, "write the body of kinds_of_end first"
+with checking("Exercise 3"):
+    cases = {  # what an episode that was told "find the red block" did: success, reached, ended on; and the word
+        "it succeeded": (True, True, "red", "success"),
+        "it ended on the blue block and never was on the red one": (False, False, "blue", "wrong block"),
+        "it passed the red block and ended on the blue one": (False, True, "blue", "wrong block"),
+        "it was on the red block and ended on none": (False, True, None, "passed"),
+        "time was up while it was on the red block": (False, True, "red", "passed"),
+        "it was on no block at all": (False, False, None, "lost"),
+    }
+    success, reached, ended_on, words = zip(*cases.values(), strict=True)
+    told = ["find the red block"] * len(cases)
+    outcome = {"reached": np.array(reached), "ended_on": np.array(ended_on, dtype=object)}
+    made_up = {"seeds": list(range(6)), "instructions": told, "success": np.array(success), "outcome": outcome}
+    answer = kinds_of_end(replace(sick["healthy"], **made_up))
+    assert answer is not None, "write the body of kinds_of_end first"
+    assert len(answer) == len(cases), f"{len(cases)} episodes, but {len(answer)} words"
+    for case, word, mine in zip(cases, words, answer, strict=True):
+        assert mine == word, f"{case}: that is {word!r}, yours is {mine!r}"
     for name, result in sick.items():
-        assert len(ends[name]) == len(result), f"{name}: {len(result)} episodes, but {len(ends[name])} words"
-        unknown = set(ends[name]) - {"success", "wrong block", "passed", "lost"}
-        assert not unknown, f"unknown words: {', '.join(map(str, unknown))}"
-        num = sum(end == "success" for end in ends[name])
+        mine = list(kinds_of_end(result))
+        num = mine.count("success")
         assert num == result.success.sum(), f"{name}: {result.success.sum()} episodes succeeded, you count {num}"
-    num = ends["obstinate"].count("wrong block")
-    expected = (~sick["obstinate"].success).sum()
+    num, expected = list(kinds_of_end(sick["obstinate"])).count("wrong block"), (~sick["obstinate"].success).sum()
     assert num == expected, f"obstinate: {expected} episodes end on the red block by mistake, you count {num}"
-    num = ends["goes right"].count("passed")
-    result = sick["goes right"]
-    expected = sum(
-        bool(reached) and end in (None, text.split()[2])
-        for reached, end, text in zip(
-            result.outcome["reached"], result.outcome["ended_on"], result.instructions, strict=True
-        )
+    assert "passed" in kinds_of_end(sick["never brakes"]), (
+        "never brakes: some episodes are on the block and do not stop"
     )
-    assert num == expected, f"goes right: {expected} episodes passed the named block, you count {num}"
-    assert "passed" in ends["never brakes"], "never brakes: some episodes are on the block and do not stop"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1125,107 +1172,17 @@ with checking("Exercise 2"):
 #     return kinds
 # ```
 #
-# Try it on `acted`: which failures does the policy that was trained on stills have? A wrong block means that the words
-# are not heard, "passed" that it cannot stop, "lost" that it does not know where it is. Each has another cure.
-#
-# </details>
-
-# %% [markdown]
-# ## Exercise 3: a queue of actions (20 minutes)
-#
-# A robot asks its policy for *one* action at a time. So libraries wrap a chunk policy in a queue:
-# [LeRobot](https://github.com/huggingface/lerobot)'s `select_action` (for example in `modeling_act.py`) takes the next
-# action from it, and asks the model only when it is empty. Write such a class for one episode at a time. It is called
-# with an observation of that episode, and returns one action, `(1, 2)`.
-#
-# `reset()` must throw away what is left in the queue. Forget it, and a new episode begins with the old one's plan: a
-# mistake that is as common as it is hard to see, because only the first steps go wrong.
-#
-# <details><summary>Hint</summary>
-#
-# Keep a list. When it is empty, fill it with the first `execute` actions of the chunk, `act(observation)[0]`.
-# `list.pop(0)` takes the first one.
-#
-# </details>
-
-
-# %% tags=["exercise"]
-class ActionQueue:
-    """One action at a time from a policy that answers in chunks."""
-
-    def __init__(self, act, execute):
-        """`act` returns chunks, (1, horizon, 2); `execute` actions of each are used."""
-
-    def reset(self):
-        """Begin a new episode."""
-
-    def __call__(self, observation):
-        """The next action, (1, 2)."""
-        # your code here
-
-
-# %% tags=["check"]
-with checking("Exercise 3"):
-    for execute in (1, 3, 8):
-        looks = []
-
-        def counted(observation, looks=looks):
-            looks.append(len(observation["task"]))
-            return plan_from_pixels(observation)
-
-        queue = ActionQueue(counted, execute)
-        for number in (1, 2, 3):
-            queue.reset()
-            first = queue(BlockWorld([number]).observe())
-            assert first is not None, "write the body of __call__ first"
-            assert np.shape(first) == (1, 2), f"an action has the shape (1, 2), yours {np.shape(first)}"
-            queue.reset()
-            looks.clear()
-            mine = rollout(queue, BlockWorld([number]), disturb=current)
-            theirs = rollout(plan_from_pixels, BlockWorld([number]), execute, disturb=current)
-            assert len(looks) == theirs.looks[0], (
-                f"execute {execute}: {theirs.looks[0]} looks expected, yours {len(looks)}"
-            )
-            difference = abs(mine.outcome["path_lengths"] - theirs.outcome["path_lengths"])[0]
-            assert difference < 1e-9, f"execute {execute}: it takes another way"
-    queue = ActionQueue(plan_from_pixels, 8)
-    red, other = (BlockWorld([number]).observe() for number in (1, 2))
-    queue(red)
-    queue.reset()
-    fresh, right = queue(other), plan_from_pixels(other)[:, 0]
-    assert np.allclose(fresh, right), "after reset() it still follows the old episode's plan"
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# class ActionQueue:
-#     def __init__(self, act, execute):
-#         self.act, self.execute, self.queue = act, execute, []
-#
-#     def reset(self):
-#         self.queue = []
-#
-#     def __call__(self, observation):
-#         if not self.queue:
-#             self.queue = list(self.act(observation)[0][: self.execute])
-#         return self.queue.pop(0)[None]
-# ```
-#
-# `rollout` keeps such a queue for all episodes at once, in a `Controller`
-# ([`tinyvla/act/controller.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/act/controller.py)). It can also
-# look at every step and average what the last chunks planned for it, as ACT does: try
-# `rollout(chunker, BlockWorld(test_seeds), ensemble=0.01)`.
+# Try it on `acted`: which failures does the policy that was trained on stills have? A "wrong block" points to the words,
+# "passed" to stopping, "lost" to the way. You would look for each in another place.
 #
 # </details>
 
 # %% [markdown]
 # ## Exercise 4: let the expert stumble (45 minutes)
 #
-# DAgger needs the policy to collect states off the expert's way. There is a cheaper trick: disturb the *expert* while
-# it drives, and label each state with what it *would have done* undisturbed. Then the data show how to recover from
-# errors. That is [DART](https://arxiv.org/abs/1703.09327) (which also chooses the size of the noise; here it is
-# given).
+# DAgger lets the policy collect states off the expert's way. It is simpler to disturb the *expert* while it drives, and to
+# label each state with what it *would have done* undisturbed. Then the data show how to recover from errors. That is
+# [DART](https://arxiv.org/abs/1703.09327) (which also chooses the size of the noise; here it is given).
 #
 # Write `stumbling(num_episodes, seed, noise)`. It returns `(images, instructions, labels, offsets)`, one entry for
 # each state that is visited:
@@ -1257,17 +1214,24 @@ with checking("Exercise 4"):
     assert len(counts) == 1, f"all four must have an entry for each state, yours have {sorted(counts)}"
     assert images.dtype == np.uint8, f"images should be uint8, yours are {images.dtype}"
     assert images.shape[1:] == (3, 64, 64), f"images should be (states, 3, 64, 64), yours are {images.shape}"
-    wrong = np.abs(labels - expert_action(offsets, 4.0)).max()
-    assert wrong < 1e-6, f"labels must be the expert's, without noise; yours differ by up to {wrong:.2f}"
+    calm_states = rollout(expert, BlockWorld(episode_seeds(20, 7)), record=20).states
     calm = stumbling(20, 7, 0.0)
-    num_calm = len(rollout(expert, BlockWorld(episode_seeds(20, 7)), record=20).states)
-    assert len(calm[0]) == num_calm, f"without noise the expert visits {num_calm} states, yours {len(calm[0])}"
-    assert len(images) > 1.15 * num_calm, "with noise the episodes should be longer: is the noise executed?"
-    again = stumbling(20, 7, 0.5)
-    assert np.array_equal(images, again[0]), "the same seed should give the same states"
-    assert not np.array_equal(np.sort(calm[3], axis=0), np.sort(offsets, axis=0)[: len(calm[3])]), (
-        "nothing was disturbed"
+    assert len(calm[0]) != 20, "run the episodes to their ends; yours are one step long"
+    assert len(calm[0]) == len(calm_states), (
+        f"without noise the expert visits {len(calm_states)} states, yours are {len(calm[0])}"
     )
+    assert np.array_equal(calm[0], calm_states.images["camera"]), "keep what is seen *before* each step"
+    assert len(images) > 1.15 * len(calm_states), "with noise the episodes should be longer: is the noise executed?"
+    wrong = np.abs(labels - expert_action(offsets, 4.0)).max()
+    assert wrong < 1e-6, (
+        f"each label must be the expert's action for its state's offset, without noise; yours differ by up to {wrong:.2f}"
+    )
+    again = stumbling(20, 7, 0.5)
+    assert np.array_equal(images, again[0]), "the same seed should give the same states: np.random.RandomState(seed)"
+    louder = stumbling(20, 7, 1.0)
+    assert len(louder[0]) > len(images), "with twice the noise the episodes should be longer still: use `noise`"
+    spoken = BlockWorld(episode_seeds(20, 7)).instructions
+    assert list(instructions[:20]) == list(spoken), "each state needs the sentence of its own episode"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1297,34 +1261,34 @@ with checking("Exercise 4"):
 # <details><summary>A policy is right in every scene of its test split and fails in most episodes. How can both be true?</summary>
 #
 # The test split holds first views. After the first action the policy sees views of another kind, off the grid, on
-# which it was never trained or tested. And its own short, wrong actions keep it there.
+# which it was never trained or tested. And its own short actions keep it there.
 #
 # </details>
 #
-# <details><summary>Why does a policy that is trained on squared error brake where it is unsure?</summary>
+# <details><summary>Why may a policy that is trained on squared error slow down where several directions seem right?</summary>
 #
-# Its best answer is the mean of the actions that it thinks possible. The mean of arrows in different directions is
-# shorter than each of them.
+# If it has several actions in mind, its best answer is their mean. The mean of arrows in different directions is shorter
+# than each of them.
 #
 # </details>
 #
 # <details><summary>Two checkpoints of different training sets have offline errors of 0.01 and 0.02. Which succeeds more often?</summary>
 #
-# You cannot say: the two errors are measured on different states. Roll both out, or measure both on states of the task;
-# there the smaller error is usually the better policy.
+# You cannot say: the two errors are measured on different states. Roll both out, or measure both on states of the task.
+# There the smaller error usually meant more success, in this chapter's runs.
 #
 # </details>
 #
 # <details><summary>A robot executes whole chunks of 50 actions. It works until somebody nudges the object. What do you try first?</summary>
 #
-# Execute fewer actions of each chunk before looking again. It needs no training, only more answers per second.
+# Execute fewer actions of each chunk before looking again. That needs no training, only more answers per second.
 #
 # </details>
 #
 # <details><summary>From the same number of the expert's episodes, DAgger succeeds more often than cloning. Is it the better method?</summary>
 #
-# With that number of the expert's episodes, yes. But it also had several times as many states. Compare it with cloning
-# on as many states, and count what each state costs: driving, or labelling.
+# With that number of the expert's episodes, yes. But it also had several times as many states and more scenes. Compare
+# it with cloning on as many, and count what each state costs: driving, or labelling.
 #
 # </details>
 #
@@ -1333,13 +1297,13 @@ with checking("Exercise 4"):
 # - In a loop the policy's actions choose what it sees next. Success has to be measured there, over many episodes, with
 #   an interval.
 # - A policy that is perfect on stills failed in most episodes: off the grid its direction is wrong and its arrows are
-#   short, so it gets stuck where it is worst.
-# - Cloning the expert's episodes repaired it with fewer images. The states in the data decide.
-# - Measured on states of the task, an offline error orders checkpoints, though it does not give a success rate.
-#   Measured on other states it says nothing.
-# - A chunk saves looks. Execute as much of it as the world's surprises allow; and a long chunk has to be learned first.
-# - DAgger beats cloning on the same few episodes, and does not beat cloning on as many states. Which one to use is a
-#   question of prices.
+#   short, so it gets stuck where it is bad.
+# - Training on the expert's episodes repaired it, with fewer images. Ask first which states the data show.
+# - Measured on states of the task, an offline error ordered checkpoints well, though it does not give a success rate.
+#   Measured on stills it said nothing about success.
+# - A chunk saves looks. Execute as much of it as the world's surprises allow. A long chunk has to be learned first.
+# - DAgger beat cloning on the same few episodes of the expert, and did not beat cloning on as many states. Compare what
+#   driving costs and what labelling costs.
 #
 # ## Sources
 #
