@@ -494,11 +494,14 @@ with checking("Exercise 1"):
         with torch.no_grad():  # as in a backward pass
             answer = second_run(small, seen, arriving)
     except RuntimeError as error:
-        assert "not require grad" not in str(error), "let x require a gradient, and run the block under enable_grad()"
-        raise
+        if "not require grad" not in str(error):
+            raise
+        raise AssertionError("let x require a gradient, and run the block under torch.enable_grad()") from None
     assert answer is not None, "write the body of second_run first"
     answer = list(answer)
-    assert len(answer) == len(wanted), f"return {len(wanted)} gradients, of x and of each weight; yours are {len(answer)}"
+    assert len(answer) == len(wanted), (
+        f"return {len(wanted)} gradients, of x and of each weight; yours are {len(answer)}"
+    )
     assert not any(weight.grad is not None for weight in small.parameters()), (
         "the weights' .grad was filled, and autograd would add your gradients once more: use torch.autograd.grad"
     )
@@ -647,10 +650,12 @@ print("both ways have a lower peak, and in the end only the gradients are left")
 fig, axes = plt.subplots(1, 3, figsize=(9.5, 2.7), layout="constrained", facecolor="white", sharey=True)
 for ax, (name, events) in zip(axes, traces.items(), strict=True):
     activations, gradients = ([event[kind] / 1e6 for event in events] for kind in (0, 1))
-    ax.stackplot(range(len(events)), gradients, activations, colors=(PURPLE, ORANGE), labels=("gradients", "activations"))
+    ax.stackplot(
+        range(len(events)), gradients, activations, colors=(PURPLE, ORANGE), labels=("gradients", "activations")
+    )
     ax.set(title=name, xlabel="events of the step", xticks=[])
 axes[0].set_ylabel("MB, beside weights and moments")
-axes[0].legend(frameon=False, fontsize=9, loc="upper left")
+axes[2].legend(frameon=False, fontsize=9, loc="upper right")
 plt.show()
 
 # %% [markdown]
@@ -1045,7 +1050,9 @@ with checking("Exercise 2"):
             assert not ways or needs <= 0.9e9 * gigabytes or size != plain_ways, "hand the ways on to budget"
             assert size == 0 or math.log2(size).is_integer(), f"{size} is no power of two"
             assert size == 0 or needs <= 1e9 * gigabytes, f"{size} does not fit into {gigabytes} GB, {ways}"
-            assert size == 0 or needs <= 0.9e9 * gigabytes, f"{size} fits into {gigabytes} GB, but without a tenth to spare"
+            assert size == 0 or needs <= 0.9e9 * gigabytes, (
+                f"{size} fits into {gigabytes} GB, but without a tenth to spare"
+            )
             assert doubled > 0.9e9 * gigabytes, (
                 f"twice {size} fits into {gigabytes} GB with {ways}, too: do the ways reach budget, is a GB 1e9 bytes?"
             )
@@ -1172,7 +1179,9 @@ with checking("Exercise 4"):
     for a, b in ((3.0, 0.5), (0.1, 0.07), (50.0, 1.0)):
         got = [float(x) for x in fit_power_law(sizes, [a * n**-b for n in sizes])]
         assert abs(got[0] - b) > 1e-6, "return a first and b second; yours stand the other way round"
-        assert abs(got[1] + b) > 1e-6, f"b should be {b}, yours is {got[1]:.3f}: the law has -b, so turn the slope's sign"
+        assert abs(got[1] + b) > 1e-6, (
+            f"b should be {b}, yours is {got[1]:.3f}: the law has -b, so turn the slope's sign"
+        )
         assert abs(got[1] - b) < 1e-6, f"b should be {b}, yours is {got[1]:.3f}: take logarithms of sizes and of errors"
         assert abs(got[0] - math.log(a)) > 1e-6, f"a should be {a}; yours is its logarithm: the intercept is log a"
         assert abs(got[0] / a - 1) < 1e-6, f"a should be {a}, yours is {got[0]:.3f}: is it exp of the same logarithm?"
