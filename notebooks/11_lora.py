@@ -503,7 +503,7 @@ print("for nine tenths of the change, half of the layers need less than half of 
 # In the run printed here a handful of directions hold most of each full change. It had 128 to choose from. So a small rank
 # loses little here; Exercise 4 counts it layer by layer.
 #
-# ## 4. Measured: a policy of 100 million parameters
+# ## 4. Measured: a policy of a hundred million parameters
 #
 # One seed of `nano` proves little. `experiments/lora.py` did the same with `medium`: three bases, each way with a
 # learning rate of its own that was chosen on validation scenes, and with 200, 1,000 and 8,000 changed scenes.
@@ -551,7 +551,7 @@ assert more_than_frozen > 0.8 * len(pairs)
 # - With 200 scenes all ways are less sure: for one of the three bases, each way stays below 90 %. LoRA does not make up for
 #   too few data here.
 # - **It forgets less, on the whole.** LoRA of rank 16 kept more than full fine-tuning in 7 of 9 runs. That is a hint: if
-#   each were a toss of a coin, 7 or more of 9 would come up in 9 % of the cases, and these runs share three bases. It does
+#   each were a toss of a coin, 7 or more of 9 would come up in 9 %<!-- given --> of the cases, and these runs share three bases. It does
 #   not hold at any learning rate either. Rank 4, whose best rate was larger, kept only two thirds in one run.
 # - **Frozen towers**, which sound like the careful choice, kept less than LoRA in all 9. Our reading, which these runs do
 #   not test: the link between word and patch lies in fusion and head, and there the old one is overwritten.
@@ -628,7 +628,7 @@ assert kept["frozen"] < 0.15 * kept["full"]
 # - **Weights: not saved.** The base lies in memory as a whole. Storing it with 4 bits a weight is another idea, called
 #   [QLoRA](https://arxiv.org/abs/2305.14314).
 #
-# For a large model, gradients and moments matter most. With 7 billion parameters they are 84 GB in float32. If 1.5 % of
+# For a large model, gradients and moments matter most. With 7 billion<!-- given --> parameters they are 84 GB<!-- given --> in float32. If 1.5 % of
 # the weights learn, they are about one.
 #
 # ## 5. Save, load, switch off, merge
@@ -1012,7 +1012,7 @@ with checking("Exercise 4"):
 #
 # <details><summary>Your LoRA run learns slowly at the learning rate of your full fine-tuning. Is the rank too small?</summary>
 #
-# First try about ten times the learning rate. Here rank 4 was enough for a policy of 100 million parameters, at a rate
+# First try about ten times the learning rate. Here rank 4 was enough for a policy of a hundred million parameters, at a rate
 # 40 times that of full fine-tuning (Section 3 has both).
 #
 # </details>

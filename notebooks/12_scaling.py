@@ -17,7 +17,7 @@
 # runs, with four short formulas. This chapter writes them down, compares each with a measurement, and looks at where
 # they are off. Then it makes large policies fit: the same gradient with less memory, in two ways, each built by hand.
 # Paper does not answer the third question, so it was measured: accuracy against size and against data, from `nano` to
-# a policy of 450 million parameters.
+# a policy as large as SmolVLA.
 #
 # **You will be able to**
 #
@@ -131,7 +131,7 @@ plt.show()
 # $$N \approx 12\,L_{\text{vision}}C_{\text{vision}}^2 + 12\,L_{\text{language}}C_{\text{language}}^2 + V C_{\text{language}}.$$
 #
 # **Predict first.** The formula leaves out biases, norms, the patch projection, the fusion and the head. For which
-# preset will it be off most, and by how much: 1 %, 5 %, 20 %?
+# preset will it be off most, and by how much: 1 %, 5 %, 20 %<!-- given -->?
 
 
 # %%
@@ -209,7 +209,7 @@ for name, config in PRESETS.items():
 # Two parts, and they follow different rules.
 #
 # **With the parameters.** Training with AdamW takes four numbers for each weight: the weight, its gradient, two moments.
-# In float32 that is 16 bytes a parameter. A model of 450 M parameters takes 7.2 GB before it has seen a picture.
+# In float32 that is 16 bytes a parameter. A model of 450 M parameters takes 7.2 GB<!-- given --> before it has seen a picture.
 #
 # **With the batch.** To compute gradients, the backward pass needs the inputs of the layers, so the forward pass keeps
 # them: the *activations*. How many? Go through one block, and count in units of $B\,T\,C$ (scenes, tokens, width):
@@ -792,7 +792,7 @@ print("three steps in four parts, each block run twice: the losses of the plain 
 # All four presets, the same number of scenes and of steps, fixed beforehand; AdamW at two learning rates, since a rate
 # that suits one size may not suit another. Direction accuracy is at its ceiling, so look at the L2 error.
 #
-# The runs come from two measurements with the same settings. The first ran on a GPU and was stopped when its 75 seconds
+# The runs come from two measurements with the same settings. The first ran on a GPU and was stopped when its 75 seconds<!-- given -->
 # were over, so it lacks 37<!-- result: scaling_runs/left_out --> runs, those of `nano` and of the data among them. The second
 # made `nano`'s runs on a CPU, and `minimal`'s at the higher rate once more. A GPU takes these steps in bfloat16 and a CPU may
 # take them in float32, so the table says where each row was measured.
@@ -884,8 +884,8 @@ assert learning["full"]["minimal"]["l2_error"]["max"] < learning["full"]["nano"]
 # `nano`'s. After 400 steps both were ten times farther from zero. A comparison of sizes at one training length is a
 # comparison *at that length*, and at that rate.
 #
-# Do not expect a gain in success here: direction accuracy is at its ceiling from `nano` on. BlockFind does not need 450
-# million parameters.
+# Do not expect a gain in success here: direction accuracy is at its ceiling from `nano` on. BlockFind does not need a
+# policy of that size.
 #
 # How fast do the two large presets reach the course's target, 95 % direction accuracy? Here with Muon, the number of steps
 # fixed beforehand ([chapter 9](09_speed.ipynb) explains the recipe).
@@ -962,7 +962,7 @@ for name, rows in curves.items():
 # change: memory for weights, gradients and moments is needed on *every* device, and with `--accumulate` gradients are
 # averaged once, with the last part.
 #
-# **Predict first.** Gradients of `smolvla_like` are 1.8 GB. In each step all processes must agree on them. With 64
+# **Predict first.** Gradients of `smolvla_like` are 1.8 GB<!-- given -->. In each step all processes must agree on them. With 64
 # scenes a step, do two GPUs take half the time of one?
 
 
@@ -1006,8 +1006,8 @@ for preset in alone["weak"]:
 # When each GPU has a batch of its own, a second one brings a half to three quarters more scenes a second. When both *share*
 # a batch, training gets **slower**. The left column suggests why. 256 scenes a step are four times as many as 64, and one GPU
 # does about four times as many a second. So a step takes about as long with 256 as with 64, halving its scenes saves nothing,
-# and averaging is added on top. For `minimal` the link is not the reason: its 53 MB of gradients pass an NVLink in about 0.1
-# ms. More likely it is the asking again; this measurement does not separate the two. One GPU with a recorded step does more
+# and averaging is added on top. For `minimal` the link is not the reason: its 53 MB<!-- given --> of gradients pass an NVLink in about
+# 0.1 ms<!-- given -->. More likely it is the asking again; this measurement does not separate the two. One GPU with a recorded step does more
 # than two without. For BlockFind one is enough. Measure what a second one is worth to *your* policy:
 # `python experiments/processes.py --processes 1 2`.
 #
@@ -1221,8 +1221,9 @@ with checking("Exercise 4"):
 # Ask the formulas before you guess. What does not shrink with the batch is 16 bytes a parameter. If that alone does not fit,
 # smaller batches, accumulation and recomputing will not help: take a smaller model, an optimizer with fewer moments, freeze
 # a part, or spread the model over several devices. But a quarter may simply be too large still. On paper `smolvla_like`
-# takes 29 GB with 512 scenes, 18 with 256, 13 with 128 and 10 with 64, of which 7 do not depend on the batch. On a card of 12
-# GB the first three fail, and yet 512 scenes fit with bfloat16 and either saving: 11 GB in four parts, 9 GB with recomputing.
+# takes 29 GB<!-- given --> with 512 scenes, 18 with 256, 13 with 128 and 10 with 64, of which 7 do not depend on the batch. On a card of
+# 12 GB<!-- given --> the first three fail, and yet 512 scenes fit with bfloat16 and either saving: 11 GB<!-- given --> in four parts, 9 GB<!-- given --> with
+# recomputing.
 #
 # </details>
 #

@@ -127,7 +127,7 @@ print(f"\n{model.nu} motors, {model.nbody - 1} bodies, {model.ngeom} shapes, {mo
 # Six hinges carry the hand, and two slides are its fingers. (The arm is said to have seven degrees of freedom because
 # the fingers move as one.) The other 18 degrees of freedom are the three blocks, which may lie and turn anywhere.
 #
-# A control step asks MuJoCo for 20 small steps of 5 ms. In each of them it computes forces (motors, gravity, contacts),
+# A control step asks MuJoCo for 20 small steps of 5 ms<!-- given -->. In each of them it computes forces (motors, gravity, contacts),
 # then accelerations, then new speeds and positions. Nothing is scripted: when a block is lifted, two fingers press on it
 # and friction holds it.
 #
@@ -653,7 +653,7 @@ assert intervals[main_kind][0] < intervals[calm_kind][1], "the intervals should 
 # Both rates point the same way, and the intervals overlap. Overlapping intervals are no test; Fisher's exact test on 15 and
 # 10 of 16 gives $p = 0.08$. And these sixteen are not independent: both rates share their seeds and demonstrations, and
 # the lower rate was chosen after a failure on these very test scenes. So it is a hint. If the true shares were the ones in
-# the table, forty new trainings of each kind would show the difference at the 5 % level in about nine of ten studies.
+# the table, forty new trainings of each kind would show the difference at the 5 %<!-- given --> level in about nine of ten studies.
 #
 # **One training shows little.** Look at seed 0 alone: you would conclude that a perfect expert is a poor teacher. Look at
 # seed 1 alone: you would conclude that noise makes no difference. Eight seeds refute the first as a rule and leave the
