@@ -90,7 +90,7 @@ from tinyvla.speed.tuned import StepOptions
 
 BLUE, ORANGE, PURPLE, PINK = PART_COLORS.values()
 where = torch.device(device)
-torch.set_num_threads(1)  # of the CPU: several wait for each other whenever another program takes one of the cores
+torch.set_num_threads(1)  # on a CPU: several threads wait for each other when another program uses a core
 scenes = BlockFind(8_000, seed=42)
 train = TensorSplit.from_blockfind(scenes, encode, device)
 print("scenes", len(train), "tokens", tuple(train.input_ids.shape))
@@ -736,7 +736,6 @@ with checking("Exercise 2"):
         values = torch.linalg.svdvals(answer)
         exactly = (values - 1).abs().max() < 1e-4
         assert not exactly, "all singular values are exactly one: that is a decomposition, do it with the polynomial"
-        by_largest = orthogonalize(given * (given.norm() / torch.linalg.matrix_norm(given, 2)))
         one = orthogonalize_by_hand(given.clone(), steps=1)
         assert torch.allclose(one, orthogonalize(given, steps=1), atol=1e-4), (
             "one step differs from aX + b(XX^T)X + c(XX^T)^2 X: is the norm Frobenius's, are all three terms there?"

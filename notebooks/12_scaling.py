@@ -79,7 +79,7 @@ from tinyvla.speed.step import make_step
 
 BLUE, ORANGE, PURPLE, PINK = PART_COLORS.values()
 where = torch.device(device)
-torch.set_num_threads(1)  # of the CPU: several wait for each other whenever another program takes one of the cores
+torch.set_num_threads(1)  # on a CPU: several threads wait for each other when another program uses a core
 train = TensorSplit.from_blockfind(BlockFind(2_000, seed=42), encode, device)
 scaling = load_results("scaling")
 NAMES = list(PRESETS)
@@ -1051,10 +1051,10 @@ with checking("Exercise 2"):
             assert size == 0 or math.log2(size).is_integer(), f"{size} is no power of two"
             assert size == 0 or needs <= 1e9 * gigabytes, f"{size} does not fit into {gigabytes} GB, {ways}"
             assert size == 0 or needs <= 0.9e9 * gigabytes, (
-                f"{size} fits into {gigabytes} GB, but without a tenth to spare"
+                f"{size} fits into {gigabytes} GB, but without a tenth to spare; is a GB 1e9 bytes?"
             )
             assert doubled > 0.9e9 * gigabytes, (
-                f"twice {size} fits into {gigabytes} GB with {ways}, too: do the ways reach budget, is a GB 1e9 bytes?"
+                f"twice {size} fits into {gigabytes} GB with {ways}, too: do the ways reach budget?"
             )
 
 # %% [markdown]

@@ -16,9 +16,9 @@ def median_time(call, wait, clock, warmup=2, repeats=5):
         call()
         wait()
         times.append(clock() - start)
-    return float(np.median(times)) if "np" in globals() else sorted(times + times)[len(times) - 1] / 2 + sorted(
-        times + times
-    )[len(times)] / 2
+    times.sort()
+    middle = repeats // 2
+    return (times[middle] + times[~middle]) / 2
 """,
             """
 def median_time(call, wait, clock, warmup=2, repeats=5):

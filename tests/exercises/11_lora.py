@@ -286,14 +286,14 @@ def rank_needed(change, share=0.9):
     energy = torch.linalg.svdvals(change).square()
     return int((energy.cumsum(0) / energy.sum() < share).sum())
 """,
-                "74 % needs one",
+                "69 % needs one",
             ),
             "counts those that are not zero": (
                 """
 def rank_needed(change, share=0.9):
     return int(torch.linalg.matrix_rank(change))
 """,
-                "74 % needs one",
+                "69 % needs one",
             ),
             "takes the smallest first": (
                 """
@@ -301,7 +301,7 @@ def rank_needed(change, share=0.9):
     energy = torch.linalg.svdvals(change).square().flip(0)
     return int((energy.cumsum(0) / energy.sum() < share).sum()) + 1
 """,
-                "74 % needs one",
+                "69 % needs one",
             ),
             "takes the diagonal": (
                 """
@@ -317,7 +317,7 @@ def rank_needed(change, share=0.9):
     energy = torch.linalg.svdvals(change).square()
     return int((energy.cumsum(0) / energy.sum() < 0.9).sum()) + 1
 """,
-                "square the singular values",
+                "does the share reach your code",
             ),
         },
     ),

@@ -144,7 +144,7 @@ def largest_batch(config, gigabytes, **ways):
         size *= 2
     return size
 """,
-                "does not fit into",
+                "without a tenth to spare",
             ),
             "does not hand the ways on": (
                 """
@@ -154,7 +154,7 @@ def largest_batch(config, gigabytes, **ways):
         size *= 2
     return size // 2
 """,
-                "do the ways reach budget",
+                "hand the ways on to budget",
             ),
             "returns 1 where nothing fits": (
                 """
