@@ -415,7 +415,7 @@ assert trainable_parameters(theirs) == trainable_parameters(mine)
 # All get the same 1,000 scenes of the changed task and the same number of steps. Each has a learning rate of its own. In
 # the measurement of Section 4, the best rate that was tried for LoRA was 0.0015<!-- result: lora/presets/medium/ways/lora-16/learning_rate:.4f -->
 # at rank 16 and 0.004<!-- result: lora/presets/medium/ways/lora-4/learning_rate:.3f --> at rank 4, and for full fine-tuning
-# 0.0001<!-- result: lora/presets/medium/ways/full/learning_rate:.4f -->. With the same rate for all, LoRA would look slow.
+# 0.0001<!-- result: lora/presets/medium/ways/full/learning_rate:.4f -->. So do not compare them at one rate.
 #
 # **Guess first.** Which one is best on the changed task? And which one still finds the *red* block afterwards?
 
@@ -548,8 +548,8 @@ assert more_than_frozen > 0.8 * len(pairs)
 # %% [markdown]
 # - **LoRA with 1.5 % of the weights reaches what full fine-tuning reaches**, the ceiling of this metric, from 1,000 scenes
 #   on. So does rank 4, with 0.4 %, at the one size where it was measured.
-# - With 200 scenes all ways are less sure: for one of the three bases, each way stays below 90 %. LoRA does not make up for
-#   too few data here.
+# - With 200 scenes all ways are less sure: each way has a base with which it stays below 90 %. LoRA does not make up for too
+#   few data here.
 # - **It forgets less, on the whole.** LoRA of rank 16 kept more than full fine-tuning in 7 of 9 runs. That is a hint: if
 #   each were a toss of a coin, 7 or more of 9 would come up in 9 %<!-- given --> of the cases, and these runs share three bases. It does
 #   not hold at any learning rate either. Rank 4, whose best rate was larger, kept only two thirds in one run.

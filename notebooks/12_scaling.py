@@ -424,7 +424,7 @@ print("tinyvla.speed.memory.backward_in_parts gives the gradient of the whole")
 
 # %% [markdown]
 # Its direction is wrong. In the plain average, the four scenes of the last part count twice as much as the others. Such a
-# fault is easy to miss, since no error says so and the step is nearly the right one.
+# fault is easy to miss, since there is no error and training goes on.
 #
 # It has happened in real libraries. When sequences differ in length, a mean over *tokens* has this fault, and in 2024 it
 # was found [in widely used training code](https://huggingface.co/blog/gradient_accumulation). Chunks of actions have the same
@@ -703,7 +703,7 @@ assert seconds[True] > 0
 # Numbers of two bytes for the inputs of matrix products, four for weights, moments and the residual stream. **Predict
 # first:** does it halve the memory of `smolvla_like`?
 #
-# It does not. 16 of a block's 18 numbers shrink to two bytes, so activations take 40 bytes instead of 72. But weights,
+# 16 of a block's 18 numbers shrink to two bytes, so activations take 40 bytes instead of 72. But weights,
 # gradients and moments stay as they are, and the products need the *weights* in bfloat16 as well. A copy, two bytes for
 # each weight that multiplies, is made in each step and kept for the backward pass. With many weights and few tokens the
 # copy is larger than what the activations save. From how many scenes on does bfloat16 save memory at all?
@@ -881,7 +881,7 @@ assert learning["full"]["minimal"]["l2_error"]["max"] < learning["full"]["nano"]
 
 # %% [markdown]
 # After 20 epochs `minimal` ends with about half of `nano`'s error, and the worst of its runs is better than the best of
-# `nano`'s. After 400 steps both were ten times farther from zero. A comparison of sizes at one training length is a
+# `nano`'s. After 400 steps their errors were six to twelve times as large. A comparison of sizes at one training length is a
 # comparison *at that length*, and at that rate.
 #
 # Do not expect a gain in success here: direction accuracy is at its ceiling from `nano` on. BlockFind does not need a
@@ -1199,7 +1199,7 @@ with checking("Exercise 4"):
 #
 # Now fit it to the chapter's curve: `rows = curves["nano"]`, sizes `row["num_scenes"]`, errors
 # `row["test"]["l2_error"]["median"]`. Fitted to the first three points, the law promises an error at 8,000 scenes that is far
-# below the measured one. The curve has a floor, set by the number of steps, and a pure power law has none. Published laws
+# below the measured one. The curve levels off, and a pure power law does not. Published laws
 # add a constant for it ([Hoffmann et al.](https://arxiv.org/abs/2203.15556), equation 2), and were fitted over several powers
 # of ten. Fitted to all six points, it promises about a third of the error for a million scenes, though the last
 # three are level. Six points of one task make no law.
