@@ -13,21 +13,21 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/09_speed.ipynb)
 #
-# Training time is a product of two factors: how long a step takes, and how many steps it needs. Both can be made
-# smaller, and the two have little to do with each other. The first is about waiting: a small policy's arithmetic takes
-# a modern GPU a fraction of a millisecond, and almost all of a plain step is something else. The second is about
-# learning: what a step does with its gradient.
+# Training time is a product of two factors: how long a step takes, and how many steps it needs. You can make both smaller,
+# by different means. The first factor is about waiting: a small policy's arithmetic takes a modern GPU a fraction of a
+# millisecond, and almost all of a plain step is something else. The second is about learning: what a step does with its
+# gradient.
 #
-# This chapter starts from a plain loop and changes one thing at a time. After each change the losses must be the same
-# and the clock must say less, or the change was not worth it.
+# This chapter starts from a plain loop and changes one thing at a time. A change is worth keeping if the losses stay the
+# same and the clock shows less.
 #
 # **You will be able to**
 #
 # - work out how fast a step could be, and how far from that it is;
-# - time a step without fooling yourself;
+# - write a clock that measures what a device really needs;
 # - take the waiting out of a loop, change by change, with the losses as a check;
 # - say what a recorded step (CUDA graph) must not do, and see each mistake happen;
-# - explain Muon, build its main part by hand, and report a speed so that others can compare.
+# - explain Muon, write its main part, and report a speed so that others can compare.
 #
 # **Time:** about 60 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
 #
@@ -90,19 +90,19 @@ from tinyvla.speed.tuned import StepOptions
 
 BLUE, ORANGE, PURPLE, PINK = PART_COLORS.values()
 where = torch.device(device)
-torch.set_num_threads(1)  # of the CPU: several wait for each other whenever another program takes one of the cores
+torch.set_num_threads(1)  # on a CPU: several threads wait for each other when another program uses a core
 scenes = BlockFind(8_000, seed=42)
 train = TensorSplit.from_blockfind(scenes, encode, device)
 print("scenes", len(train), "tokens", tuple(train.input_ids.shape))
 
 # %% [markdown]
-# Here is where the chapter goes. Every point is a way to train `minimal` to 95 % direction accuracy; along each grey
+# This picture shows where the chapter leads. Each point is a way to train `minimal` to 95 % direction accuracy. Along a grey
 # line the product, the training time, is the same. The plain recipe is `tinyvla/measure/plain_recipe.py`: PyTorch's own
 # transformer modules, a `DataLoader`, AdamW. Both points were measured on the same GPU in the same run. The plain
-# recipe is stopped as soon as validation says 95 %, which favours it; the other one's number of steps was fixed
+# recipe is stopped as soon as validation shows 95 %, which favours it; the other one's number of steps was fixed
 # beforehand.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Steps to 95 % against milliseconds per step, both axes logarithmic, with grey lines of equal training time. The plain recipe is at the top right, TinyVLA's recipe at the bottom left, about two powers of ten of training time lower; a dashed path leads left (fewer steps) and down (faster step)."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Steps to 95 % against milliseconds per step, both axes logarithmic, with grey lines of equal training time. The plain recipe is at the top right, TinyVLA's recipe at the bottom left, about two powers of ten of training time lower; a dashed path leads left (fewer steps) and down (faster step)."}}
 bench = load_results("bench_minimal_cuda")
 points = {
     "plain recipe": (bench["reference"]["steps"]["median"], 1e3 * bench["reference"]["seconds_per_step"]["median"]),
@@ -156,8 +156,8 @@ print(f"vision, by pencil: {by_pencil / 1e9:.1f} billion operations a step")
 print("at least 95 % of what tinyvla.measure.throughput.step_flops counts for both towers")
 
 # %% [markdown]
-# The pencil leaves out the language model, and yet is almost there: a batch holds few different instructions (six, as
-# you will see below) of six tokens each, and these are nothing beside 64 pictures of 65 tokens.
+# The pencil leaves out the language model and is still close. A batch holds few different instructions (six, as you will
+# see below) of six tokens each, and 36 tokens are few beside 64 pictures of 65 tokens.
 #
 # **Predict first.** On the GPU of the results file, how much of a plain step is this arithmetic? Half? A tenth?
 
@@ -177,10 +177,10 @@ here = peak_flops(
 print(f"your device: {here / 1e12:.3g} TFLOP/s, so {1e3 * by_counter / here:.3g} ms at best")
 
 # %% [markdown]
-# Less than a hundredth. A GPU twice as fast would change nothing that you could notice. The last figure of a line is
-# called *model FLOP utilisation*, MFU ([PaLM](https://arxiv.org/abs/2204.02311), appendix B). We divide by what one
-# large product reached on this device, PaLM by the device's theoretical peak: compare only figures of the same kind.
-# MFU says how large the prize is. It does not say where the time goes.
+# It is less than a hundredth. If the GPU multiplied twice as fast, you would not notice. The percentage is called *model
+# FLOP utilisation*, MFU ([PaLM](https://arxiv.org/abs/2204.02311), appendix B). We divide by what one large product
+# reached on this device, PaLM by the device's theoretical peak, so compare only figures of the same kind. MFU says how much
+# there is to win. It does not say where the time goes.
 #
 # ## Where the time goes
 #
@@ -190,12 +190,93 @@ print(f"your device: {here / 1e12:.3g} TFLOP/s, so {1e3 * by_counter / here:.3g}
 # | what | looks like | remedy |
 # |---|---|---|
 # | **host**: Python asks for each operation | many small operations; the GPU idles in between | fewer, larger operations; record them once |
-# | **waiting**: the host stops for a result | `.item()`, `print(loss)`, `.cpu()`, `if tensor:` | look seldom |
+# | **waiting**: the host stops for a result | `.item()`, `print(loss)`, `.cpu()`, `if tensor:` | look rarely |
 # | **memory**: numbers are read and written | copies, casts, norms, the optimizer | fewer bytes; fused kernels |
 # | **arithmetic**: matrix products | what you wanted | smaller numbers (bfloat16); less work |
 #
-# How many operations does a step ask for? A dispatch mode sees each one. What does PyTorch take for an
-# operation that does nothing worth mentioning? Time it.
+# To measure any of this we need a clock, and a clock is easy to get wrong. A GPU works through a queue: a call returns as
+# soon as its work stands in line, long before it is done.
+#
+# ### Exercise 1: a clock that you can trust (15 minutes)
+#
+# Write `median_time(call, wait, clock, warmup, repeats)`. `call()` starts the work, `wait()` returns when the device
+# has finished, `clock()` gives the time in seconds. Return the median of `repeats` measured times, after `warmup` calls
+# that do not count. Each call is timed on its own. The check brings a device of its own, whose calls return at once and
+# whose work takes time.
+#
+# <details><summary>Hint</summary>
+#
+# Two waits for each call. Without the first, work that was left in the queue before is counted as yours.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def median_time(call, wait, clock, warmup=2, repeats=5):
+    """Median seconds of a call, the device's work included."""
+    # your code here
+
+
+# %% tags=["check"]
+class FakeDevice:
+    """Calls only queue work; waiting does it. Each job takes the next number of seconds."""
+
+    def __init__(self, seconds, left_over=0.0):
+        self.now, self.queue, self.jobs, self.calls = 0.0, left_over, list(seconds), 0
+
+    def call(self):
+        assert self.calls < len(self.jobs), (
+            f"you make more than {len(self.jobs)} calls: warmup and repeats say how many"
+        )
+        self.queue += self.jobs[self.calls]
+        self.calls += 1
+
+    def wait(self):
+        self.now += self.queue
+        self.queue = 0.0
+
+    def clock(self):
+        return self.now
+
+
+with checking("Exercise 1"):
+    fake = FakeDevice([1.0] * 7)
+    answer = median_time(fake.call, fake.wait, fake.clock)
+    assert answer is not None, "write the body of median_time first"
+    assert answer > 0, "it took no time at all: wait for the device before you stop the clock"
+    assert fake.calls == 7, f"2 warm-up calls and 5 measured ones are 7; you made {fake.calls}"
+    assert abs(answer - 1.0) < 1e-9, f"each call takes 1 s, yours says {answer:g} s: does each time hold one call?"
+    fake = FakeDevice([50.0, 50.0, 1.0, 1.0, 1.0, 2.0, 3.0, 90.0])
+    answer = median_time(fake.call, fake.wait, fake.clock, warmup=2, repeats=6)
+    assert answer < 10, "the slow first calls count in yours, or the mean does: warm up first, and take the median"
+    assert abs(answer - 1.0) > 1e-9, (
+        "of 1, 1, 1, 2, 3 and 90 the median is 1.5: yours is the shortest, or the lower half's"
+    )
+    assert abs(answer - 1.5) < 1e-9, f"of 1, 1, 1, 2, 3 and 90 the median is 1.5, yours {answer:g}"
+    fake = FakeDevice([3.0], left_over=100.0)
+    answer = median_time(fake.call, fake.wait, fake.clock, warmup=0, repeats=1)
+    assert abs(answer - 3.0) < 1e-9, "work that was in the queue before was counted: wait before you start the clock"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def median_time(call, wait, clock, warmup=2, repeats=5):
+#     """Median seconds of a call, the device's work included."""
+#     times = []
+#     for _ in range(warmup + repeats):
+#         wait()
+#         started = clock()
+#         call()
+#         wait()
+#         times.append(clock() - started)
+#     return statistics.median(times[warmup:])
+# ```
+#
+# </details>
+#
+# The chapter goes on with `seconds_per_call`, the same for real devices. Two questions for it: how many operations does a
+# step ask for (a dispatch mode sees each one), and how long does PyTorch take for an operation with almost no work?
 
 
 # %%
@@ -239,22 +320,22 @@ print(f"asking alone: {1e3 * tiny * counting.number:.1f} ms of a step of {1e3 * 
 assert tiny * counting.number > 0
 
 # %% [markdown]
-# On a CPU, asking is a small part and arithmetic a large one. On a GPU the arithmetic shrinks by orders of magnitude
-# and the asking does not. That is the whole difference between the two devices for small models.
+# On a CPU, asking is a small part of the step. On a GPU the arithmetic shrinks by orders of magnitude and the asking does
+# not. For small models that is the main difference between the two devices.
 #
-# Three rules are in `seconds_per_call`:
+# `seconds_per_call` follows three rules:
 #
-# - **synchronise**, before the clock starts and before it stops. A GPU works through a queue, and a call returns as
-#   soon as its work stands in line. Without this you time the queueing, and get figures that are too good;
+# - **synchronise**, before the clock starts and before it stops. Without this you time the queueing, and get figures that
+#   are too good;
 # - **warm up**. The first calls choose kernels, reserve memory and make the optimizer's moments;
-# - **take the median**, not the mean: another program's burst should not decide.
+# - **take the median**, not the mean, so that a moment in which another program was busy does not count.
 #
 # ## One change at a time
 #
 # The plain loop does what many first versions do: a `DataLoader` collates 64 samples, tokenizes their sentences and
 # pads them to the longest allowed length, the language model encodes all 64 sentences, the optimizer loops over its
-# tensors, and the loss is read at every step. The model is `nano` throughout, and so are the scenes and their order. So
-# **the losses must agree** at every rung. Speed that changes the losses is another experiment.
+# tensors, and the loss is read at every step. The model is always `nano`, with the same scenes in the same order. So **the
+# losses must agree** after every change. A change of speed that also changes the losses is another experiment.
 
 
 # %%
@@ -290,9 +371,9 @@ print("by loader", tuple(by_loader.input_ids.shape), "by index", tuple(by_index.
 print("not padded beyond the longest sentence", tuple(short.input_ids.shape))
 
 # %% [markdown]
-# **Data in place.** 8,000 scenes as bytes are about a hundred megabytes. They lie on the device once, tokenized once; a
-# batch is an index, and bytes become floats there. **No padding.** The longest sentence of this task is far shorter
-# than the longest that the model allows.
+# **Data in place.** 8,000 scenes as bytes are about a hundred megabytes. They are put on the device once and tokenized
+# once. A batch is then an index, and bytes become floats on the device. **No padding.** The longest sentence of this task is
+# far shorter than the longest that the model allows.
 #
 # **Each sentence once.** How many of a batch's 64 sentences differ?
 
@@ -311,15 +392,15 @@ torch.testing.assert_close(once, every, rtol=1e-3, atol=1e-4)
 print("encoding each distinct sentence once gives the same states")
 
 # %% [markdown]
-# The second line is a surprise that many models share. The vocabulary is DistilBERT's, so that its pretrained weights
-# fit later; this task uses a handful of its words. For all the other rows the gradient is zero, yet every step makes
-# that gradient, measures its length, and lets Adam read the rows with their two moments, to add nothing.
+# The second line may surprise you. The vocabulary is DistilBERT's, so that its pretrained weights fit later, and this task
+# uses a handful of its words. For all the other rows the gradient is zero. Still, every step makes that gradient, measures
+# its length, and lets Adam read the rows with their two moments and add zero.
 #
 # **Only the words in use.** May those rows be left out? A row without a gradient has moments of zero, so Adam does not
-# move it; and embeddings do not decay ([chapter 5](05_training.ipynb)). So the answer is yes, and nothing changes but the
-# time. The package's step takes the rows in use out of the table, as a small parameter of its own. While the step runs
-# it stands in for the table; then it is written back. What is saved looks as always, and a run can be stopped with the
-# one kind of step and resumed with the other.
+# move it; and embeddings do not decay ([chapter 5](05_training.ipynb)). So they may, and only the time changes. The package's
+# step takes the rows in use out of the table, as a small parameter of its own. While the step runs, this parameter takes the
+# table's place; then it is written back. What is saved looks as always, and a run can be stopped with one kind of step and
+# resumed with the other.
 
 # %%
 policies = [new_policy(nano, seed=0, device=device) for _ in range(2)]
@@ -337,10 +418,11 @@ assert kept[1] < 0.2 * kept[0]
 # %% [markdown]
 # **A fused optimizer** makes one pass over each tensor's memory, where the simple one makes about a dozen, one for
 # each operation of the formula. **Not reading the loss** lets the host run ahead of a GPU. **bfloat16** halves the
-# bytes of the matrix products' inputs and uses the units made for it, where the device has them.
+# bytes of the matrix products' inputs, and uses special units where the device has them. The folded cell holds a loop with
+# a switch for each change.
 
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 def timed(batches, encode_all=False, fused=True, used_rows=False, read=True, bfloat16=False):
     """Losses of a few steps from the same beginning, and the seconds per step after the warm-up."""
     policy = new_policy(nano, seed=0, device=device).train()
@@ -397,7 +479,7 @@ if device == "cuda":
     rungs["recorded"] = recorded
 
 # %% [markdown]
-# **Predict first.** Which rung brings most on your device?
+# **Predict first.** Which change brings most on your device?
 
 # %% tags=["slow"]
 measured = {name: [] for name in rungs}
@@ -413,7 +495,7 @@ milliseconds = {name: 1e3 * min(seconds for _, seconds in runs) for name, runs i
 assert min(milliseconds.values()) < milliseconds["as first written"]
 print("all rungs take the same losses; the first one is not the fastest")
 
-# %% tags=["slow", "hide-input"] mystnb={"image": {"alt": "Bars of milliseconds per step for nano, one bar per rung from 'as first written' at the top downwards. The bars get shorter with the changes made."}}
+# %% tags=["slow", "hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Bars of milliseconds per step for nano, one bar per rung from 'as first written' at the top downwards. The bars get shorter with the changes made."}}
 fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained", facecolor="white")
 bars = ax.barh(list(milliseconds), list(milliseconds.values()), color=[ORANGE] + [BLUE] * (len(milliseconds) - 1))
 ax.bar_label(bars, [f"{x:,.1f} ms" for x in milliseconds.values()], padding=4)
@@ -424,22 +506,22 @@ ax.set_title(f"nano on this machine ({device}, one thread)", fontsize=10)
 plt.show()
 
 # %% [markdown]
-# On a CPU, work that is left out counts: padding was arithmetic for nothing, the simple optimizer walks the whole
-# embedding a dozen times, and even a single walk over words that never occur can be seen. Once the sentences are short, encoding each of them only once saves little here. Reading the
-# loss is free, because the host is the device. Neighbouring rungs that differ by a few per cent cannot be told apart by
-# so few steps.
+# On a CPU, less work means less time. Padding was arithmetic without use. The simple optimizer goes over the whole embedding a
+# dozen times, and even a single pass over words that never occur can be seen. Once the sentences are short, encoding each of
+# them only once saves little here. Reading the loss costs nothing, because there is no queue behind which the host could run
+# ahead. Neighbouring bars that differ by a few per cent cannot be told apart by so few steps.
 #
-# On a GPU the picture is another one: what counts is the number of operations, and therefore a rung that only a GPU
-# has, the recorded step. A plain and a recorded step of `minimal` on a GPU stand above, as plain step and fast step;
-# for the single rungs, run these cells on one.
+# On a GPU you will see another picture. There the number of operations counts, and there is one more change that needs a
+# GPU, the recorded step. A plain and a recorded step of `minimal` on a GPU stand above, as plain step and fast step. For the
+# single changes, run these cells on a GPU.
 #
 # ## Recording a step
 #
 # A CUDA graph is a recording. PyTorch carries out the step once and writes down which kernels ran, with the
-# **addresses** they read and wrote. Replaying it asks once for all kernels; Python does not run at all. That is why
-# it is fast, and why it goes wrong in its own ways: whatever Python decided during the recording is decided for good.
+# **addresses** they read and wrote. A replay asks for all kernels at once, and Python does not run at all. That makes it
+# fast. It also brings new kinds of mistakes: whatever Python decided during the recording stays decided.
 #
-# You need no GPU to see it. This tape notes every operation with the tensors it read and wrote, and a replay does the
+# You need no GPU to see them. This tape notes every operation with the tensors it read and wrote, and a replay does the
 # same operations again, into the same tensors.
 
 
@@ -480,7 +562,7 @@ print("replayed:", y.tolist())
 assert y.tolist() == [1.0, 9.0, 25.0]
 
 # %% [markdown]
-# **It must not depend on values.** The function below divides by the largest value. Predict what a replay with
+# **A recorded step must not depend on values.** The function below divides by the largest value. Predict what a replay with
 # other numbers gives, then run.
 
 # %%
@@ -495,10 +577,10 @@ print("without:     ", y_on_device.tolist())
 
 # %% [markdown]
 # `.item()` made a Python number of the maximum, and the recording holds that number: it goes on dividing by 4. On a
-# GPU, PyTorch refuses to record an `.item()`, which is kinder. An `if` on a Python value is frozen as silently as here.
+# GPU, PyTorch refuses to record an `.item()`, so there you are warned. An `if` on a Python value is frozen without a warning.
 #
-# Our own language model has this fault in its plain form. It looks for the *distinct* sentences of a batch, and how
-# many there are depends on the batch. Recorded with two, it cannot take three.
+# Our own language model cannot be recorded as it is. It looks for the *distinct* sentences of a batch, and how many there
+# are depends on the batch. Recorded with two, it cannot take three.
 
 # %%
 language = new_policy(nano, seed=0).language.eval()
@@ -533,11 +615,10 @@ print("with a list of known sentences, the replay is right for other batches")
 
 # %% [markdown]
 # **It must not free what it reads.** A recording knows addresses. It does not keep the tensors there alive, as our
-# tape does. In the first version of the recorded step the list of known sentences was a local variable. When the function
-# returned, its memory was given back, and soon something else lay there. No error was raised; the losses were just
-# worse than the plain step's, and only a test that compares the two said so.
+# tape does. Suppose the list of known sentences is a local variable. When the function returns, its memory is given back, and
+# soon other numbers lie there. No error is raised. Only a test that compares the losses with the plain step's finds it.
 #
-# A tensor that is overwritten stands in for that here.
+# To see what happens then, we overwrite the list.
 
 # %%
 known.fill_(7)  # as if the memory had been given to somebody else
@@ -546,24 +627,25 @@ print("largest number in the replayed states:", states.abs().max().item())
 assert not torch.allclose(states, expected)
 
 # %% [markdown]
-# Every sentence has become zero: the policy no longer hears its instruction, and nothing complains. That is why
-# `RecordedStep` keeps the list as `self.known` long after the recording has been made.
+# Every sentence state is zero now: the policy no longer gets its instruction, and there is no error. That is why
+# `RecordedStep` keeps the list as `self.known` as long as the recording lives.
 #
 # **It must not draw from a generator that it does not know.** Random numbers come from a counter. A recording that
-# held the counter's value would draw the same noise at every replay. PyTorch's graphs move on the generators that
-# were registered (`graph.register_generator_state`); diffusion and flow heads (chapter 7) depend on that.
+# held the counter's value would draw the same noise at every replay. PyTorch's graphs advance the generators that
+# were registered (`graph.register_generator_state`), and diffusion and flow heads
+# ([chapter 7](07_action_heads.ipynb)) need that.
 #
-# Two more changes pay only inside a recording. **The text alongside the picture**: the two towers do not need each
+# The package's recorded step has two more changes. **The text alongside the picture**: the two towers do not need each
 # other until the fusion, so they run on two streams (queues of a GPU's work), and neither waits for the other. **One
 # product instead of three**: self-attention multiplies the same tokens by three matrices, and one matrix three times as
-# wide asks for one kernel.
+# wide needs one kernel.
 #
-# ### A policy that knows nothing of it
+# ### The policy itself stays simple
 #
 # Attention, language model and heads hold no switch for any of this. A faster step exchanges a method of an object,
-# for as long as the step or the recording takes, and puts the old one back, also when an error comes
-# (`tinyvla.speed.patching`). A policy that stayed changed would be a trap: one that encodes only known sentences answers
-# with nothing to any other.
+# for as long as the step or the recording takes, and then puts the old one back, even after an error
+# (`tinyvla.speed.patching`). Otherwise the policy would stay changed, and one that encodes only known sentences gives zeros
+# for any other.
 
 # %%
 policy = new_policy(nano, seed=0).eval()
@@ -579,8 +661,8 @@ print("outside:", "its own method" if "project" not in vars(attention) else "an 
 # %% [markdown]
 # ## Fewer steps
 #
-# The other factor. For this study the number of steps was fixed before each run and nobody looked at validation in
-# between; each setting has ten seeds; what counts is how many of the ten end at 95 % or more.
+# Now to the other factor. For this study the number of steps was fixed before each run, and no run was stopped early. Each
+# setting has ten seeds. The score is how many of the ten end at 95 % or more.
 
 # %% mystnb={"image": {"alt": "Runs of ten that reach 95 % against the number of steps. Muon's two lines rise to ten of ten at 25 to 30 steps. AdamW's three lines lie to the right; the two lower learning rates reach ten of ten later, the highest does not within the range."}}
 search = load_results("search")
@@ -610,15 +692,79 @@ print("fewest steps at which all ten seeds reach 95 %:", fewest)
 # %% [markdown]
 # ### What Muon does
 #
-# The gradient of a weight matrix is usually ruled by a few directions: its largest singular values are far above the
-# rest. A step along it learns those directions and hardly moves the others.
+# The gradient of a weight matrix is usually dominated by a few directions: its largest singular values are far above the
+# rest. A step along it moves the weights in those directions and hardly in the others.
 # [Muon](https://kellerjordan.github.io/posts/muon) keeps the directions (the singular vectors) of the averaged
-# gradient and sets all singular values to about one, so that every direction moves alike.
+# gradient and sets the singular values to about one, so that the directions move alike.
 #
-# A singular value decomposition would do that and is slow. But take an odd polynomial of a matrix,
+# A singular value decomposition would do that, but it is slow. Take an odd polynomial of a matrix instead,
 # $aX + b(XX^\top)X + c(XX^\top)^2X$. With $X=U\Sigma V^\top$ it is $U\,(a\Sigma+b\Sigma^3+c\Sigma^5)\,V^\top$: the
 # vectors stay, and the polynomial acts on the singular values. So choose one that pulls everything between 0 and 1
-# towards 1, and apply it five times. Only matrix products: this is what devices are fast at.
+# towards 1, and apply it five times. That needs only matrix products, and devices are fast at those.
+#
+# ### Exercise 2: orthogonalize (15 minutes)
+#
+# Write `orthogonalize_by_hand(matrix, steps=5)` for a matrix with at most as many rows as columns:
+#
+# 1. divide it by its Frobenius norm, `matrix.norm()`: no singular value is larger than that, so all are at most one then;
+# 2. replace $X$ by $aX + b(XX^\top)X + c(XX^\top)^2X$, `steps` times.
+#
+# <details><summary>Hint</summary>
+#
+# `a, b, c = NEWTON_SCHULZ`. Compute `square = x @ x.T` once in each step.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def orthogonalize_by_hand(matrix, steps=5):
+    """Singular values near one, the singular vectors kept."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 2"):
+    draw = torch.Generator().manual_seed(0)
+    for shape in ((6, 15), (4, 4)):
+        given = 3 * torch.randn(shape, generator=draw)
+        matrix = given.clone()
+        answer = orthogonalize_by_hand(matrix)
+        assert answer is not None, "write the body of orthogonalize_by_hand first"
+        assert torch.equal(matrix, given), "your code changes the matrix that it was given: work on a new one"
+        assert answer.shape == shape, f"the shape should stay {shape}, yours is {tuple(answer.shape)}"
+        assert answer.isfinite().all(), "the numbers have run away: divide by the norm before the first step"
+        values = torch.linalg.svdvals(answer)
+        exactly = (values - 1).abs().max() < 1e-4
+        assert not exactly, "all singular values are exactly one: that is a decomposition, do it with the polynomial"
+        one = orthogonalize_by_hand(given.clone(), steps=1)
+        assert torch.allclose(one, orthogonalize(given, steps=1), atol=1e-4), (
+            "one step differs from aX + b(XX^T)X + c(XX^T)^2 X: is the norm Frobenius's, are all three terms there?"
+        )
+        assert not torch.allclose(answer, one, atol=1e-4), "five steps give what one gives: repeat it"
+        assert torch.allclose(answer, orthogonalize(given), atol=1e-3), (
+            "after five steps yours differs from the package's"
+        )
+        assert torch.allclose(
+            orthogonalize_by_hand(given.clone(), steps=3), orthogonalize(given, steps=3), atol=1e-3
+        ), "the number of steps is an argument"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def orthogonalize_by_hand(matrix, steps=5):
+#     a, b, c = NEWTON_SCHULZ
+#     x = matrix / matrix.norm()
+#     for _ in range(steps):
+#         square = x @ x.T
+#         x = a * x + b * square @ x + c * square @ square @ x
+#     return x
+# ```
+#
+# </details>
+#
+# The next cell takes the package's `orthogonalize`, which does the same for many matrices at once. It compares the singular
+# values before and after with five pulls of the polynomial.
 
 
 # %%
@@ -628,32 +774,20 @@ def pull(s):
     return a * s + b * s**3 + c * s**5
 
 
-def orthogonalize_by_hand(matrix, steps=5):
-    """All singular values near one, the singular vectors kept."""
-    a, b, c = NEWTON_SCHULZ
-    x = matrix / matrix.norm()  # no singular value is larger than the norm, so all are at most one now
-    for _ in range(steps):
-        square = x @ x.T
-        x = a * x + b * square @ x + c * square @ square @ x
-    return x
-
-
 policy = new_policy(nano, seed=0)
 cpu_batch = TensorSplit.from_blockfind(BlockFind(64, seed=42), encode).take(slice(None))
 optimizer = make_optimizer(policy, TrainConfig(learning_rate=1e-3))
 for _ in range(2):  # the output layers start at zero; after a step gradients reach everything
     train_step(policy, optimizer, cpu_batch, grad_clip=1.0)
 gradient = policy.vision.blocks[0].mlp.hidden.weight.grad
-flat = orthogonalize_by_hand(gradient.T)
-torch.testing.assert_close(flat, orthogonalize(gradient.T), rtol=1e-3, atol=1e-4)
 
 before = torch.linalg.svdvals(gradient.double()) / gradient.double().norm()
 expected = before
 for _ in range(5):
     expected = pull(expected)
-after = torch.linalg.svdvals(orthogonalize_by_hand(gradient.T.double()))
+after = torch.linalg.svdvals(orthogonalize(gradient.T.double(), dtype=torch.double))
 torch.testing.assert_close(after, expected.sort(descending=True).values, rtol=1e-3, atol=1e-3)
-print("by hand = tinyvla.learn.muon.orthogonalize; its singular values are five pulls of the old ones")
+print("the singular values of the orthogonalized gradient are five pulls of the old ones")
 
 # %% mystnb={"image": {"alt": "Left: five applications of the polynomial lift every value between about 0.01 and 1 to between 0.7 and 1.2. Right: singular values of a gradient, sorted, on a logarithmic axis. The gradient's fall from one over eight powers of ten within the first third, then slowly. Orthogonalized, about the first dozen lie on a level near one; the others keep their fall, some hundred times higher than before."}}
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", facecolor="white")
@@ -674,16 +808,14 @@ assert few < len(before) / 4, f"{few} of {len(before)} directions"
 print("fewer than a quarter of the directions hold nine tenths of this gradient")
 
 # %% [markdown]
-# Two things to see. The polynomial does not settle at one: it swings a little around it, and rises faster at zero in
-# return. And a gradient this early is poorer than one might think. A few directions hold nearly all of it, and most of
-# the others are rounding. Five pulls bring to about one whatever lies above roughly two thousandths of the norm: the
-# directions that mean something, though the largest drowned them. The rest stays small, which is no loss.
+# Two things to see. The polynomial does not settle at one. It stays within about 0.7 and 1.2, and in return it rises faster
+# at zero. And a few directions hold nearly all of a gradient this early; most of the others are about as small as rounding
+# errors. Five pulls bring to about one whatever lies above roughly two thousandths of the norm. The rest stays small.
 #
 # The package's `Muon` uses this for the matrices of linear layers, scales the update to the size of AdamW's ([Liu et
 # al.](https://arxiv.org/abs/2502.16982), section 2.2) so that one learning rate fits both, and leaves embeddings,
-# biases and norms to AdamW. The price is time: those products are extra work in each step. Is it worth that? The
-# product of steps and time decides. Both times are of recorded steps on the same kind of GPU: Muon's from the bench,
-# AdamW's from the throughput file.
+# biases and norms to AdamW. It costs time: those products are extra work in each step. Compare the products of steps and
+# time. Both times are of recorded steps on the same kind of GPU: Muon's from the bench, AdamW's from the throughput file.
 
 # %% tags=["nbval-ignore-output"]
 muon_step, adamw_step = bench["seconds_per_step"]["median"], row["seconds_per_step"]
@@ -695,8 +827,8 @@ assert fewest["muon"] * muon_step < fewest["adamw"] * adamw_step
 # %% [markdown]
 # ### What helps, and what does not
 #
-# The same study changed one setting at a time, at a number of steps that is a little too small, so that help and harm
-# both show. Before you look: **how large is chance?** Suppose two settings are equally good, and each run succeeds
+# The same study changed one setting at a time, at a number of steps that is a little too small, so that both a help and a
+# harm can show. Before you look: **how large is chance?** Suppose two settings are equally good, and each run succeeds
 # with probability 0.8. How often do ten runs of one and ten of the other differ by two or more?
 
 # %%
@@ -705,7 +837,7 @@ differ = sum(chance[i] * chance[j] for i in range(11) for j in range(11) if abs(
 print(f"by two or more: {differ:.0%} of the time")
 assert differ > 0.3
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of bars, runs of ten that reach 95 %, one bar per changed setting; a line marks the unchanged base. AdamW: a gain of 0.5 fails always, a very short warm-up harms; batch 128 and gain 1.5 are at nine or ten; the others lie near the base. Muon: batch 128, gain 1.5, shorter decay and shorter warm-up raise it; gain 0.5 and decay over the whole run fail always; beta2, clipping and weight decay are at the base."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Two panels of bars, runs of ten that reach 95 %, one bar per changed setting; a line marks the unchanged base. AdamW: a gain of 0.5 fails always, a very short warm-up harms; batch 128 and gain 1.5 are at nine or ten; the others lie near the base. Muon: batch 128, gain 1.5, shorter decay and shorter warm-up raise it; gain 0.5 and decay over the whole run fail always; beta2, clipping and weight decay are at the base."}}
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained", sharey=True, facecolor="white")
 for ax, study, color in zip(axes, ("adamw", "muon"), (ORANGE, BLUE), strict=True):
     base, rows = search["bases"][study], [r for r in search["rows"] if r["study"] == study]
@@ -725,19 +857,19 @@ for name in ("beta2", "grad_clip", "weight_decay"):
 print("Muon: beta2, clipping and weight decay change at most one run of ten")
 
 # %% [markdown]
-# Read only the large differences.
+# Trust only the large differences.
 #
-# - **The initial gain** (all linear weights multiplied) decides most: half of it never gets there. Half as much again
-#   helps, clearly so with Muon. The package does not adopt it: each figure of the earlier chapters rests on
-#   $0.5/\sqrt{\text{inputs}}$, and a change for speed should not silently change what they say.
-# - **Twice the batch** helps, but it is also twice the scenes. At equal steps that is no surprise.
-# - **Schedule.** With Muon at this low rate, falling over the whole run leaves too little distance. A shorter fall
-#   and a shorter warm-up cover more. AdamW seems to need its warm-up.
-# - **beta2, clipping, weight decay**: no effect that ten seeds can show, in so short a run.
+# - **The initial gain** (all linear weights multiplied) matters most here: with half of it no run gets there. With half as
+#   much again all or nearly all do, which is a clear help with Muon. The package does not adopt it: the figures of the
+#   earlier chapters rest on $0.5/\sqrt{\text{inputs}}$, and a change for speed should not silently change them.
+# - **Twice the batch** helps, but it is also twice the scenes.
+# - **Schedule.** With Muon at this low rate, no run gets there when the rate falls over the whole run, and most do with a
+#   shorter fall or a shorter warm-up. With AdamW a very short warm-up does harm.
+# - **beta2, clipping, weight decay**: ten seeds show no effect, in so short a run.
 #
 # The recipe that came out stands in `tinyvla.measure.bench.RECIPES`, with a margin of steps. Its figures were then measured
-# with **other seeds**: those on which a setting was chosen flatter it. `tinyvla train` has recipes of its own, in
-# `tinyvla.recipes.RECIPES`: as short as they can be while the policy ends settled, which takes longer than 95 %.
+# with **other seeds**, since a setting looks too good on the seeds on which it was chosen. `tinyvla train` has recipes of its
+# own, in `tinyvla.recipes.RECIPES`. They train longer, until the policy ends settled, which takes more steps than 95 % does.
 #
 # Now one run on your machine, `nano` with its own recipe, steps fixed beforehand.
 
@@ -757,7 +889,7 @@ assert seconds > 0
 # %% [markdown]
 # ## How to report a speed
 #
-# - **Fix target, steps and seeds first.** Stopping when validation looks good gives each run its luckiest moment.
+# - **Fix target, steps and seeds first.** If you stop when validation looks good, each run is judged at its luckiest moment.
 #   [cifar10-airbench](https://github.com/KellerJordan/cifar10-airbench) fixes them beforehand, too.
 # - **Report every run**, also those that fail.
 # - **Say what the clock saw.** *Warm* is the steps alone. *Cold* is what you wait for: a fresh process that imports,
@@ -778,7 +910,7 @@ print(f"ratio of the medians: {bench['speedup']:.0f}")
 print(f"cold: median {bench['cold']['total']['median']:.1f} s")
 assert bench["reached"] == n
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "One stacked bar of the cold run: import, data and preparation fill nearly all of it; the training itself is a sliver at the right end."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "One stacked bar of the cold run: import, data and preparation fill nearly all of it; the training itself is a sliver at the right end."}}
 parts = {name: bench["cold"][name]["median"] for name in ("import", "data", "prepare", "train")}
 parts["rest"] = max(0.0, bench["cold"]["total"]["median"] - sum(parts.values()))
 fig, ax = plt.subplots(figsize=(8, 1.6), layout="constrained", facecolor="white")
@@ -793,16 +925,16 @@ assert parts["train"] < 0.1 * bench["cold"]["total"]["median"]
 print("of a cold run, training is less than a tenth")
 
 # %% [markdown]
-# Whoever quotes only the warm figure has not lied, but you will not have your policy in that time. For one short run,
-# importing and preparing (the policy is made, the step is warmed up and recorded) take far longer than all its steps.
-# The rest is no training either: new initial weights before the first step, and the end of the process. A fast step
-# pays when it is repeated.
+# The warm figure alone is true, but you will not have your policy in that time. For one short run, importing and
+# preparing (the policy is made, the step is warmed up and recorded) take far longer than all its steps. The rest is not
+# training either: new initial weights before the first step, and the end of the process. A fast step pays off when it is
+# taken many times.
 #
 # ### What is left
 #
-# The recorded step of each preset on the same GPU. Left: how much of the peak it uses. Right: what its kernels do.
+# Here is the recorded step of each preset on the same GPU. Left: how much of the peak it uses. Right: what its kernels do.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: model FLOP utilisation of four presets, from below one per cent for nano to more than ten per cent for the two large ones. Right: stacked shares of the kernels' time. Matrix products take between a sixth and a third in every preset; copies and casts, norms and the optimizer take most of the rest."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Left: model FLOP utilisation of four presets, from below one per cent for nano to more than ten per cent for the two large ones. Right: stacked shares of the kernels' time. Matrix products take between a sixth and a third in every preset; copies and casts, norms and the optimizer take most of the rest."}}
 presets = gpu["presets"]
 kinds = list(presets["minimal"]["profile"]["milliseconds"])
 fig, (left, right) = plt.subplots(
@@ -828,13 +960,20 @@ assert presets["nano"]["mfu"] < presets["minimal"]["mfu"] < presets["medium"]["m
 print("the larger of nano, minimal and medium uses more of the device")
 
 # %% [markdown]
-# A small model cannot fill a large GPU. Its matrices are too small for the units, and each kernel is over before the
-# device is busy. Even when the device always has a kernel to run, most of them move numbers and do not multiply.
-# `--step compiled` fuses some of those and shortens the step by more than a quarter, but preparing it takes some twenty
-# seconds more, as long as thousands of steps (`epochs` in `results/bench_minimal_cuda.json`). It pays only for long
-# runs. Larger batches raise the utilisation, but not by themselves the learning per second: batches of 256 went
-# through 20 epochs in about half the time that batches of 64 took, and ended with an error more than three times as
-# large (`results/epochs_minimal_cuda.json`; an H100, one seed, twice the learning rate).
+# The small presets use little of the GPU. Their products are small, and even when the device always has a kernel to run, two
+# thirds of the kernels' time or more goes into moving and normalising numbers, not into products.
+#
+# `--step compiled` fuses some of those kernels. For 20 epochs of `minimal` (one run each) the steps took
+# 4.1<!-- result: bench_minimal_cuda/epochs/compile=True/seconds:.1f --> s instead of
+# 5.7<!-- result: bench_minimal_cuda/epochs/compile=False/seconds:.1f --> s, but preparing them took
+# 23.4<!-- result: bench_minimal_cuda/epochs/compile=True/setup_seconds:.1f --> s instead of
+# 0.4<!-- result: bench_minimal_cuda/epochs/compile=False/setup_seconds:.1f --> s. So it pays only for long runs.
+#
+# Larger batches raise the utilisation, but not by themselves the learning per second. On an H100, with one seed, 20 epochs
+# in batches of 256 took 3.2<!-- result: epochs_minimal_cuda/epochs/batch_size=256/seconds:.1f --> s, and in batches of 64
+# 5.9<!-- result: epochs_minimal_cuda/epochs/batch_size=64/seconds:.1f --> s. The L2 error was
+# 0.0089<!-- result: epochs_minimal_cuda/epochs/batch_size=256/l2_error:.4f --> at the end, and
+# 0.0025<!-- result: epochs_minimal_cuda/epochs/batch_size=64/l2_error:.4f --> with batches of 64.
 #
 # ### At the command line
 #
@@ -851,84 +990,15 @@ print("the larger of nano, minimal and medium uses more of the device")
 # The last line trains in two processes, each with a GPU ([Accelerate](https://huggingface.co/docs/accelerate)). Each
 # takes half of every batch, and gradients are averaged during the backward pass. For policies of this size expect
 # little from it: half of a batch asks for as many kernels as all of it, and several processes do not record the step.
-# With a batch of 256, two H100s trained `minimal` and `medium` *slower* than one (`results/processes.json`, `strong`).
+# With a shared batch of 256, two H100s trained `minimal` and `medium` *slower* than one
+# ([chapter 12](12_scaling.ipynb) has the figures).
 #
 # ## Exercises
 #
-# ### Exercise 1: a clock that does not lie (10 minutes)
-#
-# Write `median_time(call, wait, clock, warmup, repeats)`. `call()` starts the work, `wait()` returns when the device
-# has finished, `clock()` gives the time in seconds. Return the median of `repeats` measured times, after `warmup` calls
-# that do not count. The check brings a device of its own, whose calls return at once and whose work takes time.
-#
-# <details><summary>Hint</summary>
-#
-# Two waits for each call. Without the first, work that somebody left in the queue is counted as yours.
-#
-# </details>
-
-
-# %% tags=["exercise"]
-def median_time(call, wait, clock, warmup=2, repeats=5):
-    """Median seconds of a call, the device's work included."""
-    # your code here
-
-
-# %% tags=["check"]
-class FakeDevice:
-    """Calls only queue work; waiting does it. Each job takes the next number of seconds."""
-
-    def __init__(self, seconds, left_over=0.0):
-        self.now, self.queue, self.jobs, self.calls = 0.0, left_over, list(seconds), 0
-
-    def call(self):
-        self.queue += self.jobs[self.calls]
-        self.calls += 1
-
-    def wait(self):
-        self.now += self.queue
-        self.queue = 0.0
-
-    def clock(self):
-        return self.now
-
-
-with checking("Exercise 1"):
-    fake = FakeDevice([1.0] * 7)
-    answer = median_time(fake.call, fake.wait, fake.clock)
-    assert answer is not None, "write the body of median_time first"
-    assert answer > 0, "it took no time at all: wait for the device before you stop the clock"
-    assert fake.calls == 7, f"2 warm-up calls and 5 measured ones are 7; you made {fake.calls}"
-    assert answer == 1.0, f"each call takes 1 s, yours says {answer:g} s: does each measured span hold one call?"
-    fake = FakeDevice([50.0, 50.0, 1.0, 1.0, 1.0, 2.0, 90.0])
-    answer = median_time(fake.call, fake.wait, fake.clock)
-    assert answer == 1.0, "slow first calls and one outlier should not count: warm up, take the median"
-    fake = FakeDevice([3.0], left_over=100.0)
-    answer = median_time(fake.call, fake.wait, fake.clock, warmup=0, repeats=1)
-    assert answer == 3.0, "work that was in the queue before was counted: wait before you start the clock"
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def median_time(call, wait, clock, warmup=2, repeats=5):
-#     """Median seconds of a call, the device's work included."""
-#     times = []
-#     for _ in range(warmup + repeats):
-#         wait()
-#         started = clock()
-#         call()
-#         wait()
-#         times.append(clock() - started)
-#     return statistics.median(times[warmup:])
-# ```
-#
-# </details>
-#
-# ### Exercise 2: only the words that are used (20 minutes)
+# ### Exercise 3: only the words that are used (20 minutes)
 #
 # Write `only_used_words(policy, split)`. It returns a copy of the policy whose embedding has one row for each token
-# id that occurs in the split, in rising order, and a split with the ids renumbered to match. Training must take the
+# id that occurs in the split, in rising order, and a split with the ids renumbered to match. Training must give the
 # same losses. Leave the policy that you were given as it is.
 #
 # <details><summary>Hint</summary>
@@ -953,17 +1023,25 @@ def three_losses(policy, split):
     return torch.stack([train_step(policy, optimizer, split.take(torch.arange(16)), 1.0) for _ in range(3)])
 
 
-with checking("Exercise 2"):
+with checking("Exercise 3"):
     sixteen = TensorSplit.from_blockfind(BlockFind(16, seed=42), encode)
     whole = new_policy(nano, seed=0)
     made = only_used_words(whole, sixteen)
     assert made is not None, "write the body of only_used_words first"
+    assert len(made) == 2, "return two things: the policy and the split"
     small, renumbered = made
-    rows, words = small.language.token_embedding.num_embeddings, len(sixteen.input_ids.unique())
+    table = small.language.token_embedding
+    rows, words = table.num_embeddings, len(sixteen.input_ids.unique())
     assert whole.language.token_embedding.num_embeddings == nano.language.vocab_size, "copy the policy, keep the old"
     assert rows == words, f"{words} different ids occur; your embedding has {rows} rows"
+    assert len(table.weight) == words, f"the embedding's weight should have {words} rows, yours has {len(table.weight)}"
+    assert sixteen.input_ids.max() > rows, "copy the split, too: yours changes the one it was given"
     assert renumbered.input_ids.max() < rows, "the split still has the old ids: renumber them"
-    assert small.language.token_embedding.weight.requires_grad, "the new embedding is frozen: freeze=False"
+    assert table.weight.requires_grad, "the new embedding is frozen: freeze=False"
+    old, new = whole.language.token_embedding(sixteen.input_ids), table(renumbered.input_ids)
+    assert torch.equal(old, new), "a token should keep its vector: do the rows and the new ids have the same order?"
+    at = {p.data_ptr() for p in whole.parameters()} & {p.data_ptr() for p in small.parameters()}
+    assert not at, "the two policies share weights, so training one changes the other: copy.deepcopy"
     expected = three_losses(whole, sixteen)
     torch.testing.assert_close(three_losses(small, renumbered), expected, rtol=1e-3, atol=1e-5)
 
@@ -981,15 +1059,15 @@ with checking("Exercise 2"):
 # ```
 #
 # The losses agree because rows without a gradient do not move: their moments stay zero, and embeddings do not decay.
-# The package does the same for the time of a step only (`tinyvla/speed/embedding_rows.py`). A policy that kept the small table
-# could not be given a new word, and its ids would be nobody else's.
+# The package does this only while a step runs (`tinyvla/speed/embedding_rows.py`). A policy that kept the small table could
+# not be given a new word, and no other model would use its ids.
 #
 # </details>
 #
-# ### Exercise 3: Muon's step (30 minutes)
+# ### Exercise 4: Muon's step (30 minutes)
 #
-# Write `muon_step(weight, gradient, moment, learning_rate, momentum=0.95)`, in place, for one matrix and without
-# weight decay:
+# Write `muon_step(weight, gradient, moment, learning_rate, momentum=0.95)`. It changes `weight` and `moment` in place, for
+# one matrix and without weight decay:
 #
 # 1. the moment moves towards the gradient: $m \leftarrow \mu m + (1-\mu) g$;
 # 2. look ahead, after Nesterov: $u = \mu m + (1-\mu) g$, with the new $m$;
@@ -1011,25 +1089,35 @@ def muon_step(weight, gradient, moment, learning_rate, momentum=0.95):
 
 
 # %% tags=["check"]
-with checking("Exercise 3"):
-    for shape in ((8, 24), (24, 8)):
+with checking("Exercise 4"):
+    for shape, momentum in (((8, 24), 0.95), ((24, 8), 0.95), ((8, 24), 0.6)):
         draw = torch.Generator().manual_seed(0)
         start = torch.randn(shape, generator=draw)
         package = nn.Parameter(start.clone())
-        theirs = Muon([package], [nn.Parameter(torch.zeros(1))], lr=0.1, weight_decay=0.0)
+        theirs = Muon([package], [nn.Parameter(torch.zeros(1))], momentum=momentum, lr=0.1, weight_decay=0.0)
         weight, moment = start.clone(), torch.zeros(shape)
         for number in range(3):
             gradient = torch.randn(shape, generator=draw)
             package.grad = gradient.clone()
             theirs.step()
-            muon_step(weight, gradient.clone(), moment, 0.1)
+            muon_step(weight, gradient.clone(), moment, 0.1, momentum)
+            differs = f"step {number + 1} of a {shape[0]} x {shape[1]} matrix differs from the package's"
             if number == 0:
                 assert not torch.equal(weight, start), "write the body of muon_step first, and change weight in place"
                 assert moment.any(), "the moment has not moved: change it in place"
-                size = ((weight - start).norm() / (package.detach() - start).norm()).item()
-                assert 0.9 < size < 1.1, f"your first step is {size:.2f} times as long as the package's"
+                assert torch.allclose(moment, (1 - momentum) * gradient, atol=1e-6), (
+                    f"with momentum {momentum} the first moment is {1 - momentum:.2f} times the gradient; yours is not"
+                )
+                mine, right = weight - start, package.detach() - start
+                size = (mine.norm() / right.norm()).item()
+                assert torch.sum(mine * right) > 0, "your step goes uphill: subtract the update"
+                assert 0.9 < size < 1.1, (
+                    f"your first step is {size:.2f} times as long as the package's: the factor is 0.2 and the root of "
+                    "the longer side, and a tall matrix is transposed before orthogonalize and back afterwards"
+                )
+                assert torch.allclose(weight, package.detach(), atol=1e-4), differs
             assert torch.allclose(weight, package.detach(), atol=1e-4), (
-                f"step {number + 1} of a {shape[0]} x {shape[1]} matrix differs from the package's"
+                f"{differs}, and the first did not: does it look ahead, with the new moment?"
             )
 
 # %% [markdown]
@@ -1062,7 +1150,7 @@ with checking("Exercise 3"):
 #
 # <details><summary>MFU is one per cent. Will a GPU with twice the peak train twice as fast?</summary>
 #
-# No. The arithmetic is one per cent of the time, so at most half a per cent can be won. Find out first whether the
+# No. The arithmetic is one per cent of the time, so at most half a per cent can be won by it. Find out first whether the
 # host, waiting or memory takes the rest.
 #
 # </details>
@@ -1077,26 +1165,27 @@ with checking("Exercise 3"):
 #
 # <details><summary>Setting A reaches the target in 8 of 10 seeds, setting B in 6. Is A better?</summary>
 #
-# Nobody knows. Equal settings often differ that much; the cell under "What helps, and what does not" computes how
+# These runs do not say. Equal settings often differ that much; the cell under "What helps, and what does not" computes how
 # often. Take more seeds, or a budget at which the difference is larger.
 #
 # </details>
 #
 # <details><summary>Why is the warm time of a recipe not measured on the seeds on which it was chosen?</summary>
 #
-# The recipe was chosen because it did well on them, luck included. On other seeds that luck is gone.
+# The recipe was chosen because it did well on those seeds, luck included. On other seeds that luck is gone.
 #
 # </details>
 #
 # ## Summary
 #
 # - Training time = steps x time of a step. Work out what the arithmetic costs before you speed anything up; for small
-#   policies it is almost nothing.
-# - The rest is asking, waiting and moving numbers. Keep the data in place, do no work twice, look at results seldom,
-#   record the step. After each change the losses must be the same.
+#   policies it is a tiny part.
+# - The rest is asking, waiting and moving numbers. Keep the data in place, do no work twice, read results rarely, record
+#   the step. After each change the losses must be the same.
 # - A recording holds shapes, Python values and addresses. What depends on values must become a fixed amount of work,
 #   and what is read must stay alive.
-# - Muon moves all directions of a matrix alike, needs fewer steps here, and each step costs more. The product decides.
+# - Muon moves all large enough directions of a matrix alike. It needed fewer steps here, and each step costs more. Compare
+#   the products.
 # - Ten seeds show large effects only. Fix steps and seeds first, report all runs, and say whether the clock was warm.
 #
 # ## Sources
@@ -1114,5 +1203,5 @@ with checking("Exercise 3"):
 #
 # ## Next
 #
-# The step is fast, and it still learns everything from nothing. The next chapter starts from what others have
-# trained: pretrained parts.
+# The step is fast, but the policy still learns everything from the beginning. [Chapter 10](10_pretrained.ipynb) starts from
+# pretrained parts.

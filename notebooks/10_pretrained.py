@@ -13,21 +13,20 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/10_pretrained.ipynb)
 #
-# Large VLAs stand on models that others have trained: SigLIP or DINOv2 for the eyes, Llama, Gemma or SmolLM2 for the
-# words (see Sources). The reason is a price list. A picture with a caption costs next to nothing, the web is full of
-# them. A picture with the right *action* has to be recorded on a robot.
+# Large VLAs are built on models that others have trained: SigLIP or DINOv2 to see, Llama, Gemma or SmolLM2 to read (see
+# Sources). The reason is cost. Pictures with captions are cheap, since the web is full of them. A picture with the right
+# *action* has to be recorded on a robot.
 #
 # In this chapter you pretrain two small towers on pictures and captions, with SigLIP's loss, and put them into a
-# policy. Then you measure how many labels that saves. A control that is easily left out will surprise you, and then
-# surprise you again. In the end you put models of the Hugging Face hub into the same two slots.
+# policy. Then you measure how many labels that saves. You will also run a control that is often left out, and see why one
+# seed of it misleads. In the end you put models of the Hugging Face hub into the same two slots.
 #
 # **You will be able to**
 #
 # - write the sigmoid loss with which SigLIP learns from captions, and pretrain two towers with it;
-# - freeze towers, and prove that nothing in them moves;
-# - tell what pretraining contributes from what freezing contributes, by an experiment with the right control and enough
-#   seeds;
-# - put any Hugging Face vision and language model into a policy, with its own pixels and its own tokens;
+# - freeze towers, and check that nothing in them moves;
+# - separate what pretraining contributes from what freezing contributes, with the right control and enough seeds;
+# - put a Hugging Face vision or language model into a policy, with its own pixels and its own tokens;
 # - say what a checkpoint with frozen towers holds, and what it only names.
 #
 # **Time:** about 75 minutes to read, about 2 minutes on two CPU cores, 50 seconds on a GPU to run.
@@ -101,10 +100,10 @@ METHODS = ("scratch", "frozen", "fine-tuned", "random", "clean")
 plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 
 # %% [markdown]
-# The plan in one picture. First the towers learn from captions, without any action. Then they are frozen, and fusion
-# and head, which are small, learn to act.
+# Here is the plan in one picture. First the towers learn from captions, without any action. Then they are frozen, and
+# fusion and head, which are small, learn to act.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left, many captioned pictures: the vision tower reads photographs, the language tower captions, and the loss asks whether they belong together. Right, few labels: the same two towers, frozen, feed fusion and head, which learn actions."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Left, many captioned pictures: the vision tower reads photographs, the language tower captions, and the loss asks whether they belong together. Right, few labels: the same two towers, frozen, feed fusion and head, which learn actions."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.7), layout="constrained")
 
 
@@ -142,13 +141,13 @@ plt.show()
 # %% [markdown]
 # ## 1. A task that is worth it
 #
-# BlockFind's scenes are too clean for this chapter. Every red is the same red, the ground is one colour: from scratch,
-# 500 labelled scenes are enough for every arrow (Section 5 has the figures). Where a few hundred labels are enough, no
-# pretraining can save many.
+# BlockFind's scenes are too clean for this chapter. Every red is the same red, and the ground is one colour. From scratch,
+# 500 labelled scenes are enough for every arrow (Section 5 has the figures). Where a few hundred labels are enough,
+# pretraining can save a few hundred at most.
 #
-# So we take photographs of the scenes, simulated ones. `photograph` gives them what real images have: light of some
-# colour from one side, a busy ground, shades, grain. "Red" becomes a range that depends on the light, and that has to
-# be learned.
+# So we take simulated photographs of the scenes. `photograph` gives them what real images have: light of some colour from
+# one side, a busy ground, shades, grain. "Red" becomes a range of colours that depends on the light, and the policy has to
+# learn it.
 
 # %% mystnb={"image": {"alt": "Above, five clean scenes. Below, the same five as photographs: tinted light, a carpet of small squares as ground, blocks in varying shades, grain."}}
 scenes = BlockFind(5, seed=3)
@@ -162,8 +161,8 @@ for column in range(5):
 plt.show()
 
 # %% [markdown]
-# And this is what the web would write below them. A caption says which colour is *roughly* where. Nobody says where to
-# go, and no block is special: a caption is no label.
+# Each photograph gets a caption, as pictures on the web have one. It says which colour is *roughly* where. It does not say
+# where to go, and no block is special. A caption is no label.
 
 # %%
 for line in captions(scenes, seed=3):
@@ -172,8 +171,8 @@ for line in captions(scenes, seed=3):
 # %% [markdown]
 # ## 2. Learning from captions
 #
-# How can pictures teach without labels? By a game: here are $n$ photographs and $n$ captions, which belong together?
-# Whoever wins it must see colours and places, and must know the words for them.
+# How can pictures teach without labels? By a matching game: here are $n$ photographs and $n$ captions, which belong
+# together? To win it, a model has to see colours and places, and has to know the words for them.
 #
 # Each tower gives one vector per input, scaled to length one. Their product is a similarity; a learned scale $t$ and a
 # learned bias $b$ make it a logit, $z_{ij} = t\, x_i \cdot y_j + b$. **SigLIP** takes each of the $n \times n$ pairs as
@@ -183,26 +182,73 @@ for line in captions(scenes, seed=3):
 #
 # CLIP, before it, used a softmax over each row and column. The sigmoid needs no sum over the batch, which matters
 # where a batch lies on many machines.
+#
+# ### Exercise 1: the loss (10 minutes)
+#
+# Write `my_sigmoid_loss(logits)`: the formula above, for logits of shape `(n, n)`, photographs in rows and captions in
+# columns. It also has to work where logits are large.
+#
+# <details><summary>Hint</summary>
+#
+# `2 * torch.eye(n) - 1` is +1 on the diagonal and -1 elsewhere. `F.logsigmoid(x)` is $\log\sigma(x)$ without rounding to
+# $\log 0$. The sum runs over all pairs, and the division is by the number of *images*.
+#
+# </details>
 
 
-# %%
+# %% tags=["exercise"]
 def my_sigmoid_loss(logits):
     """Yes on the diagonal, no elsewhere; the mean is over images."""
-    signs = 2 * torch.eye(len(logits), device=logits.device) - 1
-    return -F.logsigmoid(signs * logits).sum() / len(logits)
+    # your code here
 
 
-blind = torch.zeros(64, 64)
-print(f"a model that says maybe to everything: {my_sigmoid_loss(blind):.2f}")
-print(f"one that says no to everything (bias -10): {my_sigmoid_loss(blind - 10):.2f}")
-print(f"one that knows: {my_sigmoid_loss(20 * torch.eye(64) - 10):.2f}")
+# %% tags=["check"]
+with checking("Exercise 1"):
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.3, 1.5, -2.0], [-0.7, 0.2, 0.1]])
+    answer = my_sigmoid_loss(logits)
+    assert answer is not None, "write the body of my_sigmoid_loss first"
+    answer, expected = float(answer), sigmoid_loss(logits).item()
+    diagonal = (-F.logsigmoid(logits.diagonal()).mean()).item()
+    rows, columns = (F.cross_entropy(z, torch.arange(3)).item() for z in (logits, logits.T))
+    assert abs(answer + expected) > 1e-4, "a loss is positive here: the minus sign is missing"
+    assert abs(answer - expected / 3) > 1e-4, "divide by the number of images, 3, and not by that of the pairs, 9"
+    assert abs(answer - 3 * expected) > 1e-4, "divide the sum by the number of images"
+    assert abs(answer - diagonal) > 1e-4, "only the right pairs count in yours: the others are questions, too"
+    softmax = (rows, columns, (rows + columns) / 2, rows + columns)
+    assert all(abs(answer - other) > 1e-4 for other in softmax), "that is CLIP's softmax: take each pair on its own"
+    everywhere = (-F.logsigmoid(logits).sum() / 3).item()
+    assert abs(answer - everywhere) > 1e-4, "every pair counts as a right one: the sign s is -1 off the diagonal"
+    assert abs(answer - expected) < 1e-4, f"for the check's three pairs the loss is {expected:.4f}, yours {answer:.4f}"
+    large = float(my_sigmoid_loss(300 * logits))
+    assert math.isfinite(large), "with large logits yours is not finite: use F.logsigmoid, not log(sigmoid)"
+    assert abs(large / sigmoid_loss(300 * logits).item() - 1) < 1e-3, "with large logits it rounds wrongly"
 
 # %% [markdown]
-# That is why the bias begins at -10. Of 64 x 64 pairs only 64 belong together. Without the bias the first loss would be
-# all about saying no, and the first steps would be spent on nothing else (SigLIP's Section 3.2).
+# <details><summary>Solution</summary>
 #
-# An image has 65 tokens, the loss wants one vector. SigLIP lets a learned query ask the tokens, by the same
-# cross-attention as our fusion's; an MLP follows.
+# ```python
+# def my_sigmoid_loss(logits):
+#     signs = 2 * torch.eye(len(logits), device=logits.device) - 1
+#     return -F.logsigmoid(signs * logits).sum() / len(logits)
+# ```
+#
+# </details>
+#
+# From here on the chapter uses the package's `sigmoid_loss`, whether yours is ready or not. What does it give to a model
+# that knows nothing?
+
+# %%
+blind = torch.zeros(64, 64)
+print(f"a model that says maybe to everything: {sigmoid_loss(blind):.2f}")
+print(f"one that says no to everything (bias -10): {sigmoid_loss(blind - 10):.2f}")
+print(f"one that knows: {sigmoid_loss(20 * torch.eye(64) - 10):.2f}")
+
+# %% [markdown]
+# That is why the bias begins at -10. Of 64 x 64 pairs only 64 belong together. Without the bias the first loss would come
+# almost only from the others, and the first steps would go into saying no (SigLIP's Section 3.2).
+#
+# An image has 65 tokens, and the loss wants one vector. SigLIP lets a learned query attend to the tokens, by the same
+# cross-attention as in our fusion; an MLP follows.
 
 
 # %%
@@ -257,14 +303,13 @@ print("images", tuple(images.shape), "| captions", tuple(ids.shape), "| logits",
 # %% [markdown]
 # ### Same as the package
 #
-# `tinyvla.adapt.pretraining` holds the same model. It takes our weights and says the same. And `transformers` has SigLIP
-# itself: its loss of its own logits must be ours.
+# `tinyvla.adapt.pretraining` holds the same model. It takes our weights and gives the same logits. And `transformers` has
+# SigLIP itself: the loss that it computes from its own logits must be the package's.
 
 # %%
 package = ImageCaptionModel(small)
 package.load_state_dict(mine.state_dict())
 torch.testing.assert_close(package(images.float() / 255, ids, mask), logits)
-torch.testing.assert_close(sigmoid_loss(logits), my_sigmoid_loss(logits))
 assert [name for name, _ in MyImagePool(8, 2, 2).named_parameters()] == [
     name for name, _ in ImagePool(8, 2, 2).named_parameters()
 ]
@@ -276,15 +321,15 @@ siglip_config = transformers.SiglipConfig(
 siglip = transformers.SiglipModel(siglip_config).eval()
 with torch.no_grad():
     theirs = siglip(input_ids=torch.randint(2, 40, (4, 6)), pixel_values=torch.rand(4, 3, 32, 32), return_loss=True)
-torch.testing.assert_close(my_sigmoid_loss(theirs.logits_per_text), theirs.loss)
-print("same logits and loss as tinyvla.adapt.pretraining, same loss as transformers' SigLIP")
+torch.testing.assert_close(sigmoid_loss(theirs.logits_per_text), theirs.loss)
+print("same logits as tinyvla.adapt.pretraining, whose loss is that of transformers' SigLIP")
 
 # %% [markdown]
 # ### The pretraining
 #
-# Now in earnest, if small: 8,000 scenes with their captions, each photographed anew whenever it is drawn, 64 in a
-# batch. The score to watch beside the loss: among 200 photographs that it has never seen, how often does the right one
-# of 200 captions fit best? Chance is 0.5 %.
+# Now we pretrain, on a small scale: 8,000 scenes with their captions, each photographed anew whenever it is drawn, 64 in
+# a batch. Besides the loss, watch this score: for 200 photographs that it has never seen, how often does the right one of
+# 200 captions fit best? Chance is 0.5 %<!-- given -->.
 
 # %% tags=["nbval-ignore-output", "slow"]
 torch.manual_seed(0)
@@ -306,12 +351,12 @@ assert match > 0.3, "the pretraining has not learned to tell captions apart"
 assert curve[-1][1] < 0.5 * curve[0][1]
 
 # %% [markdown]
-# Watch the first lines. A model that sees and reads nothing does best when it gives each pair the same chance, one in
-# 64: a loss of $\ln 64 + 63 \ln(64 / 63) = 5.15$. That is about where it stands after the first hundred steps. Then it
-# learns to tell pairs apart, and the loss falls quickly.
+# Look at the first lines. A model that sees and reads nothing does best when it gives each pair the same chance, one in
+# 64. Its loss is then $\ln 64 + 63 \ln(64 / 63) = 5.15$, and the mean of the first hundred steps is near that. Then the
+# model learns to tell pairs apart, and the loss falls quickly.
 #
-# What do the towers know now? A patch's token is 48 numbers. Ask the simplest possible reader, one linear layer, which
-# colour lies there. Compare with the same towers before their pretraining.
+# What do the towers know now? A patch's token is 48 numbers. Ask a very simple reader, one linear layer, which colour
+# lies there. Compare with the same towers before their pretraining.
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -341,16 +386,16 @@ print(f"colours that a linear layer reads off the tokens: {before:.0%} before th
 assert after > before
 
 # %% [markdown]
-# Two things to see. The pretrained tokens say more, and *no caption ever said which patch a colour is in*: it learned
-# that because it helps to win the game. And the untrained tokens are far from useless: a random map of a patch's pixels
-# still holds much of its colour, only mixed with light and shade. Keep that in mind.
+# Two things to see. The pretrained tokens say more, though *no caption ever said which patch a colour is in*. The matching
+# game alone brought that about. And the untrained tokens are far from useless: the linear layer reads most colours off
+# them, too. Keep that in mind.
 
 # %% [markdown]
 # ## 3. Freeze
 #
-# A policy takes the two towers; pool and projection have done their duty and stay behind. **Freezing** means that the
-# towers' weights get no gradient. Two lines do it: `requires_grad_(False)`, and an optimizer that leaves out such
-# weights. It has to be tested, since a tower that is frozen only in name looks the same.
+# A policy takes the two towers. Pool and projection are no longer needed. **Freezing** means that the towers' weights get no
+# gradient. It takes two things: `requires_grad_(False)`, and an optimizer that leaves out such weights. Test it, since a
+# tower that is not really frozen looks the same.
 
 # %%
 policy = take_towers(new_policy(small, seed=0), ImageCaptionModel(small), frozen=True)
@@ -370,14 +415,14 @@ assert moved == learning
 # %% [markdown]
 # ## 4. Predict, run, explain: 200 labels, four beginnings
 #
-# Everything is ready. 200 labelled photographs, the same steps and the same learning rate for all. Four policies:
+# Everything is ready. All get 200 labelled photographs, the same steps and the same learning rate. Four policies take part:
 #
 # - **scratch**: everything learns, from initial weights;
 # - **frozen**: the pretrained towers stay as they are, fusion and head learn;
 # - **fine-tuned**: everything learns, and the towers begin pretrained;
-# - **random**: the towers stay as they are, *and nobody ever trained them*. Only fusion and head learn.
+# - **random**: the towers stay as they are, *and they were never trained*. Only fusion and head learn.
 #
-# **Guess** their order. Above all: where does *random* stand? It has eyes that never learned to see.
+# **Guess** their order. Above all: where does *random* stand, with a vision tower that never learned anything?
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -419,15 +464,14 @@ for way in ("frozen", "fine-tuned"):
     assert found[way] > found["scratch"] + 0.1, f"{way} should beat scratch"
 
 # %% [markdown]
-# *From scratch* the policy knows its 200 labels by heart (look at its loss) and does little better in the test than
-# arrows drawn at random, of which 20 % point right. Both pretrained ways do far better. And in the run printed here so
-# does *random*! Towers that nobody ever trained, and the policy on top of them beats the one in which everything may
-# learn.
+# *From scratch* the policy has learned its 200 labels by heart (look at its loss). In the test it does little better than
+# arrows drawn at random, of which 20 % point right. Both pretrained ways do far better. In the run printed here, so does
+# *random*: a policy on towers that were never trained beats the one in which everything may learn.
 #
-# The explanation is at hand. It is what the policy *cannot* do. Half a million weights can learn 200 pictures by heart;
-# the 14,000 of fusion and head find that harder. They must find something that holds for many pictures, and Section 2
-# has shown that random tokens still hold much of the colours. So freezing helps *by itself*, and whoever compares
-# frozen with scratch alone gives the pretraining credit for both.
+# An explanation comes to mind at once. Half a million weights can learn 200 pictures by heart. The 14,000 of fusion and
+# head find that harder, so they have to find something that holds for many pictures, and Section 2 has shown that random
+# tokens still hold much of the colours. Then freezing would help *by itself*, and a comparison of frozen with scratch
+# alone would give the pretraining credit for both.
 #
 # Do you believe it? It is one seed. The intervals above are about the 1,000 test scenes; they say nothing about another
 # draw of labels and weights. **Guess** what seed 1 gives, with 200 other labels, and other first weights of everything
@@ -438,17 +482,17 @@ again = {way: taught(way, seed=1) for way in ("frozen", "random")}
 
 # %% [markdown]
 # In the run printed here *frozen* stays far above guessing, and *random* has fallen to it. Its loss on its own labels is
-# high, too: in 400 steps it has not found the way. The same can happen to *frozen*: on a GPU sums round otherwise, and
-# your numbers may differ by many points. One seed says that freezing helps by itself, another that it does not help
-# at all, and the explanation fitted the first so well.
-# **A control is an experiment like any other: one seed shows what can happen, not what is usual.** Two seeds cannot
-# decide it either.
+# high, too: in 400 steps it has not learned them. The same can happen to *frozen*. A GPU rounds sums differently, so your
+# numbers may differ by many points. One seed says that freezing helps by itself, the next one says that it does not, and
+# the explanation fitted the first so well.
+# **A control is an experiment like any other: one seed shows what can happen, not what is usual.** Two seeds do not
+# settle it either.
 #
 # ## 5. How many labels does it save?
 #
-# The same in earnest: `nano`, 5,000 steps of pretraining, ten seeds, each with a pretraining of its own, and 100 to
-# 8,000 labels. All policies take the same number of steps at the same learning rate; there is no early stopping, for
-# none of them. A fifth way, *clean*, learns from scratch on the renderings.
+# Now at full size: `nano`, 5,000 steps of pretraining, ten seeds, each with a pretraining of its own, and 100 to 8,000
+# labels. All policies take the same number of steps at the same learning rate, and none of them stops early. A fifth way,
+# *clean*, learns from scratch on the renderings.
 #
 # There are two cameras, and you should know why. We measured the first one, the camera of Section 1, with four seeds
 # and 2,000 steps of pretraining, and saw that at 500 labels frozen towers were *not* ahead. Then we lengthened the
@@ -485,30 +529,34 @@ for name, measured in results.items():
         print(f"{count:8,}" + "".join(f"{text:>15}" for text in texts))
     print()
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Right direction in percent against the number of labels, one panel per camera, one line per way of training, a band from the worst to the best seed. Frozen and fine-tuned towers start higher; scratch catches up at 500 labels with the first camera, and with the worse one its band stays wide."}}
-fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
-colors = {"scratch": "#444444", "frozen": PART_COLORS["vision"], "fine-tuned": PART_COLORS["fusion"],
-          "random": PART_COLORS["language"], "clean": "#aaaaaa"}  # fmt: skip
-for ax, (name, measured) in zip(axes, results.items(), strict=True):
-    for way in METHODS:
-        rows = [tables[name][way, count] for count in measured["sizes"] if (way, count) in tables[name]]
-        x = [row["num_labels"] for row in rows]
-        low, middle, high = ([100 * row["direction_accuracy"][k] for row in rows] for k in ("min", "median", "max"))
-        label = "clean scenes, scratch" if way == "clean" else way
-        ax.plot(x, middle, "--o" if way == "clean" else "-o", ms=4, color=colors[way], label=label)
-        ax.fill_between(x, low, high, color=colors[way], alpha=0.12, lw=0)
-    ax.set(xscale="log", xlabel="labelled scenes", title=name, ylim=(0, 102))
-    ax.set_xticks(measured["sizes"], [f"{count:,}" for count in measured["sizes"]])
-    ax.minorticks_off()
-    ax.grid(color="#eeeeee")
-axes[0].set_ylabel("right direction (%)")
-axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Right direction in percent against the number of labels, a row for each camera, a panel for each way beside scratch in grey: a line of medians, a dot for each of ten seeds. Frozen and fine-tuned towers start higher than scratch. With the first camera scratch is past frozen at 500 labels; with the worse one the dots of scratch lie far apart up to 8,000 labels. Random towers start at scratch and stay lower; clean scenes need 500 labels."}}
+colors = {"scratch": "#999999", "frozen": PART_COLORS["vision"], "fine-tuned": PART_COLORS["fusion"],
+          "random": PART_COLORS["language"], "clean": PART_COLORS["action"]}  # fmt: skip
+fig, axes = plt.subplots(2, 4, figsize=(10, 4.6), layout="constrained", sharex=True, sharey=True)
+for line_of_axes, (name, measured) in zip(axes, results.items(), strict=True):
+    for ax, beside in zip(line_of_axes, METHODS[1:], strict=True):
+        for way, shift in (("scratch", 0.93), (beside, 1.07)):
+            runs = [row for row in measured["rows"] if row["method"] == way]
+            x = [shift * row["num_labels"] for row in runs]
+            ax.plot(x, [100 * row["direction_accuracy"] for row in runs], ".", ms=3, alpha=0.6, color=colors[way])
+            sizes = [count for count in measured["sizes"] if (way, count) in tables[name]]
+            middle = [100 * tables[name][way, count]["direction_accuracy"]["median"] for count in sizes]
+            ax.plot([shift * count for count in sizes], middle, color=colors[way], lw=1.8, label=way)
+        ax.set(xscale="log", ylim=(0, 104))
+        ax.set_xticks([100, 500, 2000, 8000], ["100", "500", "2,000", "8,000"], fontsize=8)
+        ax.minorticks_off()
+        ax.grid(color="#eeeeee")
+        if name == "first camera":
+            ax.set_title(f"{beside}, beside scratch", fontsize=10)
+            ax.legend(frameon=False, fontsize=8, loc="lower right")
+    line_of_axes[0].set_ylabel(f"{name}\nright direction (%)")
+fig.supxlabel("labelled scenes", fontsize=10)
 plt.show()
 
 # %% [markdown]
 # The numbers of a seed belong together: same labels in the same order, same first weights of fusion and head. So we
-# take the differences *within* each seed, and the 95 % interval of their mean (the table above has medians, so its
-# differences are a little other ones).
+# take the differences *within* each seed, and the 95 % interval of their mean. (The table above has medians, so its
+# differences are slightly different.)
 
 # %%
 STUDENT = 2.262  # 97.5 % quantile of Student's t for the mean of ten values
@@ -551,18 +599,19 @@ for measured in (first, bad):
 
 # %% [markdown]
 # What does such an interval say? If two ways were equally good on average, ten other seeds (other labels, other first
-# weights, another pretraining) would rarely give one that excludes zero: five times in a hundred. And what does it not
-# say?
+# weights, another pretraining) would rarely give one that excludes zero: five times in a hundred. It does not say
+# everything:
 #
-# - *Including zero is not being equal.* "+10 [-0, +21]" fits no difference as well as one of 20 points.
-# - *Here are 42 intervals.* Even if no way were better than another, about two of them would exclude zero. Trust those
-#   that are far from it, less those that only just miss it.
+# - *An interval that includes zero does not show that two ways are equal.* "+10 [-0, +21]" fits no difference as well as
+#   one of 20 points.
+# - *There are 42 intervals.* Even if no way were better than another, about two of them would exclude zero. Trust those
+#   that are far from zero more than those that only just miss it.
 # - *The differences should be roughly normal.* Where scratch fails in some seeds and not in others they lie in two
-#   clumps, and ten of them give a rough interval only.
-# - *The 1,000 test scenes are the same for all seeds*, so their luck is not in it. With so many it is small, but a
-#   difference of half a point is nothing to talk about.
+#   groups, and then the interval is only rough.
+# - *The 1,000 test scenes are the same for all seeds*, so the luck of their draw is not in it. With 1,000 of them that is
+#   small, but do not rely on a difference of half a point.
 #
-# Two looks at the single seeds will help to read the table.
+# Two looks at the single seeds help to read the table.
 
 # %%
 print("worse camera, scratch with 8,000 labels: right direction, and the loss on its own labels")
@@ -577,30 +626,28 @@ for name, table in tables.items():
     print(f"{name}, random towers, 100 labels: the loss on them is at most {loss:.4f}")
 
 # %% [markdown]
-# This is not one number, and every part of it is worth a thought.
+# So "how many labels does it save" has no single answer. Here it is in parts.
 #
 # - **With 100 and 200 labels pretraining is worth much**, with both cameras: frozen or fine-tuned towers are 26 to 53
 #   points ahead of scratch, which with 100 labels is near chance.
-# - **At 500 labels it depends.** With the first camera scratch suddenly understands the task, and frozen towers are
-#   *behind*, by 8 points [2, 13]. With the worse one they are ahead, by 34 [13, 55]. So "it saves half of the labels"
-#   says little without the task it was measured on.
+# - **At 500 labels it depends.** With the first camera scratch reaches a median of 97 %<!-- result: pretraining/summary/method=scratch,num_labels=500/direction_accuracy/median:.0% -->, and frozen towers are *behind* it,
+#   by 8 points [2, 13]. With the worse one they are ahead, by 34 [13, 55]. So "it saves half of the labels" says little
+#   without the task it was measured on.
 # - **Fine-tuning is the safe choice** here: ahead of scratch at 500 labels with both cameras, and nowhere behind it.
-#   With 100 labels it cannot be told from frozen, from 200 to 500 it is ahead of it. It has the early start, and can
-#   still change what the captions did not ask for.
-# - **What is due to freezing?** In this measurement no gain can be seen. With 100 labels random towers are as near to
-#   chance as scratch (and know their labels by heart, look at the loss), with 500 they are *behind* it with both
-#   cameras. So the lead of frozen towers over random ones with 100 labels, 28 and 32 points, is what the pretraining
-#   contributes. In another experiment that may be otherwise; the control belongs to each.
-# - **Random eyes have a limit.** With the worse camera they reach 74 % with 2,000 labels, pretrained ones 98 %. With
-#   the first camera they come nearer, 94 % and 99 %. To tell colours in bad light has to be learned; the pretraining
-#   had 50,000 scenes for it.
-# - **Scratch fails in some seeds.** Look at the worse camera with 8,000 labels: in half of the seeds the policy stays
-#   at about 60 % or below, and the loss on its own labels stays high, too. That is no lack of labels. In 800 steps it
-#   sees each of them six times, and has not found the way. So the curve of scratch falls at its end. Pretrained towers
-#   find the way in every seed.
+#   With 100 labels it cannot be told from frozen, from 200 to 500 it is ahead of it. It starts from the pretrained towers
+#   and can still change what the captions did not ask for.
+# - **Freezing by itself shows no gain** in this measurement. With 100 labels random towers are as near to chance as scratch
+#   (and have learned their labels by heart, look at the loss), with 500 they are *behind* it with both cameras. So the lead
+#   of frozen towers over random ones with 100 labels, 28 and 32 points, comes from the pretraining. In another experiment
+#   that may be different; run the control there, too.
+# - **Random towers stay behind.** With the worse camera they reach 74 %<!-- result: pretraining_worse/summary/method=random,num_labels=2000/direction_accuracy/median:.0% --> with 2,000 labels, pretrained ones 98 %<!-- result: pretraining_worse/summary/method=frozen,num_labels=2000/direction_accuracy/median:.0% -->. With the
+#   first camera they come nearer, 94 %<!-- result: pretraining/summary/method=random,num_labels=2000/direction_accuracy/median:.0% --> and 99 %<!-- result: pretraining/summary/method=frozen,num_labels=2000/direction_accuracy/median:.0% -->. The pretraining had seen 50,000 scenes in that light, which may be why.
+# - **Scratch fails in some seeds.** Look at the worse camera with 8,000 labels: in half of the seeds the policy stays at 60 %
+#   or below, and the loss on its own labels stays high, too. So it has not learned even those, and in 800 steps it saw each
+#   of them six times. That is why the curve of scratch falls at its end. Pretrained towers reach 97 %<!-- result: pretraining_worse/summary/method=frozen,num_labels=8000/direction_accuracy/min:.0% --> in every seed there.
 # - **On clean scenes** 500 labels are enough for every arrow in the test split: from there on nothing is left to save.
 #
-# ### Frozen eyes stay vague
+# ### Frozen towers stay less exact
 #
 # "Right direction" forgives 37 degrees. Ask for 10:
 
@@ -612,13 +659,14 @@ for name, table in tables.items():
     assert precise["frozen"] < precise["fine-tuned"] - 0.1
 
 # %% [markdown]
-# A likely reason: the captions said *whereabouts* a block is, so nothing rewarded the towers for keeping its exact
-# place. (Scratch's low figure with the worse camera is its failed seeds.) OpenVLA's authors suspect that their large
-# towers lack spatial detail, too, and let them learn (see Sources).
+# A likely reason, not tested here: the captions said only *roughly* where a block is, so nothing rewarded the towers for
+# keeping its exact place. (Scratch's low figure with the worse camera comes from its failed seeds.)
+# [OpenVLA](https://arxiv.org/abs/2406.09246)'s authors suspect that their large towers lack spatial detail, too, and let
+# them learn (their Section 3.4).
 #
 # ### What did it cost?
 #
-# Labels are not the only price. A fair account names the pretraining's, too.
+# Labels are not the only cost. The pretraining has one, too.
 
 # %%
 cost = first["pretraining"]
@@ -631,14 +679,14 @@ print(f"training a policy: {labels_drawn:,} photographs drawn from its labelled 
       f"the pretraining draws {drawn / labels_drawn:.0f} times as many")  # fmt: skip
 
 # %% [markdown]
-# So it saves *labels*, and no arithmetic: for one policy the pretraining takes far more than the training. Two
-# things make it worth while. Captions are cheap and actions are dear. And a tower is pretrained once, for all policies
-# that will ever stand on it; SigLIP and SmolLM2 have already been paid for.
+# So pretraining saves *labels*, not arithmetic: for one policy it takes far more than the training. It pays for two
+# reasons. Captions are cheap and actions are expensive. And a tower is pretrained once and then used for many policies;
+# SigLIP and SmolLM2 can be downloaded.
 #
 # ## 6. Towers from the hub
 #
-# A VLA does not pretrain its towers. It takes SigLIP, DINOv2, SmolLM2, Phi-2. `tinyvla.model.pretrained` puts such models
-# into the same two slots:
+# The VLAs in the sources take towers that were pretrained by others: SigLIP or DINOv2 to see, Llama 2, Gemma or SmolLM2 to
+# read. `tinyvla.model.pretrained` puts such models into the same two slots:
 #
 # ```python
 # config = pretrained_config("google/siglip-base-patch16-224", "HuggingFaceTB/SmolLM2-135M")
@@ -650,12 +698,14 @@ print(f"training a policy: {labels_drawn:,} photographs drawn from its labelled 
 # ```
 #
 # On the command line it is `tinyvla train --vision google/siglip-base-patch16-224 --language HuggingFaceTB/SmolLM2-135M`.
-# `facebook/dinov2-small`, `microsoft/phi-2` and `distilbert-base-uncased` work in the same way, alone or together;
-# `None` keeps the course's own tower. This notebook must run without a network, so we build models of the *same
-# classes* with tiny sizes, save them as their authors do, and load them from there. Only the numbers in them are
-# worthless.
+# `facebook/dinov2-small` works in the vision slot in the same way, and `microsoft/phi-2` or `distilbert-base-uncased` in
+# the language slot; `None` keeps the course's own tower.
+#
+# This notebook must run without a network. So we build models of the *same classes* with tiny sizes, save them as their
+# authors do, and load them from there. Only their weights are random. The folded cell builds them: a DINOv2 with its image
+# processor, and a Llama with a tokenizer of its own.
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 folder = Path(tempfile.mkdtemp())
 torch.manual_seed(0)
 eyes = transformers.Dinov2Config(
@@ -687,7 +737,9 @@ words = transformers.LlamaConfig(
 transformers.LlamaForCausalLM(words).save_pretrained(folder / "words")
 tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bytes_of_text, eos_token="<|endoftext|>")
 _ = tokenizer.save_pretrained(folder / "words")
+print("saved:", sorted(path.name for path in folder.iterdir()))
 
+# %%
 config = pretrained_config(str(folder / "eyes"), str(folder / "words"), preset="nano")
 policy = new_policy(config, seed=0)
 print(
@@ -700,7 +752,7 @@ scene = BlockFind(1, seed=5)[0]
 print("answer to one image:", tuple(policy.predict(scene.image, scene.instruction).shape))
 
 # %% [markdown]
-# Three things have to travel with the weights. Forget one, and often no error tells: the tower only sees or reads
+# Three things have to travel with the weights. If one is missing, there is often no error. The tower then sees or reads
 # something that it was never trained on.
 #
 # - **Its pixels.** Size, mean and spread belong to the model; they stand in its `preprocessor_config.json`.
@@ -721,15 +773,16 @@ padded = policy.language.sentence(*policy.language.encode(["find the red block",
 print("padding changes the sentence:", not torch.allclose(alone, padded, atol=1e-5))
 
 # %% [markdown]
-# One thing we *left out*: DINOv2's processor crops the centre, since the subject of a photograph is in the middle. Of a
-# scene of 64 pixels it would cut 4 pixels at each side, half of the outer cells. Read what a processor does before you
-# trust it.
+# One thing we *left out*: DINOv2's processor crops the centre, where a photograph usually has its subject. Of a scene of 64
+# pixels the processor above would cut 4 pixels at each side, half of the outer cells. Read what a processor does before
+# you trust it.
 #
 # ### What a checkpoint holds
 #
-# Phi-2 has 2.7 billion weights. A policy that trains a head of some ten thousand on top of it should not weigh five
-# gigabytes. So a checkpoint holds what has *learned*, and names the rest: source, commit, and a fingerprint of the
-# weights, so that others at the same place are noticed. A tower that was not frozen is held like everything else.
+# [Phi-2](https://huggingface.co/microsoft/phi-2) has 2.7 billion weights. A policy that trains a head of some ten thousand on
+# top of it should not take five gigabytes on disk. So a checkpoint holds what has *learned*, and names the rest: source,
+# commit, and a fingerprint of the weights, so that other weights at the same place are noticed. A tower that was not
+# frozen is held like everything else.
 
 # %%
 policy.save_pretrained(folder / "policy")
@@ -751,8 +804,8 @@ kept = load_file(folder / "both" / "model.safetensors")
 print("held, when the language model learns too:", sorted({name.split(".")[0] for name in kept}))
 
 # %% [markdown]
-# And without a network, when a model is neither in the hub's cache nor in a folder? One message says so, and what to
-# do.
+# What happens without a network, when a model is neither in the hub's cache nor in a folder? An error says so, and says
+# what to do.
 
 # %%
 try:
@@ -764,12 +817,11 @@ except InputError as error:
         print(f"  it names {part}:", part in said)
 
 # %% [markdown]
-# ## Exercise 1: false negatives (15 minutes)
+# ## Exercise 2: false negatives (15 minutes)
 #
-# The loss says "no" to every caption but an image's own. Some of these are *true*: two scenes may have a caption in
-# common. Write `false_negatives(lines)`: the share of pairs $i \neq j$ in a batch whose captions say the same. The
-# order of the blocks does not matter: "red at the top, blue in the middle" says what "blue in the middle, red at the
-# top" says.
+# The loss says "no" to every caption but an image's own. Sometimes that is wrong: two scenes may have the same caption.
+# Write `false_negatives(lines)`: the share of pairs $i \neq j$ in a batch whose captions say the same. The order of the
+# blocks does not matter: "red at the top, blue in the middle" says the same as "blue in the middle, red at the top".
 #
 # <details><summary>Hint</summary>
 #
@@ -785,13 +837,20 @@ def false_negatives(lines):
 
 
 # %% tags=["check"]
-with checking("Exercise 1"):
+with checking("Exercise 2"):
     answer = false_negatives(
         ["red at the top, blue in the middle", "blue in the middle, red at the top", "red at the top"]
     )
     assert answer is not None, "write the body of false_negatives first"
+    assert abs(answer) > 1e-9, "none of them says the same? The order of the blocks does not matter"
+    assert abs(answer - 5 / 9) > 1e-9, "a caption and itself are no pair: only i and j that differ count"
+    assert abs(answer - 2 / 9) > 1e-9, "3 captions have 6 pairs i, j that differ, not 9"
     assert abs(answer - 1 / 3) < 1e-9, f"2 of 6 pairs say the same, you say {answer:.3f}"
     assert false_negatives(["red at the top", "red at the left"]) == 0, "two different places say different things"
+    mixed = ["red at the top, blue in the middle", "red in the middle, blue at the top"]
+    assert false_negatives(mixed) == 0, "the same words, but red and blue have changed places: compare block by block"
+    more = ["red at the top", "red at the top, blue in the middle"]
+    assert false_negatives(more) == 0, "one caption has a block more than the other: they do not say the same"
     lines = captions(BlockFind(300, 0), 0)
     assert false_negatives(lines) < 0.001, "with three or four blocks in each scene, nearly no two captions agree"
     one_block = [line.split(", ")[0] for line in lines]
@@ -809,15 +868,15 @@ with checking("Exercise 1"):
 #     return same / (len(said) * (len(said) - 1))
 # ```
 #
-# This is why the captions name *all* blocks. With one block in each, about one "no" in fifty would be wrong. Captions
-# of the web seldom repeat; those of a robot's dataset ("pick up the cup", a thousand times) are not.
+# This is why the captions name *all* blocks. With one block in each, about one "no" in fifty would be wrong. A robot's
+# dataset often has the same sentence many times ("pick up the cup"), and there this loss would often be wrong.
 #
 # </details>
 
 # %% [markdown]
-# ## Exercise 2: labels saved (20 minutes)
+# ## Exercise 3: labels saved (20 minutes)
 #
-# "It saves labels" wants a number. Write `labels_needed(counts, accuracies, target)`: how many labels does a way of
+# How many labels does it save? Write `labels_needed(counts, accuracies, target)`: how many labels does a way of
 # training need to reach a target? `counts` and `accuracies` are the points of its curve. Interpolate linearly *in the
 # logarithm* of the count, between the first point that reaches the target and the one before it. A curve that begins
 # above the target needs `counts[0]` at most: return that. One that never gets there needs `math.inf`.
@@ -837,15 +896,23 @@ def labels_needed(counts, accuracies, target):
 
 
 # %% tags=["check"]
-with checking("Exercise 2"):
+with checking("Exercise 3"):
     answer = labels_needed([100, 1000], [0.2, 0.8], 0.5)
     assert answer is not None, "write the body of labels_needed first"
+    assert abs(answer - 550) > 1e-6, "halfway from 100 to 1,000 you say 550: interpolate in the logarithm of the count"
+    assert answer not in (100, 1000), "between two points, interpolate: the target lies halfway from one to the other"
     assert abs(answer - 100 * 10**0.5) < 1e-6, (
         f"halfway from 100 to 1,000 in the logarithm is 316, you say {answer:.0f}"
     )
     assert labels_needed([100, 1000], [0.2, 0.8], 0.9) == math.inf, "a target that is never reached needs math.inf"
-    assert labels_needed([100, 1000], [0.2, 0.8], 0.1) == 100, "a curve that begins above the target needs counts[0]"
-    assert labels_needed([100, 200, 400], [0.2, 0.8, 0.7], 0.8) == 200, "take the first point that reaches the target"
+    answer = labels_needed([100, 1000], [0.2, 0.8], 0.1)
+    assert answer == 100, f"a curve that begins above the target needs counts[0], 100; you say {answer}"
+    answer = labels_needed([100, 200, 400], [0.2, 0.8, 0.7], 0.8)
+    assert abs(answer - 200) < 1e-6, (
+        f"a point that is exactly at the target reaches it, with 200 labels; you say {answer:.0f}"
+    )
+    answer = labels_needed([100, 200, 400, 800], [0.2, 0.8, 0.4, 0.9], 0.65)
+    assert abs(answer - 100 * 2**0.75) < 1e-6, f"take the first crossing, near 168 labels; you say {answer:.0f}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -874,15 +941,15 @@ with checking("Exercise 2"):
 #     print(name, round(labels_needed(*curve(measured, "scratch"), target)))
 # ```
 #
-# With the first camera scratch needs about 350 labels for it, with the worse one about 710.
+# With the worse camera scratch needs about twice as many labels for it as with the first one.
 #
 # </details>
 
 # %% [markdown]
-# ## Exercise 3: thaw the last block (30 minutes)
+# ## Exercise 4: thaw the last block (30 minutes)
 #
-# Between frozen and fine-tuned lies a common compromise: let the *last* blocks of a tower learn, which are nearest to
-# the task, and keep the first ones. Write `thaw(policy, num_blocks)` for a policy whose towers are frozen: the last
+# There is a compromise between frozen and fine-tuned: let the *last* blocks of a tower learn and keep the first ones.
+# Write `thaw(policy, num_blocks)` for a policy whose towers are frozen: the last
 # `num_blocks` blocks *of the vision tower* and its final norm learn again, and nothing else changes.
 #
 # <details><summary>Hint</summary>
@@ -900,20 +967,33 @@ def thaw(policy, num_blocks):
 
 
 # %% tags=["check"]
-with checking("Exercise 3"):
-    learned = {}
-    for num_blocks in (0, 1, 2):
-        half_frozen = take_towers(new_policy(small, seed=0), ImageCaptionModel(small), frozen=True)
+with checking("Exercise 4"):
+    deeper = replace(small, vision=replace(small.vision, num_layers=3))
+    for num_blocks in (0, 1, 2, 3):
+        half_frozen = take_towers(new_policy(deeper, seed=0), ImageCaptionModel(deeper), frozen=True)
+        wanted = {name for name, parameter in half_frozen.named_parameters() if parameter.requires_grad}
+        wanted |= {f"vision.{name}" for name, _ in half_frozen.vision.named_parameters() if name.startswith("norm.")}
+        blocks = {f"vision.blocks.{number}" for number in range(3 - num_blocks, 3)}
+        half_frozen_before = {name: value.clone() for name, value in half_frozen.state_dict().items()}
         thaw(half_frozen, num_blocks)
         names = {name for name, parameter in half_frozen.named_parameters() if parameter.requires_grad}
-        learned[num_blocks] = {".".join(name.split(".")[:3]) for name in names if name.startswith("vision.blocks")}
+        in_blocks = {name for name in names if name.startswith("vision.blocks")}
+        learned = {".".join(name.split(".")[:3]) for name in in_blocks}
+        whole = {name for name, _ in half_frozen.named_parameters() if ".".join(name.split(".")[:3]) in blocks}
         assert "vision.norm.weight" in names, "the final norm should learn: write the body of thaw first"
         assert not any(name.startswith("language") for name in names), "the language model should stay frozen"
-        assert "vision.patch_projection.weight" not in names, "the patch projection should stay frozen"
         assert any(name.startswith("head") for name in names), "the head should go on learning"
-    assert learned[1] == {"vision.blocks.1"}, f"with one block the last one learns, yours: {sorted(learned[1])}"
-    assert learned[0] == set(), f"with no block none learns, yours: {sorted(learned[0])}"
-    assert len(learned[2]) == 2, f"with two blocks both learn, yours: {sorted(learned[2])}"
+        assert learned == blocks, (
+            f"with {num_blocks} of 3 blocks these should learn: {sorted(blocks)}; yours: {sorted(learned)}"
+        )
+        assert in_blocks == whole, (
+            f"all weights of a thawed block should learn; yours lack {sorted(whole - in_blocks)[:2]}"
+        )
+        extra, missing = names - wanted - whole, wanted - names
+        assert not extra, f"nothing else should begin to learn; yours: {sorted(extra)[:3]}"
+        assert not missing, f"what learned before should go on; yours has frozen {sorted(missing)[:3]}"
+        changed = [n for n, v in half_frozen.state_dict().items() if not torch.equal(v, half_frozen_before[n])]
+        assert not changed, f"thaw should not change weights; yours changes {changed[:2]}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -925,7 +1005,7 @@ with checking("Exercise 3"):
 #         part.requires_grad_(True)
 # ```
 #
-# Train it like the four ways of Section 4. With so few labels, is it nearer to frozen or to fine-tuned?
+# Train it like the four ways of Section 4. With so few labels, is it nearer to frozen or to fine-tuned? Take several seeds.
 #
 # </details>
 
@@ -934,23 +1014,23 @@ with checking("Exercise 3"):
 #
 # <details><summary>A report says: "With our pretrained, frozen encoder the policy needs a tenth of the labels." Which experiment do you ask for?</summary>
 #
-# The same encoder with random weights, frozen, and several seeds of each. What it reaches is due to freezing and to the
-# architecture; only the rest is due to the pretraining.
+# The same encoder with random weights, frozen, and several seeds of each. What that one reaches is due to freezing and to
+# the architecture; only the rest is due to the pretraining.
 #
 # </details>
 #
 # <details><summary>Why does SigLIP's bias begin at -10?</summary>
 #
-# In a batch of $n$ pairs there are $n$ right ones and $n^2 - n$ wrong ones. Without a bias the first loss consists
-# almost only of the wrong ones, and the first steps would do nothing but learn to say no.
+# A batch of $n$ pictures and $n$ captions has $n$ right pairs and $n^2 - n$ wrong ones. Without a bias the first loss comes
+# almost only from the wrong ones, and the first steps mostly learn to say no.
 #
 # </details>
 #
 # <details><summary>You load DINOv2 and feed it images in [0, 1], without its mean and spread. What happens?</summary>
 #
-# No error. The pixels have another scale than in its training, so its features are worse, and the policy on top of them
-# learns to live with it as far as it can. Such bugs are found by a comparison with the model's own image processor, as
-# in `tests/test_pretrained.py`.
+# There is no error. The pixels have another scale than in its training, so its features are probably worse, and the policy
+# on top learns from those. A comparison with the model's own image processor finds such a bug, as in
+# `tests/model/test_pretrained.py`.
 #
 # </details>
 #
@@ -964,11 +1044,12 @@ with checking("Exercise 3"):
 # %% [markdown]
 # ## Summary
 #
-# - Captions are cheap and teach towers colours, places and words: no label is needed, and none of the actions.
-# - SigLIP's loss asks of every pair whether it belongs together; patches learn what they show because it helps.
-# - It helps where labels are few. Frozen towers stayed less exact; fine-tuned ones had the early start and the
+# - Captions are cheap and teach towers colours, places and words, without labels and without actions.
+# - SigLIP's loss asks of every pair whether it belongs together. After such a training, tokens say more about what their
+#   patch shows.
+# - Pretraining helped where labels were few. Frozen towers stayed less exact; fine-tuned ones had the early start and the
 #   precision.
-# - How much it saves depends on how hard the task is to see. Ask for the curve, the control and the task.
+# - How much it saves depends on the task; here it depended on the camera. Ask for the curve, the control and the task.
 # - What is due to pretraining, and not to freezing, shows only against frozen *random* towers, and not with one seed.
 # - It saves labels, not arithmetic. It pays because a tower is pretrained once and used often.
 # - Pixels, tokens and masks are parts of a pretrained model. A checkpoint holds what learned and names the rest.
@@ -983,4 +1064,4 @@ with checking("Exercise 3"):
 # `python experiments/pretraining.py`.
 #
 # **Next:** Between frozen and fine-tuned there is a third way, which changes a large tower with a few small matrices:
-# Chapter 11, LoRA.
+# [Chapter 11](11_lora.ipynb), LoRA.

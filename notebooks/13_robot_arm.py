@@ -13,19 +13,20 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/13_robot_arm.ipynb)
 #
-# The policy of this course has moved a camera, in two dimensions. Real VLAs move arms. OpenVLA, for one, answers with a
-# step, a turning and a gripper: seven numbers at a time, several times a second (see Sources). How much has to change?
+# So far the policy of this course has moved a camera, in two dimensions. Real VLAs move arms.
+# [OpenVLA](https://arxiv.org/abs/2406.09246), for example, answers with a step, a rotation and a gripper: seven numbers,
+# several times a second. How much has to change?
 #
 # You will build the parts that stand between a policy and an arm: a simulated scene, inverse kinematics, an expert that
-# picks up blocks, and demonstrations. The policy itself stays as it is. Only its head gets seven numbers to make.
+# picks up blocks, and demonstrations. The policy itself stays as it is. Only its head now produces seven numbers.
 #
 # **You will be able to**
 #
-# - read a scene file of MuJoCo and say what a simulator does in a control step;
-# - write inverse kinematics with damped least squares, and show what the damping is for;
-# - write an expert that a policy can imitate: one that acts by what can be seen;
+# - read a scene of MuJoCo and say what a simulator does in a control step;
+# - write the step of inverse kinematics with damped least squares, and show what the damping is for;
+# - write an expert that a policy can imitate: one that decides by what can be seen;
 # - record demonstrations that show how to come back from a mistake, and test whether that matters;
-# - train a policy with a flow head on chunks of seven-dimensional actions, and judge whether it listens.
+# - train a policy with a flow head on chunks of seven-dimensional actions, and judge whether it follows the words.
 #
 # **Time:** about 75 minutes to read, about 3 minutes on two CPU cores, 50 seconds on a GPU to run.
 #
@@ -99,18 +100,18 @@ from tinyvla.stats import share_with_interval, wilson_interval
 plt.rcParams.update({"figure.facecolor": "white", "font.size": 10})
 
 # %% [markdown]
-# This is what will be imitated. In each picture the upper half is the view from above, the lower half the view from the
-# front. The number counts control steps of a tenth of a second.
+# This is the expert that the policy will imitate. In each picture the upper half is the view from above, the lower half the
+# view from the front. The number counts control steps of a tenth of a second.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two film strips. Above, the open gripper flies over the named block and stops there. Below, it goes down around the named block, closes and lifts it."}}
+# %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Two film strips. Above, the open gripper flies over the named block and stops there. Below, it goes down around the named block, closes and lifts it."}}
 film_rows([film(expert, ArmWorld([9], task)) for task in ("reach", "pick")])
 plt.show()
 
 # %% [markdown]
 # ## 1. The scene
 #
-# A simulator needs to know what there is. MuJoCo reads it from an XML file, in a language called MJCF. Ours has about
-# a hundred lines: bodies inside bodies, each hung up on a joint, with shapes to draw and to touch. Here are the joints
+# A simulator needs a description of the scene. MuJoCo reads it from an XML file, in a format called MJCF. Ours has about
+# a hundred lines: bodies inside bodies, each attached by a joint, with shapes to draw and to touch. Here are the joints
 # and the motors that it defines.
 
 # %%
@@ -126,16 +127,16 @@ print(f"\n{model.nu} motors, {model.nbody - 1} bodies, {model.ngeom} shapes, {mo
 # Six hinges carry the hand, and two slides are its fingers. (The arm is said to have seven degrees of freedom because
 # the fingers move as one.) The other 18 degrees of freedom are the three blocks, which may lie and turn anywhere.
 #
-# A control step asks MuJoCo for 20 small steps of 5 ms. In each of them it computes forces (motors, gravity, contacts),
-# from these accelerations, from these new speeds and places. Nothing is scripted: a block is lifted because two fingers
-# press on it and friction holds it.
+# A control step asks MuJoCo for 20 small steps of 5 ms<!-- given -->. In each of them it computes forces (motors, gravity, contacts),
+# then accelerations, then new speeds and positions. Nothing is scripted: when a block is lifted, two fingers press on it
+# and friction holds it.
 #
-# Two cameras look at the table. Their pictures are put on top of each other, so the policy still gets one square image
-# and one instruction, and nothing else: no joint angles, no coordinates. (The world can tell more: `observe()` has the
+# Two cameras look at the table. Their pictures are put one above the other, so the policy still gets one square image
+# and one instruction, and nothing else: no joint angles, no coordinates. (The world offers more: `observe()` has the
 # joint angles as `observation.state`, and `ArmConfig(cameras="separate")` gives each camera its own picture. The policy
 # of this chapter uses neither.)
 #
-# One word before we go on: the **tip** is the point between the fingertips. It is what an action moves.
+# One term before we go on: the **tip** is the point between the fingertips. An action moves the tip.
 
 # %% mystnb={"image": {"alt": "Three scenes as the policy sees them, 64 by 64 pixels: three coloured blocks and the dark hand, from above in the upper half and from the front in the lower half."}}
 world = ArmWorld([3, 4, 5], ["reach", "pick", "pick"])
@@ -149,20 +150,20 @@ plt.show()
 
 # %% [markdown]
 # Why two views? From above, a hand that is high looks almost like one that is low, and the hand hides what is under
-# it. From the front you see how high it is and how far open, but hardly how far away. **What the policy must decide by
-# has to be visible**; no training makes up for a number that is not in the image.
+# it. From the front you see how high it is and how far open, but hardly how far away. **What the policy needs for its
+# decision has to be visible.** Training cannot make up for information that is not in the image.
 #
 # ## 2. Seven numbers
 #
-# An action is three numbers for the tip's place, three for the turning of the hand and one for the gripper:
+# An action is three numbers for the tip's position, three for the rotation of the hand and one for the gripper:
 #
 # | | x | y | z | roll | pitch | yaw | gripper |
 # |---|---|---|---|---|---|---|---|
 # | 1 means | 3 cm away from the base | 3 cm to the right of the picture | 3 cm up | 0.15 rad about x | 0.15 rad about y | 0.15 rad about z | open |
 #
-# The first six are *relative to where the hand is now*. That has a reason: the policy sees where the hand is, so it can
-# tell what is missing. The gripper is absolute, open or closed: a policy that asks twice for "a little more closed"
-# would have to remember the first time.
+# The first six are *relative to where the hand is now*: the policy sees where the hand is, so it can tell what is missing.
+# The gripper is absolute, open or closed. To ask for "a little more closed", the policy would have to remember how often
+# it had asked already.
 
 # %% mystnb={"image": {"alt": "Eight pictures of the same scene: at the start, and after three steps of an action in one dimension each. The hand has moved to the side, up, tilted, turned or closed."}}
 fig, axes = plt.subplots(1, 8, figsize=(9.6, 1.7), layout="constrained")
@@ -184,9 +185,9 @@ plt.show()
 # The policy asks for the tip to be 3 cm to the right. The motors need angles. How do six angles have to change so that
 # the tip moves in this way? This question is **inverse kinematics**.
 #
-# The other direction is easy. Given angles, the places of all bodies follow, one after the other: forward kinematics.
-# It also gives the *Jacobian* $J$, a matrix of 6 rows and 6 columns that says how the tip's pose (three numbers of
-# place, three of turning) changes with each angle, for small changes:
+# The other direction is easy. Given the angles, the positions of all bodies follow, one after the other: forward
+# kinematics. It also gives the *Jacobian* $J$, a matrix of 6 rows and 6 columns. It says how the tip's pose (three numbers
+# of position, three of rotation) changes with each angle, for small changes:
 #
 # $$\text{change of pose} \approx J \cdot \text{change of angles}$$
 
@@ -210,19 +211,72 @@ print("turning the waist by 0.1 rad moves the tip by", (0.1 * jacobian_at(HOME)[
 
 # %% [markdown]
 # So we need the inverse. Solve $J\,\Delta q = e$ for the wanted change of pose $e$, change the angles by it, look where
-# the tip is now, and repeat: Newton's method. But there are poses in which $J$ has no inverse. When the arm is
-# stretched out, no angle moves the tip farther out, and near that point a *small* wish asks for *large* turns.
+# the tip is now, and repeat. This is Newton's method. But there are poses in which $J$ has no inverse. When the arm is
+# stretched out, no angle moves the tip farther out, and near that pose a *small* change of the tip needs *large* turns.
 #
-# The usual remedy is **damped least squares**. Instead of $e$ at any price, minimise
-# $\lVert J\,\Delta q - e\rVert^2 + \lambda^2\lVert\Delta q\rVert^2$, which gives
+# The usual remedy is **damped least squares** ([Buss](https://mathweb.ucsd.edu/~sbuss/ResearchWeb/ikmethods/iksurvey.pdf)).
+# Do not insist on $e$, and minimise $\lVert J\,\Delta q - e\rVert^2 + \lambda^2\lVert\Delta q\rVert^2$ instead: how far the
+# tip misses, plus a penalty on large turns. The minimum is at
 #
 # $$\Delta q = J^\top\,(J J^\top + \lambda^2 I)^{-1}\,e.$$
+#
+# ### Exercise 1: the damped step (10 minutes)
+#
+# Write `damped_step(jacobian, error, damping)`, which returns $\Delta q$. The Jacobian has a row for each number of `error`
+# and a column for each angle. The check also tries one with 3 rows and 6 columns, as you would use for the position alone.
+#
+# <details><summary>Hint</summary>
+#
+# `np.linalg.solve(M, e)` is $M^{-1}e$ and rounds less than an inverse does. $I$ has as many rows as the error has numbers:
+# `np.eye(len(error))`.
+#
+# </details>
+
+
+# %% tags=["exercise"]
+def damped_step(jacobian, error, damping):
+    """The change of angles that comes near the wanted change of pose without turning wildly."""
+    # your code here
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    draw = np.random.RandomState(0)
+    for rows in (6, 3):
+        matrix, wish = draw.randn(rows, 6), draw.randn(rows)
+        answer = damped_step(matrix, wish, 0.5)
+        assert answer is not None, "write the body of damped_step first"
+        answer = np.asarray(answer, dtype=float)
+        assert answer.shape == (6,), f"6 angles change, so the shape should be (6,), yours is {answer.shape}"
+        exact = np.linalg.pinv(matrix) @ wish
+        squared, once = (
+            matrix.T @ np.linalg.solve(matrix @ matrix.T + extra * np.eye(rows), wish) for extra in (0.25, 0.5)
+        )
+        assert not np.allclose(answer, -squared, atol=1e-8), "the sign is wrong: the tip would move away"
+        assert not np.allclose(answer, exact, atol=1e-8), "there is no damping in it"
+        assert not np.allclose(answer, once, atol=1e-8), "the damping goes in squared"
+        assert not np.allclose(answer, matrix.T @ wish, atol=1e-8), "that is J^T e alone: the inverse is missing"
+        assert np.allclose(answer, squared, atol=1e-8), f"with {rows} rows the step differs from the formula's"
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def damped_step(jacobian, error, damping):
+#     damped = jacobian @ jacobian.T + damping**2 * np.eye(len(error))
+#     return jacobian.T @ np.linalg.solve(damped, error)
+# ```
+#
+# </details>
+#
+# The next cell goes on with that step, and repeats it until the tip is where it should be.
 
 
 # %%
-def damped_step(jacobian, error, damping):
-    """The change of angles that comes near the wanted change of pose without turning wildly."""
-    return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping**2 * np.eye(6), error)
+def step_of_angles(jacobian, error, damping):
+    """As Exercise 1 asks for it."""
+    damped = jacobian @ jacobian.T + damping**2 * np.eye(len(error))
+    return jacobian.T @ np.linalg.solve(damped, error)
 
 
 def my_inverse_kinematics(angles, position, rotation, iterations=8, damping=0.05):
@@ -234,7 +288,7 @@ def my_inverse_kinematics(angles, position, rotation, iterations=8, damping=0.05
         error = np.concatenate([position - here, rotation_vector(rotation @ turned.T)])
         if np.abs(error).max() < 1e-4:
             break
-        angles = (angles + damped_step(jacobian, error, damping)).clip(low, high)
+        angles = (angles + step_of_angles(jacobian, error, damping)).clip(low, high)
     return angles
 
 
@@ -260,17 +314,16 @@ turns = {}
 for distance in (0.4, 0.5, 0.6, 0.64, 0.66):
     there = my_inverse_kinematics(HOME, np.array([distance, 0, 0.2]), np.eye(3), iterations=300)
     jacobian = jacobian_at(there)
-    turns[distance] = [np.degrees(np.abs(damped_step(jacobian, outwards, d)).max()) for d in (0.0, 0.05)]
+    turns[distance] = [np.degrees(np.abs(step_of_angles(jacobian, outwards, d)).max()) for d in (0.0, 0.05)]
     plain, damped = turns[distance]
     print(f"{100 * distance:6.0f} cm{plain:14.0f} deg{damped:11.0f} deg")
 assert turns[0.66][0] > 25
 assert turns[0.66][1] < turns[0.66][0] / 2
 
 # %% [markdown]
-# The third. Without damping the joints turn faster and faster towards the edge, and *at* the edge the answer is
-# infinite. Damping asks for less than was wanted where the wish is expensive: the tip lags behind, and the arm stays
-# calm. In the middle of the table the two hardly differ. A policy may at any time ask for what the arm cannot do, so
-# what happens then has to be harmless.
+# The third answer is right. Without damping the joints turn faster and faster towards the edge, and *at* the edge there is no
+# solution. With damping the tip moves less than was asked for where that would need large turns. In the middle of the table
+# the two hardly differ. A policy may at any time ask for what the arm cannot do, so what happens then has to be harmless.
 #
 # ### Same as the package
 
@@ -288,12 +341,12 @@ print("my_inverse_kinematics equals tinyvla.act.arm.kinematics.inverse_kinematic
 # %% [markdown]
 # ## 4. An expert that can be imitated
 #
-# To pick up a block: go over it, go down, close, lift. It is tempting to write this as a script, "first ... then ...",
-# that remembers how far it has come. **Do not.** The policy sees one image and has no memory. If the expert's next
-# action depends on a counter, two equal images have two different labels, and no policy can tell them apart.
+# To pick up a block, the hand goes over it, goes down, closes and lifts. You could write this as a script that remembers how
+# far it has come: "first ... then ...". **Do not.** The policy sees one image and has no memory. If the expert's next
+# action depends on a counter, two equal images can have two different labels, and the policy cannot tell them apart.
 #
-# So our expert decides by the task and three things only, all of which can be seen: where the block is relative to the
-# tip (`offsets`), how the hand is turned (`tilts`) and how far it is open (`openings`).
+# So our expert decides by the task and by three things that can be seen: where the block is relative to the tip
+# (`offsets`), how the hand is turned (`tilts`) and how far it is open (`openings`).
 #
 # The way down is a *funnel*, so that the fingers do not sweep through blocks. The farther the tip is from the block's
 # axis, an upright line through its centre, the higher it has to be:
@@ -333,7 +386,7 @@ assert world.succeeded.all()
 print("my_expert equals tinyvla.act.arm.expert.expert_action on the way to 20 successes")
 
 # %% [markdown]
-# How good is it? And how good is one that acts at random? We need both ends of the scale.
+# How good is the expert? And how good is a policy that acts at random? We need both ends of the scale.
 #
 # - **Reach** is a success when the tip is within 3 cm of the point 7 cm over the named block's centre *and* has
 #   stopped: it moved less than 1 cm in the last step.
@@ -349,7 +402,7 @@ for name, act in (("expert", expert), ("random", random_policy(0, action_dim=7))
 # %% [markdown]
 # ### The same as Gymnasium environments
 #
-# There is one environment per task. The expert's action stands in `info`, where a policy must not look.
+# There is one environment per task. The expert's action is in `info`, and a policy must not use it.
 
 # %%
 env = gymnasium.make("tinyvla.act.arm:tinyvla/ArmPick-v0")
@@ -363,12 +416,12 @@ print(f"terminated {terminated}, truncated {truncated}, reward {reward:.0f}")
 # %% [markdown]
 # ## 5. Demonstrations
 #
-# A perfect expert never errs, so it never shows how to come back. [Chapter 8](08_closed_loop.ipynb) has shown what
-# happens to a policy that errs once. One remedy is to disturb the expert: in half of the steps, noise is added to
-# what is *done*, and the gripper slips now and then; the *label* stays what the expert meant to do. The idea is
-# [DART](https://arxiv.org/abs/1703.09327)'s, which also fits the size of the noise to the policy's errors; ours is
-# fixed. Whether this arm needs it is measured in Section 7. **Guess** now: of eight policies that learn from the
-# *undisturbed* expert, how many will succeed?
+# A perfect expert makes no mistakes, so it never shows how to come back from one. [Chapter 8](08_closed_loop.ipynb) shows
+# what can happen to a policy that leaves the expert's path. One remedy is to disturb the expert: in half of the steps, noise
+# is added to what is *done*, and now and then the gripper slips. The *label* stays what the expert meant to do. The idea is
+# [DART](https://arxiv.org/abs/1703.09327)'s, which also fits the size of the noise to the policy's errors; ours is fixed.
+# Section 7 measures whether this arm needs it. **Guess** now: of eight policies that learn from the *undisturbed* expert, how
+# many will succeed?
 #
 # The labels are chunks: the expert's next 8 actions, planned without looking again, in a simple model in which the tip
 # goes exactly where it is sent.
@@ -396,7 +449,7 @@ plt.show()
 # %% [markdown]
 # ### Different units, different sizes
 #
-# The seven numbers are not alike. Look at how much each of them varies.
+# The seven numbers have different sizes. Look at how much each of them varies.
 
 # %%
 spread = chunks.reshape(-1, 7).std(axis=0)
@@ -405,15 +458,15 @@ for name, value in zip(ACTION_NAMES, spread, strict=True):
 assert spread[6] > 2 * spread[4], "the gripper should vary most"
 
 # %% [markdown]
-# The gripper jumps between -1 and 1; the turns are mostly small. A flow head starts from noise with standard
-# deviation 1 in every number. So the head learns *normalised* actions, less their mean and divided by their standard
-# deviation, and turns its answer back. `fit_statistics` measures both, once, on the training actions, and they travel
+# The gripper jumps between -1 and 1; the rotations are mostly small. A flow head starts from noise with standard
+# deviation 1 in every number. So the head learns *normalised* actions: minus their mean, divided by their standard
+# deviation. Its answers are turned back. `fit_statistics` measures both, once, on the training actions, and they are saved
 # in the checkpoint.
 #
 # ## 6. The policy
 #
-# Nothing is new: `nano`'s two towers, cross-attention, and the flow head. Only `action_dim` is 7 now, `horizon` is 8,
-# and the head normalises.
+# The policy has no new part: `nano`'s two towers, cross-attention, and the flow head. Only `action_dim` is 7 now, `horizon`
+# is 8, and the head normalises.
 
 # %%
 config = arm_config("nano", horizon=8)
@@ -428,9 +481,9 @@ print(f"parameters: {counts['total']:,}, of which in the head {counts['head']:,}
 # %% [markdown]
 # ### Live, and small
 #
-# On a CPU we have about a minute and a half. So this part is smaller than the real thing: about a tenth of the
-# demonstrations and of the steps. And it has an easier task: the policy hears one sentence only, "pick up the red
-# block", in all its demonstrations.
+# On a CPU we want to wait about a minute and a half. So this part is smaller than the full training of Section 7: about a
+# tenth of the demonstrations and of the steps. And it has an easier task: all its demonstrations have the same sentence,
+# "pick up the red block".
 
 # %% tags=["nbval-ignore-output", "slow"]
 SENTENCE = "pick up the red block"
@@ -462,12 +515,12 @@ print(f"picks up the red block: {share_with_interval(acted.success_rate, len(act
 assert acted.success_rate > 0.4, "it should pick up the red block more often than not"
 
 # %% [markdown]
-# A few hundred demonstrations, and it picks up red blocks in scenes that it has never seen. Does it understand what it
-# is told?
+# After a few hundred demonstrations it picks up red blocks in most of these scenes, which it has never seen. Does it
+# understand what it is told?
 #
 # ### Predict, run, explain: another name
 #
-# The same scenes, the same policy. But now another block is named, "pick up the blue block", say. **Guess** where the
+# Take the same scenes and the same policy. But now name another block, as in "pick up the blue block". **Guess** where the
 # hand goes:
 #
 # 1. to the block that is named;
@@ -486,19 +539,27 @@ print(f"goes to the named block in {(went_to == 1).mean():.0%} of the scenes, to
 assert (went_to == 0).mean() > 0.7, "it should go to the red block whatever it is told"
 
 # %% [markdown]
-# The third, and it warns that it never saw the word. In its demonstrations the sentence was always the same, so the
-# words carried no information, and nothing rewarded reading them. *Red* was learned from the images alone. High
-# success, deaf policy: expect it wherever the image alone tells what to do. **For words to matter, scenes that look
-# alike must come with different sentences and different actions.** The full size has that: six colours, two verbs, and
-# any block may be named. Whether a training then learns the words is another question.
+# It goes to the red block, and it warns that it never saw the word. Here are a success and a failure of this policy, side by
+# side, in the same scene. Left, the sentence of its training; right, another one:
+#
+# ![Two moving pictures of the same scene, side by side. Left, told to pick up the red block: the arm goes over the red block, closes its fingers and lifts it; success. Right, told to pick up another block: the arm moves in nearly the same way, and lifts the red block again; failure.](../book/images/arm_motion.gif)
+#
+# (Made by `python -m tinyvla.course.ch13 book/images/arm_motion.gif`, from a camera beside the table. The policy sees only
+# its two usual views.)
+#
+# In its demonstrations the sentence was always the same, so the words carried no information, and nothing rewarded reading
+# them. The policy learned *red* from the images alone. A high success rate can hide a policy that ignores its words. Expect
+# that wherever the image alone tells what to do. **For words to matter, scenes that look alike must come with different
+# sentences and different actions.** The full size has that: six colours, two verbs, and any block may be named. Whether a
+# training then learns the words is another question.
 #
 # ## 7. The full size
 #
-# The same code with more of everything: both tasks in one policy, the verb says which is meant. The figures below come
-# from `results/arm.json`, which `experiments/arm.py` writes. Three kinds of policy are trained: one that hears
-# the words and learns from the disturbed expert ("this policy"), one that learns from an undisturbed expert, and one
-# that is like the first and hears no words. Each kind is trained eight times: its demonstrations stay the same, the
-# first weights and the order of the batches change.
+# The same code with more of everything: both tasks in one policy, and the verb says which is meant. The figures below come
+# from `results/arm.json`, which `experiments/arm.py` writes. Three kinds of policy are trained: one that hears the words
+# and learns from the disturbed expert ("this policy"), one that learns from an undisturbed expert, and one that is like
+# the first and hears no words. Each kind is trained eight times. Its demonstrations stay the same; the first weights and
+# the order of the batches change.
 
 # %%
 full = load_results("arm")
@@ -523,16 +584,18 @@ assert full["spread"][main_kind]["pick"]["min"] >= 0.5
 assert full["spread"][deaf_kind]["reach"]["max"] < 0.5
 
 # %% [markdown]
-# In every training this policy succeeds in nearly every test scene, as the expert does. The two rows below it are the
-# more instructive ones.
+# In all 8<!-- result: arm/seeds --> trainings this policy succeeds in nearly every test scene, as the expert does. The next
+# two rows teach more.
 #
 # - **One hears no words.** If it took one of the three blocks at random and did the right thing there, it would be right
-#   in one scene of three. It is right in 20 to 30 %: it does not know either whether to reach or to pick. What it
-#   lacks up to 100 % is what the words give.
-# - **One learned from an undisturbed expert.** The same number of demonstrations, without a single mistake in them. They
-#   are shorter, too, so there are fewer states; a difference might come from that. Its median is as good, but look at
-#   the range. Here is each training by itself, with the direct question beside it: where it succeeds, we name another
-#   block in the same scene. Does it go there? The column shows the task in which it does so less often.
+#   in one scene of three. Its trainings are right in 19.5<!-- result: arm/runs/seed=5,reach=0.195/reach*100:.1f --> to 30.0 %<!-- result: arm/runs/seed=7,reach=0.3/reach:.1% -->
+#   of the scenes: it also does not know whether to reach or to pick. The words are what it lacks.
+# - **One learned from an undisturbed expert.** It had the same number of demonstrations, without a single mistake in them.
+#   They are shorter, so there are fewer states, 25,605<!-- result: arm/demonstrations/0.0/num_states:, --> instead of
+#   36,178<!-- result: arm/demonstrations/0.4/num_states:, -->, and a difference might come from that. Its median is about as good,
+#   but look at the range. The next table shows each training by itself. Beside the successes it has the direct question: where
+#   the policy succeeds, we name another block in the same scene. Does it go there? The column shows the task in which it does
+#   so less often.
 
 # %%
 runs = {kind: [run for run in full["runs"] if run["kind"] == kind] for kind in names}
@@ -560,14 +623,15 @@ print(f"undisturbed and following names, pick: {min(best_calm):.1%} to {max(best
 assert min(best_calm) > 0.95
 
 # %% [markdown]
-# Nothing lies in between. A training either succeeds nearly always and goes to whichever block is named, or it does no
-# better than the deaf policy. So success and **the words** are learned together or not at all. And **a policy can do
-# without seeing the way back**, here: the undisturbed trainings that learned the words succeed in 98.5 % of the scenes or
-# more. On an arm that is pushed, or slips, that may be otherwise.
+# In these 16 trainings nothing lies in between. A training either succeeds nearly always and goes to whichever block is
+# named, or it does about as badly as the policy that hears no words. So success and **following the words** came together.
+# And **a policy can succeed without having seen the way back**, here: the undisturbed trainings that learned the words
+# succeed in 98.5 %<!-- result: arm/runs/seed=3,reach=0.985/pick:.1% --> of the scenes or more. On an arm that is pushed, or slips,
+# that may be different.
 #
-# **Does the noise make a policy listen?** All of this policy's trainings do, and not all of the undisturbed ones. But
-# these are eight of each. The same seeds had been trained before with twice the learning rate. One training of this
-# policy failed there, which is why the rate was halved:
+# **Does the noise make a policy follow the words?** All of this policy's trainings do, and not all of the undisturbed ones.
+# But there are only eight of each. The same seeds had been trained before with twice the learning rate. One training of this
+# policy failed there, and for that reason the rate was halved:
 
 # %%
 faster = load_results("arm_faster")
@@ -586,26 +650,27 @@ assert counts[main_kind] > counts[calm_kind]
 assert intervals[main_kind][0] < intervals[calm_kind][1], "the intervals should overlap"
 
 # %% [markdown]
-# Both rates point the same way, and the intervals overlap. They are even too narrow, since both rates share their seeds
-# and demonstrations; and the lower rate was chosen after a failure on these very test scenes. So it is a hint and no
-# proof. With forty new trainings of each kind a difference as large as this one would probably show.
+# Both rates point the same way, and the intervals overlap. Overlapping intervals are no test; Fisher's exact test on 15 and
+# 10 of 16 gives $p = 0.08$. And these sixteen are not independent: both rates share their seeds and demonstrations, and
+# the lower rate was chosen after a failure on these very test scenes. So it is a hint. If the true shares were the ones in
+# the table, forty new trainings of each kind would show the difference at the 5 %<!-- given --> level in about nine of ten studies.
 #
-# **One training is an anecdote.** An earlier version of this chapter trained each policy once, with seed 0, got much the
-# same as in that row, and concluded that a perfect expert is a poor teacher. With seed 1 it would have concluded that
-# noise makes no difference. Eight seeds refute the first as a rule and leave the second open.
+# **One training shows little.** Look at seed 0 alone: you would conclude that a perfect expert is a poor teacher. Look at
+# seed 1 alone: you would conclude that noise makes no difference. Eight seeds refute the first as a rule and leave the
+# second open.
 #
 # Why would a training miss the words? This is *our explanation*, and nothing here tests it. In every image but the
-# first ones the place of the hand tells which block is meant, since the expert flies straight to it, and that may be
+# first ones the position of the hand tells which block is meant, since the expert flies straight to it, and that may be
 # easier to learn than words. It fits nearly every demonstration. But when the policy itself moves the hand, the hand
-# tells only what the policy did before, and it follows its own first error. A policy that takes what goes along with
-# the expert's action for its cause suffers from **causal confusion** ([de Haan et al.
+# only tells what the policy did before, and so the policy follows its own first error. A policy that mistakes something
+# that goes along with the expert's action for its cause suffers from **causal confusion** ([de Haan et al.
 # 2019](https://arxiv.org/abs/1905.11979)); one that goes by the expert's own last actions is called a copycat ([Wen et
 # al. 2020](https://arxiv.org/abs/2010.14876)). Noise would make the hand a worse clue, and that would fit the hint.
 #
 # ### How often does it have to look?
 #
 # A chunk has 8 actions. The policy may do all of them before it looks again, or only the first 2. Looking costs time:
-# each look is a forward pass, and on a robot the arm waits for it or moves on blindly.
+# each look is a forward pass, and on a robot the arm waits for it or moves on without it.
 
 # %%
 print(f"{'actions per look':20}{'reach':>10}{'pick':>10}{'steps of a pick, mean':>26}")
@@ -618,17 +683,16 @@ steps = [main["pick"]["by_execute"][str(e)]["mean_steps"] for e in sorted(full["
 assert max(steps) < 1.2 * min(steps)
 
 # %% [markdown]
-# It hardly matters here, for the first training, the only one that was asked: nothing on this table moves by itself, so
-# a plan stays good. Looking more often makes its picks a little quicker. Compare with
-# [Chapter 8](08_closed_loop.ipynb), and expect another answer where blocks roll, people reach in, or the arm does not
-# go where it is sent.
+# It hardly matters here. Only the first training was asked. Its picks are a little quicker when it looks more often. Nothing
+# on this table moves by itself, so a plan stays good. Compare with [Chapter 8](08_closed_loop.ipynb), and expect another
+# answer where blocks roll, people reach in, or the arm does not go where it is sent.
 #
-# ## 8. Does it listen?
+# ## 8. Does it follow the words?
 #
-# Success alone may deceive: with three blocks one guess in three is right, and in Section 6 a deaf policy picked up
-# most red blocks. The direct question is the swap of the last section. Take the scenes in which the policy succeeded,
-# leave everything as it is, name another block, and ask whether it also *succeeds* there. Here is the first training in
-# full, and the worst of the eight.
+# Success alone can mislead. With three blocks one guess in three is right, and in Section 6 a policy that ignored its words
+# picked up most red blocks. The direct question is the swap of the last section. Take the scenes in which the policy
+# succeeded, leave everything as it is, and name another block. Does it go there, and does it *succeed* there? Here is the
+# first training in full, and the worst of the eight.
 
 # %%
 for task in ("reach", "pick"):
@@ -646,23 +710,23 @@ for task in ("reach", "pick"):
 #
 # ![Three film strips of the same scene. The policy reaches one block, picks it up, and picks up another block when that one is named.](../book/images/arm.png)
 #
-# The numbers count control steps. Compare the last two rows: same image, same hand, one word differs, and the hand goes
-# another way.
+# The numbers count control steps. Compare the last two rows. Image and hand are the same, one word differs, and the hand
+# goes to another block.
 #
 # ## 9. What is not here
 #
 # - **A real robot.** Here the light never changes, the cameras stand still, and the motors do as they are told. On a
 #   robot a policy from simulation meets all of that at once.
-# - **All of touch.** The arm's links pass through blocks; only fingers, blocks and the table touch. And no force is
-#   measured: the policy has eyes only.
-# - **People's demonstrations.** Our expert is consistent. People do the same thing in different ways, and that is where
-#   a head that learns a distribution earns its keep.
+# - **Most of touch.** The arm's links pass through blocks; only fingers, blocks and the table touch. No force is measured:
+#   the policy can only see.
+# - **People's demonstrations.** Our expert is consistent. People do the same thing in different ways. For such data you
+#   want a head that learns a distribution ([Chapter 7](07_action_heads.ipynb)).
 
 # %% [markdown]
-# ## Exercise 1: a Jacobian by trying (10 minutes)
+# ## Exercise 2: a Jacobian by trying (10 minutes)
 #
 # MuJoCo computed the Jacobian for us. Check it: write `tried_jacobian(angles)`, a matrix `(3, 6)` whose column $i$ is
-# the change of the tip's *place* for a tiny change of angle $i$, divided by that change. `place_at(angles)` tells you
+# the change of the tip's *position* for a tiny change of angle $i$, divided by that change. `place_at(angles)` tells you
 # where the tip is.
 #
 # <details><summary>Hint</summary>
@@ -687,13 +751,23 @@ def tried_jacobian(angles):
 
 
 # %% tags=["check"]
-with checking("Exercise 1"):
+with checking("Exercise 2"):
     for angles in np.random.RandomState(0).uniform(-0.5, 0.5, (10, 6)):
+        given = angles.copy()
         answer = tried_jacobian(angles)
         assert answer is not None, "write the body of tried_jacobian first"
-        assert np.shape(answer) == (3, 6), f"the shape should be (3, 6), yours is {np.shape(answer)}"
-        wrong = np.abs(answer - jacobian_at(angles)[:3])
-        assert wrong.max() < 1e-4, f"MuJoCo's numbers differ from yours by up to {wrong.max():.4f} m per radian"
+        assert np.array_equal(angles, given), "your code changes the angles that it was given: work on copies"
+        answer = np.asarray(answer, dtype=float)
+        assert answer.shape != (6, 3), "a column for each angle: yours has a row for each, so transpose it"
+        assert answer.shape == (3, 6), f"the shape should be (3, 6), yours is {answer.shape}"
+        right = jacobian_at(angles)[:3]
+        assert np.abs(answer).max() > 1e-3, "yours is nearly zero: divide by the change of the angle"
+        assert not np.allclose(answer, -right, atol=1e-3), "the sign is wrong: new position minus old one"
+        assert not np.allclose(answer, 2 * right, atol=1e-3), "twice too large: forward and back are two steps apart"
+        assert not np.allclose(answer, right / 2, atol=1e-3), "half of what it should be: divide by the whole change"
+        assert not np.allclose(answer, right * np.pi / 180, atol=1e-3), "angles are in radians here, not in degrees"
+        wrong = np.abs(answer - right).max()
+        assert wrong < 1e-4, f"MuJoCo's numbers differ from yours by up to {wrong:.4f} m per radian: is your step tiny?"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -707,13 +781,14 @@ with checking("Exercise 1"):
 #
 # </details>
 #
-# ## Exercise 2: an expert for a task of your own (20 minutes)
+# ## Exercise 3: an expert for a task of your own (20 minutes)
 #
 # Write `touch_expert(state)` for a new task, "touch the block": with *closed* fingers, come down on the named block's
 # top and stop there. Return actions `(n, 7)` for `n` states, as `my_expert` does. It is done when, within 25 steps,
 #
 # - the fingers are closed: less than 1 cm apart;
 # - the tip is within 1 cm of the block's axis, and 3 to 4 cm over its centre (the fingers end 1 cm below the tip);
+# - the hand is upright: tilted by less than 0.05 rad;
 # - no block was pushed by more than 1 cm.
 #
 # <details><summary>Hint</summary>
@@ -731,14 +806,14 @@ def touch_expert(state):
 
 
 # %% tags=["check"]
-with checking("Exercise 2"):
+with checking("Exercise 3"):
     world = ArmWorld(range(200, 210), "pick", ArmConfig(max_steps=100))
     before = world.blocks
     for _ in range(25):
         answer = touch_expert(world.state())
         assert answer is not None, "write the body of touch_expert first"
         assert np.shape(answer) == (10, 7), f"for 10 states the shape should be (10, 7), yours is {np.shape(answer)}"
-        world.step(answer)
+        world.step(np.asarray(answer, dtype=float))
     ends = world.state()
     open_by, beside = 100 * ends.openings.max(), 100 * np.linalg.norm(ends.offsets[:, :2], axis=1).max()
     assert open_by < 1, f"the fingers should be closed in the end; yours are up to {open_by:.1f} cm apart"
@@ -746,6 +821,8 @@ with checking("Exercise 2"):
     low, high = -100 * ends.offsets[:, 2].max(), -100 * ends.offsets[:, 2].min()
     assert low > 3, f"the tip should end 3 to 4 cm over the block's centre; yours goes down to {low:.1f} cm"
     assert high < 4, f"the tip should end 3 to 4 cm over the block's centre; yours stays up to {high:.1f} cm over it"
+    tilt = np.linalg.norm(ends.tilts, axis=1).max()
+    assert tilt < 0.05, f"the hand should be upright in the end; yours is tilted by up to {tilt:.2f} rad"
     pushed = 100 * np.linalg.norm(world.blocks - before, axis=2).max()
     assert pushed < 1, f"no block should be pushed by more than 1 cm; yours pushes one by {pushed:.1f} cm"
 
@@ -767,12 +844,12 @@ with checking("Exercise 2"):
 #
 # </details>
 #
-# ## Exercise 3: does it follow the words? (10 minutes)
+# ## Exercise 4: does it follow the words? (10 minutes)
 #
 # Write `follows(first, second)`, the share behind the swap's row above. Both are what `rollout` returns for the *same
-# seeds*: in `first` the instructions name block 0 of each scene, in `second` block 1. Count only the scenes in which
-# the first run was a `success`. A scene counts as followed if the hand ended nearest to block 1 in the second run
-# (`outcome["went_to"]`).
+# seeds*: in `first` the instructions name block 0 of each scene, in `second` block 1. Take only the scenes in which the
+# first run was a `success`. In what share of *them* did the hand end nearest to block 1 in the second run
+# (`outcome["went_to"]`)?
 #
 # <details><summary>Hint</summary>
 #
@@ -788,17 +865,22 @@ def follows(first, second):
 
 
 # %% tags=["check"]
-with checking("Exercise 3"):
+with checking("Exercise 4"):
     named, other = (rollout(expert, ArmWorld(range(300, 308), "reach", named=block)) for block in (0, 1))
     answer = follows(named, other)
     assert answer is not None, "write the body of follows first"
     assert answer == 1, f"the expert always follows, you say {answer:.2f}"
     deaf = follows(named, named)
-    assert deaf == 0, f"who goes to block 0 in both runs does not follow at all, you say {deaf:.2f}"
-    half = replace(named, success=np.arange(8) < 4)
-    mixed = replace(other, outcome={**other.outcome, "went_to": np.array([1, 1, 0, 2, 1, 1, 1, 1])})
+    assert deaf == 0, f"a policy that goes to block 0 in both runs does not follow at all, you say {deaf:.2f}"
+    half = replace(named, success=np.arange(8) < 5)
+    went_to = np.array([1, 1, 0, 2, 2, 1, 1, 1])
+    mixed = replace(other, success=np.arange(8) > 2, outcome={**other.outcome, "went_to": went_to})
     answer = follows(half, mixed)
-    assert answer == 0.5, f"of 4 successes 2 follow, that is 0.5, and you say {answer:.2f}: are failures left out?"
+    assert abs(answer - 5 / 8) > 1e-9, "you count all scenes: leave out those in which the first run failed"
+    assert abs(answer - 2 / 8) > 1e-9, "2 follow, of the 5 successes, not of all 8 scenes: divide by 5"
+    assert abs(answer - 4 / 5) > 1e-9, "going to block 2 is not following: count block 1 alone"
+    assert abs(answer - 3 / 5) > 1e-9, "take the successes of the first run, not those of the second"
+    assert abs(answer - 2 / 5) < 1e-9, f"of 5 successes 2 follow, that is 0.4, and you say {answer:.2f}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -821,44 +903,45 @@ with checking("Exercise 3"):
 #
 # <details><summary>What does damping buy, and what does it cost?</summary>
 #
-# Near a singular pose, where some motion of the tip would need endless turns, the joints stay calm. The cost is that
-# the tip lags behind the wish there. Far from singular poses the cost is small.
+# Near a singular pose some motions of the tip would need very large turns, and damping limits them. The cost is that the
+# tip moves less than was asked for there. Far from singular poses the cost is small.
 #
 # </details>
 #
-# <details><summary>Why would one disturb an expert, and did it help here?</summary>
+# <details><summary>Why would you disturb an expert, and did it help here?</summary>
 #
-# A perfect expert never leaves its narrow path, so the data do not show how to come back to it. A policy errs, leaves
-# the path, and is then among states that it has never seen. A disturbed expert shows the way back, under its own label.
-# Here a training can do without: those from perfect demonstrations that learned the words succeed nearly as well.
+# A perfect expert never leaves its narrow path, so the data do not show how to come back to it. A policy makes mistakes,
+# leaves the path, and is then among states that it has never seen. A disturbed expert shows the way back, with the right
+# label. Here a training can do without: those from perfect demonstrations that learned the words succeed nearly as often.
 # Perhaps more of the disturbed ones learn the words; the trainings made here do not settle it.
 #
 # </details>
 #
 # <details><summary>You change one thing, train once, and success falls from 100 % to 23 %. What do you do next?</summary>
 #
-# Train both again with other seeds. Success may jump between trainings of the very same kind, and then one of each says
+# Train both again with other seeds. Success can jump between trainings of the very same kind, and then one of each says
 # nothing about the change.
 #
 # </details>
 #
 # <details><summary>Actions are relative to where the hand is, the gripper is not. Why?</summary>
 #
-# Both choices make the right answer visible. The image shows where the hand is and what is missing. "A little more
-# closed" would need a memory of how often it has been said; "closed" does not.
+# With both choices the right answer can be read off the image. The image shows where the hand is and what is missing. "A
+# little more closed" would need a memory of how often it was said; "closed" does not.
 #
 # </details>
 #
 # ## Summary
 #
-# - From a camera's two numbers to an arm's seven, the policy changed in one place: the head's numbers and their scale.
-# - Between a policy and an arm stands inverse kinematics. Damped least squares keeps the joints calm where a wish
-#   cannot be fulfilled.
-# - An expert that is to be imitated acts by what can be seen, without a clock; what cannot be seen cannot be learned.
-# - Noise on what is done, and not on the label, shows how to come back from a mistake. Here a training could succeed
-#   without. What decided was whether the words were learned, and that differed from seed to seed; whether noise makes
-#   it likelier is open.
-# - One training of each kind is an anecdote. Train several before you say what a change does.
+# - From a camera's two numbers to an arm's seven, the policy changed in one place: how many numbers its head makes, and
+#   their scale.
+# - Inverse kinematics stands between a policy and an arm. Damped least squares limits the turns where a motion cannot be
+#   done.
+# - An expert that is to be imitated decides by what can be seen, without a clock. The policy sees nothing else.
+# - Noise on what is done, and not on the label, shows how to come back from a mistake. Here a training could succeed without
+#   it. Success went together with following the words, and that differed from seed to seed. Whether noise makes it likelier
+#   is open.
+# - One training of each kind shows little. Train several before you say what a change does.
 # - Normalise actions whose numbers differ in size, and keep the statistics with the weights.
 # - Judge by success with an interval, and by the swap.
 #
