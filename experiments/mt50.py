@@ -103,6 +103,8 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("reach", "pick-place"),
 )
 """Tasks whose scenes look alike and whose sentences differ."""
+GOALS = {"reach": ("closest_hand", 0.05), "push": ("closest_object", 0.05), "pick-place": ("closest_object", 0.07)}
+"""When these three tasks are done, in any scene: what must come how close to the goal, as in Meta-World."""
 SAME_SENTENCE = "do the task"
 
 
@@ -245,8 +247,12 @@ def swapped(policy: TinyVLA, judges: Judges, args: Args, seed: int) -> list[Row]
         answer = PolicyAnswer(policy, told={name: here[other].sentence for name, other in told.items()})
         ended = judge(judges, answer, [here[name] for name in told], args.episodes, Mode(args.executes[0]), seed)
         for name, other in told.items():
-            own = [episode.success for episode in ended if episode.task == name]
-            rows.append({"scene": name, "told": other, "does_its_own": sum(own), "episodes": len(own)})
+            own = [episode for episode in ended if episode.task == name]
+            row = {"scene": name, "told": other, "does_its_own": sum(episode.success for episode in own)}
+            if other in GOALS:
+                which, within_metres = GOALS[other]
+                row["does_the_other"] = sum(getattr(episode, which) <= within_metres for episode in own)
+            rows.append({**row, "episodes": len(own)})
     return rows
 
 

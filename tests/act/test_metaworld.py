@@ -281,6 +281,10 @@ def test_chunks_are_executed_or_averaged():
             self.steps, self.done = 0, []  # no simulator
 
         @property
+        def distances(self):
+            return abs(3 - self.steps), 0.5
+
+        @property
         def over(self):
             return self.steps == 6
 
@@ -293,7 +297,7 @@ def test_chunks_are_executed_or_averaged():
         return np.array([[10 * scene.steps + later] * 4 for later in range(3)], np.float32)
 
     line = Line()
-    _act(line, ask, Mode(2))
+    assert _act(line, ask, Mode(2)) == (0, 0.5), "the closest that hand and object came"
     assert line.done == [0, 1, 20, 21, 40, 41]
     line = Line()
     _act(line, ask, Mode(ensemble=0.0))

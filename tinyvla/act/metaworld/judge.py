@@ -57,6 +57,10 @@ class Episode:
     index: int
     success: bool
     steps: int
+    closest_hand: float = float("inf")
+    """Smallest distance between fingers and goal, in metres."""
+    closest_object: float = float("inf")
+    """The same of the first object."""
 
 
 class _Desk:
@@ -96,8 +100,9 @@ def _ask(desk: dict[str, np.ndarray], row: int, scene: Scene) -> Float32[np.ndar
     return desk["chunks"][row].copy()
 
 
-def _act(scene: Scene, ask: Callable[[Scene], np.ndarray], mode: Mode) -> None:
-    """One episode from its beginning to its end."""
+def _act(scene: Scene, ask: Callable[[Scene], np.ndarray], mode: Mode) -> tuple[float, float]:
+    """One episode from its beginning to its end; returns how close hand and object came to the goal."""
+    closest = np.full(2, np.inf)
     chunks: list[tuple[int, np.ndarray]] = []
     while not scene.over:
         now = scene.steps
@@ -111,6 +116,8 @@ def _act(scene: Scene, ask: Callable[[Scene], np.ndarray], mode: Mode) -> None:
             weights = np.exp(-mode.ensemble * np.arange(len(answer)))
             action = weights @ answer / weights.sum()
         scene.step(action)
+        closest = np.minimum(closest, scene.distances)
+    return float(closest[0]), float(closest[1])
 
 
 def _work(row: int, gpu: int, desk: _Desk, jobs: Any, results: Any, config: MetaWorldConfig) -> None:
@@ -124,8 +131,8 @@ def _work(row: int, gpu: int, desk: _Desk, jobs: Any, results: Any, config: Meta
             scene = Scene(task, config)
         for index, seed in zip(indices, seeds, strict=True):
             scene.begin(seed)
-            _act(scene, partial(_ask, arrays, row), mode)
-            results.put(Episode(mode.name, task.name, index, scene.succeeded, scene.steps))
+            closest = _act(scene, partial(_ask, arrays, row), mode)
+            results.put(Episode(mode.name, task.name, index, scene.succeeded, scene.steps, *closest))
 
 
 class Judges:

@@ -150,6 +150,13 @@ class Scene:
         return self.observation[:STATE_SIZE].astype(np.float32)
 
     @property
+    def distances(self) -> tuple[float, float]:
+        """From the point between the fingers to the goal, and from the first object to it, in metres."""
+        goal = self._env._target_pos
+        hand, item = self._env.tcp_center, self.observation[4:7]
+        return float(np.linalg.norm(hand - goal)), float(np.linalg.norm(item - goal))
+
+    @property
     def over(self) -> bool:
         """Whether the episode has succeeded or used up its steps."""
         return self.succeeded or self.steps >= self.config.max_steps
