@@ -21,6 +21,7 @@ from tyro.conf import arg
 from tinyvla.app.cli_measure import DeviceName, Flat, FusionName, HeadName, PresetName, StepName, print_report
 from tinyvla.config import PRESETS, ModelConfig, model_config
 from tinyvla.errors import InputError
+from tinyvla.files import check_folder
 from tinyvla.recipes import RECIPES, DataConfig, Recipe, TrainConfig
 
 if TYPE_CHECKING:
@@ -99,14 +100,19 @@ def train(
     settings = RunSettings(model, _settle(asked, config, data.num_train), data, step)
     run = RunFolder(out) if place.is_main else OnlyReading(out)
     if resume:
-        settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
-    elif place.is_main:
-        run.start(settings, library_versions(), overwrite)
-    place.wait()
-    if resume and run.is_complete(settings):
-        print(f"{out} is complete: {settings.train.epochs:g} epochs are trained")
-    else:
-        _fit(settings, run, place, log_dir / out.resolve().name)
+        run.settings()  # there is one, so taking the lock makes no folder
+    check_folder(out, "--out")
+    check_folder(log_dir, "--log-dir")
+    with run.held():
+        if resume:
+            settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
+        elif place.is_main:
+            run.start(settings, library_versions(), overwrite)
+        place.wait()
+        if resume and run.is_complete(settings):
+            print(f"{out} is complete: {settings.train.epochs:g} epochs are trained")
+        else:
+            _fit(settings, run, place, log_dir / out.resolve().name)
     place.leave()
     if place.is_main:
         _judge(run, settings, place)
@@ -207,6 +213,7 @@ def _fit(settings: RunSettings, run: RunFolder, place: Place, log_dir: Path) -> 
     # A run that was compiled on a GPU goes on elsewhere as well as that device can.
     kind = "auto" if settings.step == "compiled" and place.device.type != "cuda" else settings.step
     step = make_step(policy, train_tensors, config, kind, place.accelerator)
+    run.load_state(policy, step.optimizer)  # a damaged one is refused before anything is shown or logged
     if place.is_main:
         size, steps = policy.num_parameters()["total"] / 1e6, config.total_steps(len(train_tensors))
         what = f"{steps} steps of {config.batch_size} scenes, {config.optimizer} at {config.learning_rate:g}"
@@ -217,6 +224,9 @@ def _fit(settings: RunSettings, run: RunFolder, place: Place, log_dir: Path) -> 
         except Interrupted as stopped:
             print(f"\n{stopped}; go on with: tinyvla train --resume --out {run.path}", file=sys.stderr)
             sys.exit(130)
+        except (InputError, OSError):
+            run.drop_unsaved()
+            raise
 
 
 @contextmanager
@@ -231,7 +241,8 @@ def _watchers(place: Place, log_dir: Path) -> Iterator[list[Callback]]:
 
     with SummaryWriter(str(log_dir)) as writer:
         alone: list[Callback] = [StopOnInterrupt()] if place.accelerator is None else []
-        yield [*alone, ProgressBar(), TensorBoard(writer), OnEpoch(_print_epoch)]
+        bar: list[Callback] = [ProgressBar()] if sys.stderr.isatty() else []
+        yield [*alone, *bar, TensorBoard(writer), OnEpoch(_print_epoch)]
 
 
 def _print_epoch(record: Record) -> None:

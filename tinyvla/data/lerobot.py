@@ -21,19 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import Float32, Num
 from PIL import Image
 
 from tinyvla.data.demonstrations import Demonstrations
+from tinyvla.data.parquet import decoded, pa, pq, read_tables, vectors, whole_numbers
 from tinyvla.errors import InputError
-
-try:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-except ImportError:
-    raise InputError(
-        "tinyvla.data.lerobot needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
-    ) from None
+from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.files import read_json
 
 VERSION = "v3.0"
 IMAGE_PREFIX = "observation.images."
@@ -208,7 +203,8 @@ def read_dataset(folder: str | Path) -> Demonstrations:
     """Read a LeRobotDataset v3 whose cameras are stored as images; one with video is read through `lerobot`.
 
     Raises:
-        InputError: it is no such dataset, lacks what a policy learns from, or holds video and `lerobot` is missing.
+        InputError: it is no such dataset, is damaged, lacks what a policy learns from, or holds video and `lerobot` is
+            missing.
     """
     folder = Path(folder)
     info = _read_info(folder)
@@ -223,17 +219,26 @@ def read_dataset(folder: str | Path) -> Demonstrations:
     paths = sorted((folder / "data").glob("*/*.parquet"))
     if not paths:
         raise InputError(f"{folder} has no data/*/*.parquet; was only its meta folder downloaded?")
-    table = pa.concat_tables([pq.read_table(path) for path in paths]).sort_by("index")
+    state = ["observation.state"] * ("observation.state" in features)
+    columns = [*cameras, "action", *state, "index", "episode_index", "task_index"]
+    table = read_tables(paths, columns)
+    whole_numbers(table, "index")
+    table = table.sort_by("index")
+    total = info.get("total_frames", len(table))
+    check(total == len(table), f"{folder} has {len(table)} frames in data, and its info.json says {shown(total)}")
     tasks = _read_tasks(folder)
+    numbers = whole_numbers(table, "task_index")
+    unknown = sorted(set(numbers) - set(tasks))
+    check(not unknown, f"task_index {shown(unknown)} in {folder} is none of meta/tasks.parquet")
     names = features["action"].get("names")
     return Demonstrations(
-        {name: _decoded(table.column(key), key) for key, name in cameras.items()},
-        _vectors(table.column("action")),
-        [tasks[number] for number in table.column("task_index").to_pylist()],
-        np.unique(table.column("episode_index").to_numpy(), return_inverse=True)[1].astype(np.int64),
-        _vectors(table.column("observation.state")) if "observation.state" in features else None,
-        fps=int(info["fps"]),
-        action_names=tuple(names) if isinstance(names, list) else (),
+        {name: decoded(table.column(key), key) for key, name in cameras.items()},
+        vectors(table, "action"),
+        [tasks[number] for number in numbers],
+        np.unique(whole_numbers(table, "episode_index"), return_inverse=True)[1].astype(np.int64),
+        vectors(table, *state) if state else None,
+        fps=info["fps"],
+        action_names=tuple(names) if isinstance(names, list) and len(names) == features["action"]["shape"][0] else (),
     )
 
 
@@ -241,7 +246,7 @@ def read_through_lerobot(folder: str | Path) -> Demonstrations:
     """Read a dataset with `lerobot`'s own class, which also decodes video.
 
     Raises:
-        InputError: `lerobot` is not installed.
+        InputError: `lerobot` is not installed, or cannot read it.
     """
     try:
         from lerobot.datasets import LeRobotDataset
@@ -250,8 +255,11 @@ def read_through_lerobot(folder: str | Path) -> Demonstrations:
             f"{folder} stores a camera as video, which lerobot decodes: pip install 'lerobot[dataset]' (Python 3.12 or "
             "later); or turn the videos into images first"
         ) from None
-    dataset = LeRobotDataset(f"local/{Path(folder).name}", root=folder)
-    items = [dataset[i] for i in range(len(dataset))]
+    try:
+        dataset = LeRobotDataset(f"local/{Path(folder).name}", root=folder)
+        items = [dataset[i] for i in range(len(dataset))]
+    except Exception as error:  # lerobot and its decoders raise many kinds
+        raise InputError(f"lerobot cannot read {folder} ({type(error).__name__}: {str(error)[:200]})") from None
     state, names = "observation.state", dataset.meta.features["action"].get("names")
     return Demonstrations(
         {
@@ -274,33 +282,27 @@ def camera_name(key: str) -> str:
 
 def _read_info(folder: Path) -> dict[str, Any]:
     path = folder / "meta/info.json"
-    if not path.exists():
-        raise InputError(f"{folder} holds no meta/info.json, so it is no LeRobotDataset")
-    info = json.loads(path.read_text(encoding="utf-8"))
+    info = read_json(path, f"{folder} holds no meta/info.json, so it is no LeRobotDataset")
     version = str(info.get("codebase_version"))
     if not version.startswith("v3."):
-        raise InputError(f"{folder} has the format {version}; {VERSION} is read. lerobot converts older ones")
+        raise InputError(f"{folder} has the format {shown(version)}; {VERSION} is read. lerobot converts older ones")
+    info["fps"] = check_number(f"fps in {path}", _whole_if_equal(info.get("fps")), Within(1, 1_000))
+    features = info.get("features")
+    check(isinstance(features, dict), f"features in {path} are {shown(features)}; they must be an object")
+    for key, feature in features.items():
+        fits = isinstance(feature, dict) and isinstance(feature.get("dtype"), str)
+        fits = fits and isinstance(feature.get("shape"), list) and bool(feature["shape"])
+        check(fits, f"the feature {shown(key)} in {path} is {shown(feature)}; it must have a dtype and a shape")
     return info
 
 
+def _whole_if_equal(value: Any) -> Any:
+    """30.0 as 30, which some datasets write."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _read_tasks(folder: Path) -> dict[int, str]:
-    table = pq.read_table(folder / "meta/tasks.parquet")
-    sentences = next(table.column(name) for name in table.column_names if name != "task_index")
-    return dict(zip(table.column("task_index").to_pylist(), sentences.to_pylist(), strict=True))
-
-
-def _vectors(column: pa.ChunkedArray) -> Float32[np.ndarray, "n d"]:
-    """Numbers, or lists of them, as rows."""
-    rows = np.array(column.to_pylist(), np.float32)
-    return rows[:, None] if rows.ndim == 1 else rows
-
-
-def _decoded(column: pa.ChunkedArray, key: str) -> UInt8[np.ndarray, "n 3 h w"]:
-    images = []
-    for cell in column.to_pylist():
-        if not cell["bytes"]:
-            raise InputError(f"{key} names image files and does not hold the images; embed them first")
-        images.append(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")).transpose(2, 0, 1))
-    if len({image.shape for image in images}) > 1:
-        raise InputError(f"{key} holds images of different sizes")
-    return np.stack(images)
+    table = read_tables([folder / "meta/tasks.parquet"], [])
+    names = [name for name in table.column_names if name != "task_index"]
+    check(bool(names), f"{folder}/meta/tasks.parquet has no column of sentences")
+    return dict(zip(whole_numbers(table, "task_index"), table.column(names[0]).to_pylist(), strict=True))

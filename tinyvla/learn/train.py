@@ -4,11 +4,12 @@ Notable:
 - `fit` works on tensors alone; give it a `RunFolder` and it also writes checkpoints and resumes;
 - the learning rate climbs, holds, and falls linearly to zero over the last half, so a short run ends settled, too;
 - nothing depends on hidden random state: a run that is killed and resumed gives the same weights, bit for bit on a CPU;
-- a step is an object, so another kind of step needs no other loop; whatever watches the training is a callback.
+- another kind of step needs no other loop, for a step is an object; whatever watches the training is a callback.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
@@ -53,8 +54,7 @@ class PlainStep:
 
     def __call__(self, index: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
         """Learn from the scenes at an index; returns their loss before that."""
-        batch = self.train.take(index)
-        return train_step(self.policy, self.optimizer, batch, self.config.grad_clip, self.generator)
+        return train_step(self.policy, self.optimizer, self.train.take(index), self.config.grad_clip, self.generator)
 
 
 def fit(
@@ -91,7 +91,7 @@ def fit(
     records = [r for r in run.records() if r["step"] <= progress.step] if run else []
     total = config.total_steps(len(train))
     policy.train()
-    with watching(callbacks, progress.step, total):
+    with run.held() if run else nullcontext(), watching(callbacks, progress.step, total):
         while progress.step < total:
             if _train_epoch(step, train, config, progress, callbacks):
                 records.append(_validate(policy, val, len(train), config, progress))
