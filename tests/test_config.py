@@ -38,12 +38,15 @@ def test_configs_are_frozen():
         (lambda: VisionConfig(image_size=60), "image_size 60 is not divisible by patch_size 8"),
         (lambda: VisionConfig(embed_dim=6, num_heads=3), "divisible by 4"),
         (lambda: LanguageConfig(embed_dim=15, num_heads=3), "embed_dim 15 is odd"),
-        (lambda: LanguageConfig(num_layers=0), "num_layers is 0"),
+        (
+            lambda: LanguageConfig(num_layers=0),
+            "num_layers is 0; it must be a whole number from 1 to 256",
+        ),
         (lambda: FusionConfig(kind="telepathy"), "unknown fusion 'telepathy'; choose from cross-attention"),
         (lambda: model_config("huge"), "unknown preset 'huge'; choose from nano, minimal, medium, smolvla_like"),
         (lambda: model_config("nano", "telepathy"), "unknown fusion"),
         (lambda: ModelConfig.from_dict({"eyes": {}}), "unknown keys ['eyes']"),
-        (lambda: ModelConfig.from_dict({"vision": {"eyes": 2}}), "does not describe a TinyVLA"),
+        (lambda: ModelConfig.from_dict({"vision": {"eyes": 2}}), "vision in config.json holds unknown keys ['eyes']"),
     ],
 )
 def test_impossible_values_are_refused_with_the_reason(make, says):

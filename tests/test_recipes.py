@@ -41,8 +41,8 @@ def test_a_recipe_has_its_number_of_steps_on_any_split(num_scenes):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: TrainConfig(learning_rate=-1.0), "learning_rate is -1.0; it must be positive"),
-        (lambda: TrainConfig(epochs=0), "epochs is 0; it must be positive"),
+        (lambda: TrainConfig(learning_rate=-1.0), "learning_rate is -1.0; it must be a number above 0"),
+        (lambda: TrainConfig(epochs=0), "epochs is 0; it must be a number above 0"),
         (lambda: TrainConfig(optimizer="sgd"), "unknown optimizer 'sgd'; choose from adamw, muon"),
         (lambda: DataConfig(val_seed=42), "must differ"),
         (lambda: recipe("huge"), "unknown preset 'huge'; choose from nano, minimal, medium, smolvla_like"),

@@ -2,7 +2,7 @@
 
 Notable:
 - one dataclass per component; a number that follows from others is a property, never a stored field;
-- `__post_init__` refuses what cannot work and says what would;
+- a field's type and bounds stand in its annotation; `__post_init__` refuses what cannot work and says what would;
 - `PRESETS` names four sizes; `tinyvla info` counts their parameters.
 """
 
@@ -10,28 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from tinyvla.errors import InputError
+from tinyvla.fields import Within, check, check_fields, make, shown
 from tinyvla.registry import FUSIONS, HEADS
 
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
 DTYPES = ("float32", "bfloat16", "float16")
 RESIZES = ("stretch", "pad")
 STEMS = ("linear", "convolutional")
+MAX_SIDE, MAX_TOKENS = 8_192, 4_096
 
-
-def check(condition: bool, message: str) -> None:
-    """Refuse a configuration, with a message, unless a condition holds."""
-    if not condition:
-        raise InputError(message)
-
-
-def check_positive(config: Any, *names: str) -> None:
-    """Refuse values below one, naming the field."""
-    for name in names:
-        value = getattr(config, name)
-        check(value >= 1, f"{type(config).__name__}.{name} is {value}; it must be at least 1")
+Width = Annotated[int, Within(1, 8_192)]
+Layers = Annotated[int, Within(1, 256)]
+Heads = Annotated[int, Within(1, 1_024)]
+Ratio = Annotated[int, Within(1, 64)]
+Length = Annotated[int, Within(1, 4_096)]
+Vocabulary = Annotated[int, Within(1, 2**20)]
+Channels = Annotated[int, Within(1, 64)]
 
 
 def _height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -39,12 +35,13 @@ def _height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_image_size(config: Any) -> None:
-    """Refuse what is not one or two positive whole numbers."""
+    """Refuse what is not one or two whole numbers of pixels."""
     size = config.image_size
     sides = size if isinstance(size, tuple) else (size, size)
     check(
-        len(sides) == 2 and all(isinstance(side, int) and side >= 1 for side in sides),
-        f"{type(config).__name__}.image_size is {size}; it must be pixels, at least 1: one number, or height and width",
+        len(sides) == 2 and all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides),
+        f"{type(config).__name__}.image_size is {shown(size)}; it must be pixels, from 1 to {MAX_SIDE}: one number, or "
+        "height and width",
     )
 
 
@@ -68,19 +65,19 @@ class VisionConfig:
 
     image_size: int | tuple[int, int] = 64
     """Height and width of the images at the model's door, in pixels; one number where they are equal."""
-    patch_size: int = 8
+    patch_size: Annotated[int, Within(1, MAX_SIDE)] = 8
     """Side of a patch, in pixels."""
-    num_channels: int = 3
-    embed_dim: int = 192
-    num_layers: int = 4
-    num_heads: int = 3
-    mlp_ratio: int = 4
+    num_channels: Channels = 3
+    embed_dim: Width = 192
+    num_layers: Layers = 4
+    num_heads: Heads = 3
+    mlp_ratio: Ratio = 4
     """Hidden width of a block's MLP, in multiples of `embed_dim`."""
     stem: str = "linear"
     """How a patch becomes a token, one of `STEMS`: one linear layer, or a few convolutions, which see more detail."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "patch_size", "num_channels", "embed_dim", "num_layers", "num_heads", "mlp_ratio")
+        check_fields(self)
         _check_image_size(self)
         wrong = [side for side in self.size if side % self.patch_size]
         if wrong:
@@ -94,6 +91,11 @@ class VisionConfig:
         check(
             self.stem == "linear" or self.patch_size % 4 == 0,
             f"a convolutional stem halves its squares twice, so 4 must divide patch_size, which is {self.patch_size}",
+        )
+        check(
+            self.num_tokens <= MAX_TOKENS + 1,
+            f"VisionConfig: image_size {self.image_size} in patches of {self.patch_size} makes {self.num_tokens - 1} "
+            f"patches; at most {MAX_TOKENS} are taken",
         )
         check(
             self.embed_dim % 4 == 0,
@@ -123,17 +125,17 @@ class VisionConfig:
 class LanguageConfig:
     """Shape of the causal language model (`tinyvla.model.language.TinyLanguageModel`)."""
 
-    vocab_size: int = 30_522
+    vocab_size: Vocabulary = 30_522
     """Rows of the embedding, those of DistilBERT's vocabulary, so that ids and real checkpoints fit."""
-    max_length: int = 32
+    max_length: Length = 32
     """Longest instruction, in tokens, [CLS] and [SEP] included."""
-    embed_dim: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
-    mlp_ratio: int = 4
+    embed_dim: Width = 256
+    num_layers: Layers = 4
+    num_heads: Heads = 4
+    mlp_ratio: Ratio = 4
 
     def __post_init__(self) -> None:
-        check_positive(self, "vocab_size", "max_length", "embed_dim", "num_layers", "num_heads", "mlp_ratio")
+        check_fields(self)
         check(
             self.embed_dim % 2 == 0,
             f"LanguageConfig: embed_dim {self.embed_dim} is odd; the sine-cosine positions need an even width",
@@ -146,7 +148,7 @@ class PretrainedConfig:
     """A Hugging Face model in one of the two slots, from `source`: its id on the hub, or a folder."""
 
     source: str
-    embed_dim: int
+    embed_dim: Width
     frozen: bool = True
     """Frozen weights do not learn, and a checkpoint does not hold them: they are fetched from `source` again."""
     dtype: str = "float32"
@@ -157,14 +159,14 @@ class PretrainedConfig:
     """Of the weights that were loaded; others are refused."""
     image_size: int | tuple[int, int] = 64
     """Height and width of the policy's images, which a vision model scales to its own size."""
-    num_channels: int = 3
-    num_tokens: int = 1
-    vocab_size: int = 1
-    max_length: int = 32
+    num_channels: Channels = 3
+    num_tokens: Annotated[int, Within(1, MAX_TOKENS + 1)] = 1
+    vocab_size: Vocabulary = 1
+    max_length: Length = 32
     """Longest instruction, in a language model's own tokens."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "embed_dim")
+        check_fields(self)
         _check_image_size(self)
         check(bool(self.source), "a pretrained part's source is empty; give an id on the hub or a folder")
         check(self.dtype in DTYPES, f"unknown dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
@@ -182,7 +184,7 @@ class ObservationConfig:
 
     cameras: tuple[str, ...] = ("camera",)
     """Names of the cameras, in order; a data set's key is `observation.images.` and the name."""
-    state_dim: int = 0
+    state_dim: Annotated[int, Within(0, 4_096)] = 0
     """Numbers in the robot's own state, such as joint angles; 0 leaves the state out."""
     resize: str = "stretch"
     """How an image of another size is brought to the policy's: one of `RESIZES`. "pad" keeps its proportions."""
@@ -192,13 +194,14 @@ class ObservationConfig:
     """Fingerprint of the state's statistics; written by `TinyVLA.fit_statistics`."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check(bool(self.cameras), "a policy needs at least one camera; name it in ObservationConfig.cameras")
         check(
-            all(isinstance(name, str) and name for name in self.cameras),
-            f"cameras are {list(self.cameras)}; each must be a name such as 'wrist'",
+            isinstance(self.cameras, tuple) and all(isinstance(name, str) and name for name in self.cameras),
+            f"cameras are {shown(self.cameras)}; they must be a tuple of names such as 'wrist'",
         )
+        check(len(self.cameras) <= 64, f"there are {len(self.cameras)} cameras; at most 64 are taken")
         check(len(set(self.cameras)) == len(self.cameras), f"a camera is named twice in {', '.join(self.cameras)}")
-        check(self.state_dim >= 0, f"state_dim is {self.state_dim}; it must not be negative")
         check(self.resize in RESIZES, f"unknown resize {self.resize!r}; choose from {', '.join(RESIZES)}")
         check(
             self.state_normalization in NORMALIZATIONS,
@@ -212,11 +215,11 @@ class FusionConfig:
 
     kind: str = "cross-attention"
     """One of `tinyvla.registry.FUSIONS`."""
-    embed_dim: int = 256
-    num_heads: int = 4
+    embed_dim: Width = 256
+    num_heads: Heads = 4
 
     def __post_init__(self) -> None:
-        check_positive(self, "embed_dim", "num_heads")
+        check_fields(self)
         FUSIONS.check(self.kind)
         _check_heads(self)
 
@@ -225,21 +228,21 @@ class FusionConfig:
 class HeadConfig:
     """The action head (`tinyvla.model.heads`) and the actions that it makes."""
 
-    action_dim: int = 2
-    hidden_dim: int = 256
+    action_dim: Annotated[int, Within(1, 1_024)] = 2
+    hidden_dim: Width = 256
     kind: str = "regression"
     """One of `tinyvla.registry.HEADS`."""
-    horizon: int = 1
+    horizon: Annotated[int, Within(1, 1_024)] = 1
     """Actions in a chunk."""
-    num_directions: int = 8
+    num_directions: Annotated[int, Within(4, 8)] = 8
     """Of the kind `directions`; 4 (right, up, left, down) or 8."""
-    num_bins: int = 256
+    num_bins: Annotated[int, Within(2, 2**16)] = 256
     """Of the kind `bins`, between -1 and 1."""
-    fast_vocab_size: int = 512
+    fast_vocab_size: Annotated[int, Within(2, 2**16)] = 512
     """Of the kind `fast`; tokens that byte-pair encoding may make."""
-    fast_scale: float = 20.0
+    fast_scale: Annotated[float, Within(0, 1e6, above=True)] = 20.0
     """Of the kind `fast`; frequencies are multiplied by it and rounded. Larger is finer and gives more tokens."""
-    num_steps: int = 10
+    num_steps: Annotated[int, Within(1, 10_000)] = 10
     """Of the kinds `flow` and `diffusion`; steps from noise to action."""
     normalization: str = "none"
     """One of `NORMALIZATIONS`; "none" expects actions in [-1, 1]."""
@@ -249,16 +252,13 @@ class HeadConfig:
     """Steps ahead at which the robot's own state is a further target in training; none if empty."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "action_dim", "hidden_dim", "horizon", "num_steps")
+        check_fields(self)
         HEADS.check(self.kind)
         check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
-        check(self.fast_vocab_size >= 2, f"fast_vocab_size is {self.fast_vocab_size}; it must be at least 2")
-        check(self.fast_scale > 0, f"fast_scale is {self.fast_scale}; it must be positive")
         check(
             all(isinstance(step, int) and step >= 1 for step in self.waypoints),
             f"waypoints are {list(self.waypoints)}; each must be a number of steps ahead, at least 1",
         )
-        check(self.num_bins >= 2, f"num_bins is {self.num_bins}; it must be at least 2")
         check(
             self.normalization in NORMALIZATIONS,
             f"unknown normalization {self.normalization!r}; choose from {', '.join(NORMALIZATIONS)}",
@@ -284,6 +284,7 @@ class ModelConfig:
     observation: ObservationConfig = field(default_factory=ObservationConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check(
             not self.head.waypoints or self.observation.state_dim > 0,
             "waypoints are future states of the robot, and this policy knows no state; set ObservationConfig.state_dim",
@@ -298,14 +299,11 @@ class ModelConfig:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: a key is unknown or a value is refused by its dataclass.
+            InputError: a key is unknown or missing, or a value is refused by its dataclass.
         """
-        unknown = sorted(set(values) - set(_PARTS))
-        check(not unknown, f"config.json holds unknown keys {unknown}; a TinyVLA's keys are {sorted(_PARTS)}")
-        try:
-            return cls(**{name: _part(name, values.get(name, {})) for name in _PARTS})
-        except TypeError as error:
-            raise InputError(f"config.json does not describe a TinyVLA: {error}") from None
+        is_object = isinstance(values, dict)
+        parts = {name: _part(name, part) for name, part in values.items()} if is_object else values
+        return make(cls, parts, "config.json")
 
 
 _PARTS: dict[str, Any] = {
@@ -317,10 +315,11 @@ _PARTS: dict[str, Any] = {
 }
 
 
-def _part(name: str, values: dict[str, Any]) -> Any:
-    is_pretrained = name in ("vision", "language") and "source" in values
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return (PretrainedConfig if is_pretrained else _PARTS[name])(**values)
+def _part(name: str, values: Any) -> Any:
+    """Returns the dataclass of a part; what is no part is left for `make` to refuse."""
+    is_pretrained = name in ("vision", "language") and isinstance(values, dict) and "source" in values
+    kind = PretrainedConfig if is_pretrained else _PARTS.get(name)
+    return values if kind is None else make(kind, values, f"{name} in config.json")
 
 
 def _preset(vision: tuple[int, int, int], language: tuple[int, int, int], fusion_dim: int) -> ModelConfig:

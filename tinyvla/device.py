@@ -11,12 +11,13 @@ import torch
 from tinyvla.errors import InputError
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str | torch.device = "auto") -> torch.device:
     """The device of that name; `auto` is CUDA where there is one, else the CPU.
 
     Raises:
         InputError: the name is unknown or the device is not there.
     """
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = name.split(":")[0]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from tinyvla.config import check, check_positive
+from tinyvla.fields import MANY, SEED, Within, check, check_fields
 
 OPTIMIZERS = ("adamw", "muon")
 
@@ -21,63 +21,60 @@ OPTIMIZERS = ("adamw", "muon")
 class DataConfig:
     """Sizes and seeds of the three BlockFind splits."""
 
-    num_train: int = 8_000
-    num_val: int = 1_000
-    num_test: int = 1_000
-    train_seed: int = 42
-    val_seed: int = 43
-    test_seed: int = 44
+    num_train: Annotated[int, MANY] = 8_000
+    num_val: Annotated[int, MANY] = 1_000
+    num_test: Annotated[int, MANY] = 1_000
+    train_seed: Annotated[int, SEED] = 42
+    val_seed: Annotated[int, SEED] = 43
+    test_seed: Annotated[int, SEED] = 44
     dataset: str = ""
     """A LeRobotDataset's folder to learn from, in place of BlockFind."""
-    val_episodes: float = 0.02
+    val_episodes: Annotated[float, Within(0, 0.9, above=True)] = 0.02
     """Share of a data set's episodes that are held out, to see how training goes; at least one episode."""
 
     def __post_init__(self) -> None:
-        check(0 < self.val_episodes < 1, f"val_episodes is {self.val_episodes}; it must lie between 0 and 1")
-        check_positive(self, "num_train", "num_val", "num_test")
+        check_fields(self)
         seeds = {self.train_seed, self.val_seed, self.test_seed}
         check(len(seeds) == 3, "train_seed, val_seed and test_seed must differ, or the splits share their scenes")
-        check(all(0 <= s < 2**32 for s in seeds), "data seeds must lie between 0 and 2**32 - 1")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How the policy is trained."""
 
-    epochs: int | float = 20
+    epochs: Annotated[int | float, Within(0, 10**6, above=True)] = 20
     """Passes over the training split; the last one may be a part: 0.6 are 75 of the 125 batches of 8,000 scenes."""
-    batch_size: int = 64
+    batch_size: Annotated[int, MANY] = 64
     optimizer: str = "adamw"
     """One of `OPTIMIZERS`; "muon" needs fewer steps and wants about ten times the learning rate."""
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.01
+    learning_rate: Annotated[float, Within(0, 1_000, above=True)] = 3e-4
+    weight_decay: Annotated[float, Within(0, 1_000)] = 0.01
     """Applied to matrices; embeddings, biases and norms are left alone."""
-    beta1: float = 0.9
-    beta2: float = 0.99
-    warmup_steps: int = 100
+    beta1: Annotated[float, Within(0, 0.999999)] = 0.9
+    beta2: Annotated[float, Within(0, 0.999999)] = 0.99
+    warmup_steps: Annotated[int, Within(0, 10**9)] = 100
     """Steps in which the learning rate climbs from zero, at most a quarter of all steps."""
-    decay_fraction: float = 0.5
+    decay_fraction: Annotated[float, Within(0, 1)] = 0.5
     """Last share of the steps, in which the learning rate falls linearly to zero."""
-    grad_clip: float = 1.0
+    grad_clip: Annotated[float, Within(0, 10**9, above=True)] = 1.0
     """Largest gradient norm; longer gradients are scaled down to it."""
-    seed: int = 0
+    seed: Annotated[int, Within(0, 2**63 - 1)] = 0
     """Decides the initial weights and the order of the scenes."""
-    checkpoint_every: int = 5
+    checkpoint_every: Annotated[int, MANY] = 5
     """Epochs between kept checkpoints (`epoch_005`, `epoch_010`, ...)."""
-    shift: int = 0
+    shift: Annotated[int, Within(0, 1_000)] = 0
     """Pixels by which each training image is moved at most, at random, along each axis; its edge is repeated."""
-    state_noise: float = 0.0
+    state_noise: Annotated[float, Within(0, 1_000)] = 0.0
     """Noise on the robot's own state in training, in standard deviations of the training states."""
-    accumulate: int = 1
+    accumulate: Annotated[int, MANY] = 1
     """Parts in which a batch is taken, their gradients added up: the same step with less memory."""
     recompute: bool = False
     """Keep each block's input alone and run the block again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
-        check(self.epochs > 0, f"TrainConfig.epochs is {self.epochs}; it must be positive")
+        check_fields(self)
         if self.epochs == int(self.epochs):
             object.__setattr__(self, "epochs", int(self.epochs))
-        check_positive(self, "batch_size", "checkpoint_every", "accumulate")
         check(
             self.accumulate <= self.batch_size,
             f"accumulate is {self.accumulate}, but a batch has {self.batch_size} scenes; it cannot have more parts",
@@ -85,14 +82,6 @@ class TrainConfig:
         check(
             self.optimizer in OPTIMIZERS, f"unknown optimizer {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}"
         )
-        check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive (try 3e-4)")
-        check(self.grad_clip > 0, f"grad_clip is {self.grad_clip}; it must be positive (try 1.0)")
-        check(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; it must not be negative")
-        check(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; it must not be negative")
-        check(0 <= self.decay_fraction <= 1, f"decay_fraction is {self.decay_fraction}; it must lie in [0, 1]")
-        check(self.shift >= 0, f"shift is {self.shift}; it must not be negative")
-        check(self.state_noise >= 0, f"state_noise is {self.state_noise}; it must not be negative")
-        check(0 <= self.seed < 2**63, f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
 
     def steps_per_epoch(self, num_scenes: int) -> int:
         """Returns the batches in one pass over a split; the last one may be smaller."""
@@ -107,9 +96,9 @@ class TrainConfig:
 class RecordingConfig:
     """The policy that learns from recordings of a robot: sizes that were found on Meta-World."""
 
-    image_size: int = 192
+    image_size: Annotated[int, Within(32, 8_192)] = 192
     """Height and width to which images are scaled; they become 8 x 8 tokens, so 32 must divide it."""
-    horizon: int = 16
+    horizon: Annotated[int, Within(1, 1_024)] = 16
     """Actions in a chunk."""
     stem: str = "convolutional"
     """How a patch becomes a token, one of `tinyvla.config.STEMS`."""
@@ -119,8 +108,9 @@ class RecordingConfig:
     """Of actions, one of `tinyvla.config.NORMALIZATIONS`."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check(
-            self.image_size > 0 and self.image_size % 32 == 0,
+            self.image_size % 32 == 0,
             f"image_size is {self.image_size}; images become 8 x 8 tokens of 4 x 4 squares, so 32 must divide it",
         )
 

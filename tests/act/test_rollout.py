@@ -366,7 +366,7 @@ def test_the_verb_judges_a_checkpoint(tiny_policy, tmp_path, capsys):
     [
         (["--policy", "magic"], "unknown --policy 'magic'; choose from checkpoint, expert, random"),
         (["--policy", "expert", "--episodes", "0"], "number of episodes is 0"),
-        (["--policy", "expert", "--episodes", "2", "--gif", "{tmp}/none/a.gif"], "cannot read or write"),
+        (["--policy", "expert", "--episodes", "2", "--gif", "{tmp}/none/a.gif"], "there is no folder"),
         (["--checkpoint", "{tmp}/none"], "no checkpoint folder"),
     ],
 )

@@ -99,4 +99,7 @@ def test_only_the_main_process_watches_and_writes(monkeypatch, tmp_path):
         assert callbacks == []
     assert OnlyReading(tmp_path).save_state(None, None, None) is None
     with cli_train._watchers(Place(torch.device("cpu")), tmp_path / "logs") as callbacks:
+        assert [type(c).__name__ for c in callbacks] == ["StopOnInterrupt", "TensorBoard", "OnEpoch"]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with cli_train._watchers(Place(torch.device("cpu")), tmp_path / "logs") as callbacks:
         assert [type(c).__name__ for c in callbacks] == ["StopOnInterrupt", "ProgressBar", "TensorBoard", "OnEpoch"]

@@ -62,3 +62,5 @@ def test_results_name_the_command_that_made_them():
     assert "experiments/" in zoo.load_results("learning")["command"]
     with pytest.raises(InputError, match=r"choose from .*fusion"):
         zoo.load_results("wishes")
+    with pytest.raises(InputError, match=r"bench_nano_cpu.json lacks 'moon'; measure it .*: tinyvla bench"):
+        zoo.load_results("bench_nano_cpu")["moon"]

@@ -128,7 +128,7 @@ def test_ten_thousand_scenes_take_at_most_0_3_seconds():
 
 
 def test_no_samples_is_an_error():
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="num_samples is"):
         BlockFind(0, 0)
 
 

@@ -251,46 +251,6 @@ def test_asked_for_the_end_at_the_last_step_it_just_ends(tiny_config, data, tmp_
     assert run.is_complete(run.settings())
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler of the package catches it."""
-
-
-def test_killed_at_any_write_resume_ends_bit_for_bit_the_same(tiny_config, data, tmp_path, unbroken, monkeypatch):
-    """Every file operation of a run is, in turn, the one before which the process dies."""
-    config = dataclasses.replace(SHORT, epochs=2)
-    real_replace = os.replace
-    deaths = 0
-    for fatal in range(1, 100):
-        count = 0
-
-        def replace(source, target, fatal=fatal):
-            nonlocal count
-            count += 1
-            if count == fatal:
-                raise Killed
-            real_replace(source, target)
-
-        run = start(tmp_path / f"run{fatal}", tiny_config, config)
-        monkeypatch.setattr(os, "replace", replace)
-        try:
-            fit(new_policy(tiny_config, 0), *data, config, run=run)
-        except Killed:
-            deaths += 1
-        monkeypatch.setattr(os, "replace", real_replace)
-        if count < fatal:
-            break
-        for name in ("best", "epoch_002"):  # whatever stands there is whole
-            if (run.path / name).exists():
-                load_file(run.path / name / "model.safetensors")
-        # With a saved state the initial weights must not matter; without one the run starts from its seed.
-        seed = 99 if (run.path / "resume.safetensors").exists() else 0
-        records = fit(new_policy(tiny_config, seed), *data, config, run=run)
-        assert run.is_complete(run.settings())
-        assert records == unbroken[1]
-        torch.testing.assert_close(weights_after(run.path), unbroken[0], rtol=0, atol=0)
-    assert deaths >= 8, "best is written twice, and so are metrics; the state once, and one kept checkpoint"
-
-
 @pytest.mark.parametrize(
     ("name", "says"),
     [("tpu", "unknown device 'tpu'; choose from auto, cpu, cuda, mps"), ("cpu:x", "cannot be used")],

@@ -7,7 +7,7 @@ import torch
 from tinyvla.config import PRESETS
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.dataset import BlockFind
-from tinyvla.measure.bench import RECIPES, Runner, bench, bench_reference, recorded_command, table
+from tinyvla.measure.bench import RECIPES, Runner, bench, bench_reference, table
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import DataConfig, Recipe, TrainConfig
 from tinyvla.speed.tuned import PLAIN
@@ -62,9 +62,3 @@ def test_the_reference_and_the_table(tiny_config):
 
 def test_spread():
     assert spread([3.0, 1.0, 2.0]) == {"min": 1.0, "median": 2.0, "max": 3.0, "mean": 2.0, "std": 1.0}
-
-
-def test_a_recorded_command_names_no_place(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/somewhere/scripts/measure.py", "--seeds", "3", "--out", "a folder/b", "--cpu"])
-    assert recorded_command() == "python experiments/measure.py --seeds 3 --cpu"
-    assert recorded_command(("--film",)) == "python experiments/measure.py --seeds 3 --out 'a folder/b' --cpu"

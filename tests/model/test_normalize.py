@@ -54,7 +54,11 @@ def test_none_leaves_actions_alone():
 
 @pytest.mark.parametrize(
     ("actions", "message"),
-    [(torch.randn(10, 7), "7 dimensions, the policy has 3"), (torch.full((10, 3), torch.nan), "NaN")],
+    [
+        (torch.randn(10, 7), "7 dimensions, the policy has 3"),
+        (torch.full((10, 3), torch.nan), "hold nan in frame 0, dimension 0"),
+        (torch.zeros(0, 3), "no actions"),
+    ],
 )
 def test_useless_statistics_are_refused(actions, message):
     with pytest.raises(InputError, match=message):

@@ -177,7 +177,7 @@ class TestDamagedCheckpoints:
 
     def test_config_that_is_no_object(self, folder):
         (folder / "config.json").write_text("[1, 2]")
-        self.refuse(folder, "holds a list")
+        self.refuse(folder, "holds [1, 2]; it must be an object")
 
     def test_dimensions_that_do_not_divide(self, folder):
         config = json.loads((folder / "config.json").read_text())

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 
 from tinyvla.act.result import Result
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check_number
 from tinyvla.model.observation import TASK_KEY, Observation
 
 SEEDS_OF_A_SPLIT = 100_000
@@ -164,8 +165,6 @@ def episode_seeds(num_episodes: int, seed: int) -> list[int]:
         InputError: `num_episodes` is not in 1 ... 100,000 or `seed` not in 0 ... 42,948.
     """
     block = SEEDS_OF_A_SPLIT
-    if not 1 <= num_episodes <= block:
-        raise InputError(f"the number of episodes is {num_episodes}; it must lie between 1 and {block:,}")
-    if not 0 <= seed < 2**32 // block:
-        raise InputError(f"the episodes' seed is {seed}; it must lie between 0 and {2**32 // block - 1:,}")
+    check_number("the number of episodes", num_episodes, Within(1, block))
+    check_number("the episodes' seed", seed, Within(0, 2**32 // block - 1))
     return [seed * block + i for i in range(num_episodes)]

@@ -16,6 +16,7 @@ Notable:
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,12 +25,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from tinyvla.config import PretrainedConfig
 from tinyvla.errors import InputError
-from tinyvla.learn.checkpoint import write_atomically
+from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.files import read_json, save_tensors, write_atomically
 from tinyvla.model.policy import TinyVLA
 
 if TYPE_CHECKING:  # peft takes seconds to import; only those who use an adapter pay for it
@@ -51,6 +52,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 """Groups of layers that can carry an adapter, by the ends of their names here and in transformers."""
 
+RANKS = Within(1, 4_096)
 ADAPTER_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What `peft` puts before every name in its files."""
@@ -78,14 +80,9 @@ def add_lora(
     Raises:
         InputError: `peft` is missing, the rank is no positive number, no layer fits a target, or there is an adapter.
     """
-    if rank < 1:
-        raise InputError(f"rank is {rank}; it must be at least 1 (4 to 32 are usual)")
     _refuse_second(policy)
-    config = _peft().LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        target_modules=target_layers(policy, targets),
-    )
+    rank = check_number("rank", rank, RANKS)
+    config = _config(rank, 2 * rank if alpha is None else alpha, target_layers(policy, targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _inject(policy, config)
@@ -97,10 +94,12 @@ def target_layers(policy: nn.Module, targets: Sequence[str]) -> list[str]:
     Raises:
         InputError: one of them means no layer of this policy.
     """
-    layers = [name for name, layer in policy.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)]
+    layers = _layers(policy)
     chosen: set[str] = set()
+    if isinstance(targets, str) or not targets:
+        raise InputError(f"targets are {targets!r}; give a list of {', '.join(TARGETS)}, or of ends of layers' names")
     for target in targets:
-        ends = TARGETS.get(target, (target,))
+        ends = TARGETS.get(target, (target,)) if isinstance(target, str) and target else ()
         found = {name for name in layers if any(f".{name}".endswith(f".{end}") for end in ends)}
         if not found:
             raise InputError(
@@ -153,8 +152,20 @@ def save_adapter(policy: TinyVLA, folder: str | Path) -> None:
     weights = _peft().get_peft_model_state_dict(policy, save_embedding_layers=False)
     tensors = {f"{PREFIX}{name}": value.detach().cpu().contiguous() for name, value in weights.items()}
     metadata = {"format": "pt", "base": base_fingerprint(policy)}
-    write_atomically(folder / ADAPTER_FILE, lambda path: save_file(tensors, path, metadata))
+    write_atomically(folder / ADAPTER_FILE, lambda path: save_tensors(tensors, path, metadata))
     config.save_pretrained(str(folder))
+
+
+def _layers(policy: nn.Module) -> list[str]:
+    """Names of the layers that can carry a part of an adapter."""
+    return [name for name, layer in policy.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)]
+
+
+def _config(rank: Any, alpha: Any, layers: list[str]) -> LoraConfig:
+    """An adapter's shape, as `peft` has it."""
+    rank = check_number("rank", rank, RANKS)
+    alpha = check_number("alpha", alpha, Within(0, 1e6, above=True), whole=False)
+    return _peft().LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers)
 
 
 def load_adapter(base: TinyVLA, folder: str | Path) -> TinyVLA:
@@ -167,18 +178,10 @@ def load_adapter(base: TinyVLA, folder: str | Path) -> TinyVLA:
     Raises:
         InputError: there is no adapter in the folder, it is damaged, or it was trained on another base.
     """
-    config, weights, trained_on = _read_adapter(Path(folder))
     _refuse_second(base)
-    if (own := base_fingerprint(base)) != trained_on:
-        raise InputError(
-            f"the adapter in {folder} was trained on a base with fingerprint {trained_on[:12]}, and this policy's is "
-            f"{own[:12]}: on other weights it means nothing. Load the checkpoint that add_lora was called on"
-        )
+    config, weights = _read_adapter(Path(folder), base)
     _inject(base, config)
-    result = _peft().set_peft_model_state_dict(base, weights)
-    missing = [name for name in result.missing_keys if "lora_" in name]
-    if missing or result.unexpected_keys:
-        raise InputError(f"{folder} does not hold the weights that its adapter_config.json describes")
+    _peft().set_peft_model_state_dict(base, weights)
     return base.eval()
 
 
@@ -249,18 +252,53 @@ def _adapter_layers(policy: TinyVLA) -> list[tuple[str, Any]]:
     return [(name, layer) for name, layer in policy.named_modules() if isinstance(layer, tuner)]
 
 
-def _read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, torch.Tensor], str]:
-    """Configuration, weights and the base's fingerprint."""
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder} holds no adapter; write one with save_adapter")
-    path = folder / ADAPTER_FILE
+def _read_adapter(folder: Path, base: TinyVLA) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """Configuration and weights of an adapter for this base.
+
+    The configuration is made of the three settings that `add_lora` knows. All others must be as `peft` has them by
+    default: some of them name modules to import.
+    """
+    said = read_json(folder / "adapter_config.json", f"{folder} holds no adapter; write one with save_adapter")
     try:
-        config = _peft().PeftConfig.from_pretrained(str(folder))
-        with safe_open(path, framework="pt") as file:
+        with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
             weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return config, weights, (file.metadata() or {}).get("base", "unknown")
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+            trained_on = (file.metadata() or {}).get("base", "unknown")
+    except (SafetensorError, OSError) as error:
         raise InputError(f"the adapter in {folder} is damaged ({error})") from None
+    if (own := base_fingerprint(base)) != trained_on:
+        raise InputError(
+            f"the adapter in {folder} was trained on a base with fingerprint {trained_on[:12]}, and this policy's is "
+            f"{own[:12]}: on other weights it means nothing. Load the checkpoint that add_lora was called on"
+        )
+    layers = said.get("target_modules")
+    fits = isinstance(layers, list) and bool(layers) and set(map(str, layers)) <= set(_layers(base))
+    check(fits, f"target_modules in {folder}/adapter_config.json are {shown(layers)}; they must be layers of the base")
+    config = _config(said.get("r"), said.get("lora_alpha"), sorted(map(str, layers or ())))
+    usual = json.loads(json.dumps(config.to_dict(), default=str))
+    free = ("base_model_name_or_path", "inference_mode", "peft_version", "revision", "target_modules")
+    other = [key for key, value in said.items() if key not in free and value != usual.get(key)]
+    check(not other, f"the adapter in {folder} is of another kind: {shown(other)} are not as add_lora has them")
+    _check_weights(weights, config, base, folder)
+    return config, weights
+
+
+def _check_weights(weights: dict[str, torch.Tensor], config: LoraConfig, base: TinyVLA, folder: Path) -> None:
+    """Refuse weights that are not those of an adapter of this shape on this base."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name in config.target_modules or ():
+        layer: Any = base.get_submodule(name)
+        ends = ("lora_A.weight", "lora_B.weight")
+        if isinstance(layer, nn.Embedding):
+            ends, sides = ("lora_embedding_A", "lora_embedding_B"), (layer.num_embeddings, layer.embedding_dim)
+        else:
+            sides = (layer.in_features, layer.out_features)
+        expected |= {f"{name}.{ends[0]}": (config.r, sides[0]), f"{name}.{ends[1]}": (sides[1], config.r)}
+    wrong = sorted(set(expected) ^ set(weights))
+    check(not wrong, f"{folder} does not hold the weights that its adapter_config.json describes: {shown(wrong)}")
+    for name, value in weights.items():
+        fits = value.is_floating_point() and tuple(value.shape) == expected[name]
+        check(fits, f"the adapter in {folder} is damaged: {name} is {tuple(value.shape)} and not {expected[name]}")
+        check(bool(value.isfinite().all()), f"the adapter in {folder} is damaged: {name} holds NaN or infinite numbers")
 
 
 def _peft() -> Any:

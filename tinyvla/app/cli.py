@@ -7,9 +7,14 @@ Notable:
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial, wraps
+from itertools import pairwise
 from json import dumps  # not `json`: that is an option's name
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +36,8 @@ from tinyvla.app.cli_measure import (
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
 from tinyvla.app.cli_train import train
 from tinyvla.errors import InputError
+from tinyvla.fields import MANY, SEED, Within, check_number
+from tinyvla.files import PICTURES, check_output
 from tinyvla.recipes import DataConfig
 
 EPISODES, EPISODES_OF_A_TASK = 500, 10
@@ -47,7 +54,8 @@ def evaluate(
     Args:
         num_samples: Test scenes.
     """
-    print_report(load(checkpoint, device), num_samples, DataConfig(), as_json=json)
+    check_number("--num-samples", num_samples, MANY)
+    print_report(load(checkpoint, device, blocks=True), num_samples, DataConfig(), as_json=json)
 
 
 def rollout(
@@ -88,6 +96,8 @@ def rollout(
 
     if policy not in ("checkpoint", "expert", "random"):
         raise InputError(f"unknown --policy {policy!r}; choose from checkpoint, expert, random")
+    if gif:
+        check_output(gif, (".gif",), "--gif")
     blocks = BlockWorld(episode_seeds(episodes, seed))
     act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy) or load(checkpoint, device)
     result = loop.rollout(act, blocks, record=1 if gif else 0)
@@ -123,7 +133,9 @@ def visualize(
 
     if not 1 <= num_samples <= 64:
         raise InputError(f"--num-samples is {num_samples}; a picture holds 1 to 64 scenes")
-    policy = load(checkpoint, device)
+    check_number("--seed", seed, SEED)
+    check_output(out, PICTURES)
+    policy = load(checkpoint, device, blocks=True)
     _use_file_backend()
     from tinyvla.show.plots import plot_predictions
 
@@ -142,8 +154,9 @@ def sample(out: Path = Path("sample_visualization.png"), seed: int = 42, index: 
     """
     from tinyvla.data.dataset import BlockFind
 
-    if index < 0:
-        raise InputError(f"--index is {index}; it must not be negative")
+    check_number("--index", index, Within(0, MANY.high - 1))
+    check_number("--seed", seed, SEED)
+    check_output(out, PICTURES)
     _use_file_backend()
     from tinyvla.show.plots import plot_sample
 
@@ -161,7 +174,9 @@ def _use_file_backend() -> None:
 
 
 def _save_figure(fig: Any, path: Path) -> None:
-    fig.savefig(path, dpi=150)
+    from tinyvla.show.plots import save_figure
+
+    save_figure(fig, path)
     print(f"wrote {path}")
 
 
@@ -179,7 +194,9 @@ def demo(
     """
     from tinyvla.app.demo import run_demo
 
-    policy = load(checkpoint, device)
+    check_number("--scene-seed", scene_seed, SEED)
+    check_output(picture, PICTURES, "--picture")
+    policy = load(checkpoint, device, blocks=True)
     _use_file_backend()
     run_demo(policy, scene_seed, picture)
 
@@ -190,8 +207,9 @@ def export(checkpoint: Checkpoint = Path("checkpoints/best"), out: Path = Path("
     Args:
         out: Where to write; its suffix chooses the format.
     """
-    from tinyvla.deploy.export import export_policy, usage
+    from tinyvla.deploy.export import SUFFIXES, export_policy, usage
 
+    check_output(out, SUFFIXES)
     difference = export_policy(load(checkpoint, "cpu"), out)
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB; largest difference from PyTorch {difference:.1e}")
     print(f"next, in Python:\n\n{usage(out)}")
@@ -218,15 +236,57 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-            raise InputError(f"unknown verb {argv[0]!r}; choose from {', '.join(VERBS)}")
-        tyro.extras.subcommand_cli_from_dict(VERBS, prog="tinyvla", description="TinyVLA", args=argv or ["--help"])
+        parse(argv)()
     except InputError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        _fail("there is not enough memory for this; choose a smaller --preset, --batch-size or number of scenes")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def parse(argv: list[str]) -> Callable[[], None]:
+    """Returns a verb with its options, ready to run.
+
+    Raises:
+        InputError: the command line is not understood; tyro says so in a box of many lines, which becomes one.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+        raise InputError(f"unknown verb {argv[0]!r}; choose from {', '.join(VERBS)}")
+    for option, value in pairwise([*argv, "end"]):
+        if value == "" or re.fullmatch(r"--[\w-]+=", option):
+            raise InputError(f"the value of {option.rstrip('=')} is empty; leave the option out")
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: _later(verb) for name, verb in VERBS.items()},
+                prog="tinyvla",
+                description="TinyVLA",
+                args=argv or ["--help"],
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    said = " ".join(line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:])
+    said = re.split(r"\.? (?:Argument helptext|Available subcommands|Got errors|For full helptext)", said)[0]
+    said = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"(perhaps \1 is meant)", said)
+    said = re.sub(r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*)\]", r"\2 is no \1", said)
+    raise InputError(f"{said.strip(' .')}; `tinyvla {' '.join(argv[:1])} --help` lists the options")
+
+
+def _later(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """Returns a function with the same options; what it is called with is run later."""
+
+    @wraps(verb)
+    def bind(*args: Any, **options: Any) -> Callable[[], None]:
+        return partial(verb, *args, **options)
+
+    return bind
 
 
 def _fail(message: str) -> None:

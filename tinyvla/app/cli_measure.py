@@ -16,6 +16,8 @@ from tyro.conf import arg
 
 from tinyvla.config import PRESETS, model_config
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check, check_number
+from tinyvla.files import check_output, write_text
 from tinyvla.recipes import DataConfig
 from tinyvla.registry import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS
 
@@ -36,20 +38,39 @@ JsonFlag = Annotated[bool, arg(help="Print one JSON object instead of a table.")
 Flat = arg(name="")
 
 
-def load(checkpoint: Path, device: str) -> Any:
-    """The policy of a checkpoint, on a device."""
-    from tinyvla.device import choose_device
+def load(checkpoint: Path, device: str, blocks: bool = False) -> Any:
+    """The policy of a checkpoint, on a device.
+
+    Args:
+        blocks: refuse one that does not answer an image and a sentence with one arrow.
+    """
     from tinyvla.model.policy import TinyVLA
 
-    return TinyVLA.from_pretrained(checkpoint, device=str(choose_device(device)))
+    policy = TinyVLA.from_pretrained(checkpoint, device=device)
+    seen, head = policy.config.observation, policy.config.head
+    fits = (len(seen.cameras), seen.state_dim, head.action_dim, head.horizon) == (1, 0, 2, 1)
+    check(
+        fits or not blocks,
+        f"the policy in {checkpoint} is for another task: it takes {len(seen.cameras)} cameras and a state of "
+        f"{seen.state_dim} numbers, and gives {head.horizon} actions of {head.action_dim}; this verb needs one camera, "
+        "no state, and one action of 2",
+    )
+    return policy
 
 
 def print_report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
     """Judge a policy on scenes of the test split, and print what `tinyvla evaluate` says."""
-    from tinyvla.data.dataset import BlockFind
+    from tinyvla.data.batch import CAMERA
+    from tinyvla.data.dataset import IMAGE_SIZE, BlockFind
     from tinyvla.learn.evaluate import evaluate
 
     split = BlockFind(num_samples, data.test_seed)
+    size, (camera,) = policy.config.vision.size, policy.config.observation.cameras
+    check(
+        size == split.images.shape[2:] and camera == CAMERA,
+        f"the policy sees {size[0]} x {size[1]} pixels of {camera!r}; evaluate shows {IMAGE_SIZE} x {IMAGE_SIZE} of "
+        f"{CAMERA!r}",
+    )
     report = evaluate(policy, split, BlockFind(data.num_train, data.train_seed))
     print(dumps(report.to_dict()) if as_json else "\n" + report.table())
 
@@ -123,8 +144,11 @@ def bench(
     from tinyvla.measure import bench as b
     from tinyvla.speed.step import step_options
 
-    if seeds < 1 or (steps is not None and steps < 1):
-        raise InputError("--seeds and --steps must be at least 1")
+    check_number("--seeds", seeds, Within(1, 10_000))
+    for option, value in (("reference", reference), ("cold", cold), ("epochs", epochs)):
+        check_number(f"--{option}", value, Within(0, 10_000))
+    check_number("--steps", 1 if steps is None else steps, Within(1, 10**6))
+    _check_figures(out)
     if world == "metaworld":
         from tinyvla.measure.metaworld import race, table
 
@@ -172,6 +196,9 @@ def throughput(
     from tinyvla.measure.throughput import report, table
     from tinyvla.speed.step import step_options
 
+    check_number("--batch-size", batch_size, Within(1, DataConfig().num_train))
+    check(bool(presets), f"--presets names none; choose from {', '.join(PRESETS)}")
+    _check_figures(out)
     where = choose_device(device)
     options = step_options(step, where)
     configs = {name: model_config(name) for name in presets}
@@ -181,11 +208,16 @@ def throughput(
     _show(table(result), {"command": command, **result}, out)
 
 
+def _check_figures(out: Path | None) -> None:
+    """Refuse a place for figures where none can be written, before they are measured."""
+    if out is not None:
+        check_output(out, (".json",))
+
+
 def _show(table: str, result: dict[str, Any], out: Path | None) -> None:
     """Print what was measured; write it where the user says."""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_text(out, dumps(result, indent=2) + "\n")
     print(table)
     if out is not None:
         print(f"wrote {out}")

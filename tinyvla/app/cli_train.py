@@ -23,6 +23,7 @@ from tinyvla.app import cli_recordings as recorded
 from tinyvla.app.cli_measure import DeviceName, Flat, FusionName, HeadName, PresetName, StepName, print_report
 from tinyvla.config import PRESETS, ModelConfig, model_config
 from tinyvla.errors import InputError
+from tinyvla.files import check_folder
 from tinyvla.recipes import RECIPES, RECORDINGS, DataConfig, Recipe, RecordingConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -114,14 +115,19 @@ def train(
     settings = RunSettings(model, _settle(asked, config, count), data, step)
     run = RunFolder(out) if place.is_main else OnlyReading(out)
     if resume:
-        settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
-    elif place.is_main:
-        run.start(settings, library_versions(), overwrite)
-    place.wait()
-    if resume and run.is_complete(settings):
-        print(f"{out} is complete: {settings.train.epochs:g} epochs are trained")
-    else:
-        _fit(settings, run, place, log_dir / out.resolve().name, recordings)
+        run.settings()  # there is one, so taking the lock makes no folder
+    check_folder(out, "--out")
+    check_folder(log_dir, "--log-dir")
+    with run.held():
+        if resume:
+            settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
+        elif place.is_main:
+            run.start(settings, library_versions(), overwrite)
+        place.wait()
+        if resume and run.is_complete(settings):
+            print(f"{out} is complete: {settings.train.epochs:g} epochs are trained")
+        else:
+            _fit(settings, run, place, log_dir / out.resolve().name, recordings)
     place.leave()
     if place.is_main:
         _judge(run, settings, place)
@@ -235,6 +241,7 @@ def _fit(
     # A run that was compiled on a GPU goes on elsewhere as well as that device can.
     kind = "auto" if settings.step == "compiled" and place.device.type != "cuda" else settings.step
     step = make_step(policy, train_tensors, config, kind, place.accelerator)
+    run.load_state(policy, step.optimizer)  # a damaged one is refused before anything is shown or logged
     if place.is_main:
         size, steps = policy.num_parameters()["total"] / 1e6, config.total_steps(len(train_tensors))
         what = "frames" if settings.data.dataset else "scenes"
@@ -246,6 +253,9 @@ def _fit(
         except Interrupted as stopped:
             print(f"\n{stopped}; go on with: tinyvla train --resume --out {run.path}", file=sys.stderr)
             sys.exit(130)
+        except (InputError, OSError):
+            run.drop_unsaved()
+            raise
 
 
 @contextmanager
@@ -260,7 +270,8 @@ def _watchers(place: Place, log_dir: Path, is_recorded: bool) -> Iterator[list[C
 
     with SummaryWriter(str(log_dir)) as writer:
         alone: list[Callback] = [StopOnInterrupt()] if place.accelerator is None else []
-        yield [*alone, ProgressBar(), TensorBoard(writer), OnEpoch(partial(_print_epoch, is_recorded=is_recorded))]
+        bar: list[Callback] = [ProgressBar()] if sys.stderr.isatty() else []
+        yield [*alone, *bar, TensorBoard(writer), OnEpoch(partial(_print_epoch, is_recorded=is_recorded))]
 
 
 def _print_epoch(record: Record, is_recorded: bool) -> None:

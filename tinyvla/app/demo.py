@@ -17,7 +17,7 @@ import numpy as np
 from tinyvla.data.dataset import BACKGROUND, CELL_SIZE, GRID_SIZE, PALETTE, BlockFind, Sample
 from tinyvla.errors import InputError
 from tinyvla.model.policy import TinyVLA, UnseenWordWarning
-from tinyvla.show.plots import plot_sample
+from tinyvla.show.plots import plot_sample, save_figure
 from tinyvla.show.remarks import angle_of, note_on_words, warning_for
 
 ARROWS = "→↗↑↖←↙↓↘"
@@ -43,7 +43,7 @@ def run_demo(policy: TinyVLA, scene_seed: int, picture: Path) -> None:
         if instruction in ("quit", "exit"):
             return
         if instruction == "new":
-            scene_seed += 1
+            scene_seed = (scene_seed + 1) % 2**32
             sample = _show_scene(scene_seed)
             continue
         try:
@@ -64,6 +64,8 @@ def _ask() -> str:
         return input("instruction> ").strip()
     except EOFError:
         return ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"the instructions are not UTF-8 ({error.reason}); check what standard input is") from None
 
 
 def _show_scene(seed: int) -> Sample:
@@ -80,6 +82,6 @@ def _answer(sample: Sample, instruction: str, action: np.ndarray, picture: Path)
     angle = angle_of(dx, dy)
     print(f"  {ARROWS[round(angle / 45) % 8]}  dx {dx:+.3f}  dy {dy:+.3f}  angle {angle:.0f} degrees (0 right, 90 up)")
     fig, _ = plot_sample(Sample(sample.image, instruction, action, sample.colors))
-    fig.savefig(picture, dpi=150)
+    save_figure(fig, picture)
     plt.close(fig)
     print(f"  wrote {picture}")

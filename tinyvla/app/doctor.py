@@ -67,6 +67,7 @@ def _check_packages() -> bool:
 
 def run_doctor(device_name: str = "auto") -> bool:
     """Print the report; False when something is not fit."""
+    device = choose_device(device_name)
     print("versions")
     fine = _line(sys.version_info >= (3, 11), "Python", platform.python_version())
     fine &= _check_packages()
@@ -76,7 +77,6 @@ def run_doctor(device_name: str = "auto") -> bool:
     _line(True, "CUDA GPU", gpu)
     free = shutil.disk_usage(".").free / 1e9
     fine &= _line(free > 2, "disk", f"{free:.0f} GB free" + ("" if free > 2 else ", checkpoints need about 2"))
-    device = choose_device(device_name)
     seconds, first, last = seconds_per_step(PRESETS["minimal"], device)
     learns = math.isfinite(last) and last < first
     print("training")

@@ -44,7 +44,19 @@ def load_results(name: str) -> dict[str, Any]:
     files = {path.name.removesuffix(".json"): path for path in folder.iterdir() if path.name.endswith(".json")}
     if name not in files:
         raise InputError(f"there are no results {name!r}; choose from {', '.join(sorted(files))}")
-    return json.loads(files[name].read_text(encoding="utf-8"))
+    return Figures(json.loads(files[name].read_text(encoding="utf-8")), name)
+
+
+class Figures(dict[str, Any]):
+    """What a results file says; where it lacks something, the error names the command that measures it."""
+
+    def __init__(self, values: dict[str, Any], name: str) -> None:
+        super().__init__(values)
+        self.name = name
+
+    def __missing__(self, key: str) -> Any:
+        command = f"{self.get('command', 'tinyvla bench')} --out results/{self.name}.json"
+        raise InputError(f"results/{self.name}.json lacks {key!r}; measure it with the options for it: {command}")
 
 
 def cache_folder() -> Path:

@@ -103,6 +103,14 @@ class TensorSplit:
     action_is_pad: Bool[Tensor, "n k"] | None = None
     future: Float[Tensor, "n p s"] | None = None
 
+    def __post_init__(self) -> None:
+        actions = self.actions
+        if self.action_is_pad is not None and actions.ndim == 3:  # whatever lies after an episode's end
+            actions = actions.masked_fill(self.action_is_pad[..., None], 0.0)
+        check_finite(actions, "the actions")
+        if self.state is not None:
+            check_finite(self.state, "the states")
+
     @classmethod
     def from_blockfind(cls, split: BlockFind, tokenize: Tokenize, device: torch.device | str = "cpu") -> TensorSplit:
         """Returns a split of the course's task, tokenized, on a device.
@@ -185,6 +193,20 @@ class TensorSplit:
         """Every row once, in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             yield self.take(slice(start, start + batch_size))
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Refuse rows of numbers of which one is NaN or infinite, naming the first.
+
+    Raises:
+        InputError: there is one.
+    """
+    wrong = ~torch.isfinite(values)
+    if wrong.any():
+        row, *place = (int(i) for i in wrong.nonzero()[0])
+        value = values[(row, *place)].item()
+        where = ", ".join(["dimension " + str(place[-1])] * bool(place) + [f"step {i}" for i in place[:-1]])
+        raise InputError(f"{what} hold {value} in frame {row}, {where}; NaN or infinite numbers cannot be learned from")
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Int64[Tensor, "n"]:

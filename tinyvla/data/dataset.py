@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
 from tinyvla.errors import InputError
+from tinyvla.fields import MANY, SEED, check_number
 
 IMAGE_SIZE = 64
 CELL_SIZE = 8
@@ -115,8 +116,8 @@ class BlockFind:
     """Names and values of the colours that blocks can have."""
 
     def __init__(self, num_samples: int, seed: int) -> None:
-        if num_samples < 1:
-            raise InputError(f"num_samples is {num_samples}; it must be at least 1")
+        num_samples = check_number("num_samples", num_samples, MANY)
+        seed = check_number("seed", seed, SEED)
         rng = np.random.RandomState(seed)
         cells = draw_distinct(rng, num_samples, NUM_CELLS, MAX_BLOCKS)
         colors = draw_distinct(rng, num_samples, len(COLORS), MAX_BLOCKS)

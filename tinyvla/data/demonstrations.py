@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from tinyvla.config import ModelConfig, ObservationConfig, model_config
-from tinyvla.data.batch import TensorSplit
+from tinyvla.data.batch import TensorSplit, check_finite
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check, check_number, shown
 from tinyvla.recipes import RecordingConfig
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Demonstrations:
     """What each number of an action is; unnamed if empty."""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         counts = {name: len(images) for name, images in self.images.items()}
         counts |= {"instructions": len(self.instructions), "episodes": len(self.episodes)}
         counts |= {} if self.states is None else {"states": len(self.states)}
@@ -51,8 +53,27 @@ class Demonstrations:
             raise InputError(f"there are {len(self.actions)} actions, but {wrong or 'no frames at all'}")
         if self.episodes[0] or not np.isin(np.diff(self.episodes), (0, 1)).all():
             raise InputError("episodes must be numbered 0, 1, 2, ..., the frames of each following each other")
-        if self.fps < 1:
-            raise InputError(f"fps is {self.fps}; it must be at least 1")
+        for values, what in ((self.actions, "the actions"), (self.states, "the states")):
+            if values is not None:
+                check_finite(torch.from_numpy(values), what)
+
+    def _check_kinds(self) -> None:
+        """Refuse arrays of another shape or type, sentences that are none, names that do not fit."""
+        check(bool(self.images), "there are no images; give those of at least one camera")
+        for name, images in self.images.items():
+            _check_array(images, f"the images of {shown(name)}", "uint8", 4)
+            check(images.shape[1] == 3, f"the images of {shown(name)} are {images.shape}; they must be (n, 3, h, w)")
+        _check_array(self.actions, "actions", "float32", 2)
+        _check_array(self.episodes, "episodes", "int64", 1)
+        if self.states is not None:
+            _check_array(self.states, "states", "float32", 2)
+        check_number("fps", self.fps, Within(1, 1_000))
+        texts = self.instructions if isinstance(self.instructions, list) else [None]
+        wrong = [text for text in texts if not isinstance(text, str) or not text.strip()]
+        check(not wrong, f"instructions hold {shown(wrong[:1])}; they must be a list of sentences")
+        names, dim = self.action_names, self.actions.shape[1]
+        fits = not names or (len(names) == dim and all(isinstance(name, str) for name in names))
+        check(fits, f"action_names are {shown(names)}; there must be {dim}, one for each number of an action, or none")
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -145,8 +166,7 @@ class Demonstrations:
         Raises:
             InputError: the horizon is below one.
         """
-        if horizon < 1:
-            raise InputError(f"horizon is {horizon}; a chunk holds at least one action")
+        check_number("horizon", horizon, Within(1, 1_024))
         ahead, last = np.arange(len(self))[:, None] + np.arange(horizon), self._last_frames[:, None]
         return self.actions[np.minimum(ahead, last)], ahead > last
 
@@ -181,3 +201,9 @@ class Demonstrations:
         where = policy.device if device is None else device
         future = self.future(waypoints) if waypoints else None
         return policy.prepare.split(self.images, self.instructions, actions, where, self.states, is_pad, future)
+
+
+def _check_array(array: Any, what: str, kind: str, ndim: int) -> None:
+    fits = isinstance(array, np.ndarray) and array.dtype == kind and array.ndim == ndim
+    have = f"{array.dtype} with {array.ndim} dimensions" if isinstance(array, np.ndarray) else shown(array)
+    check(fits, f"{what} are {have}; they must be a NumPy array of {kind} with {ndim} dimensions")

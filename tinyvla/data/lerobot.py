@@ -7,27 +7,18 @@ Notable:
 
 from __future__ import annotations
 
-import io
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from tinyvla.data.demonstrations import Demonstrations
-from tinyvla.data.lerobot_writer import IMAGE_PREFIX, VERSION, numbers_of, write_dataset
+from tinyvla.data.lerobot_writer import IMAGE_PREFIX, VERSION, write_dataset
+from tinyvla.data.parquet import Pictures, joined, num_rows, read_tables, vectors, whole_numbers
 from tinyvla.errors import InputError
-
-try:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-except ImportError:
-    raise InputError(
-        "LeRobot's format needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
-    ) from None
+from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.files import read_json
 
 __all__ = ["camera_name", "read_dataset", "read_through_lerobot", "write_dataset"]
 
@@ -36,7 +27,8 @@ def read_dataset(folder: str | Path) -> Demonstrations:
     """Read a LeRobotDataset v3 whose cameras are stored as images; one with video is read through `lerobot`.
 
     Raises:
-        InputError: it is no such dataset, lacks what a policy learns from, or holds video and `lerobot` is missing.
+        InputError: it is no such dataset, is damaged, lacks what a policy learns from, or holds video and `lerobot` is
+            missing.
     """
     folder = Path(folder)
     info = _read_info(folder)
@@ -51,38 +43,44 @@ def read_dataset(folder: str | Path) -> Demonstrations:
     paths = sorted((folder / "data").glob("*/*.parquet"))
     if not paths:
         raise InputError(f"{folder} has no data/*/*.parquet; was only its meta folder downloaded?")
-    has_state = "observation.state" in features
-    images = {name: _Images(key, sum(map(_num_rows, paths))) for key, name in cameras.items()}
-    columns: dict[str, list[np.ndarray]] = {key: [] for key in ("action", "observation.state")[: 1 + has_state]}
-    columns |= {key: [] for key in ("index", "task_index", "episode_index")}
+    state = ["observation.state"] * ("observation.state" in features)
+    columns = [*cameras, "action", *state, "index", "episode_index", "task_index"]
+    count, tables = sum(map(num_rows, paths)), []
+    images = {key: Pictures(key, count) for key in cameras}
     with ThreadPoolExecutor() as pool:
         for path in paths:
-            table = pq.read_table(path, columns=[*cameras, *columns])
-            for key, name in cameras.items():
-                images[name].add(table.column(key), pool)
-            for key, parts in columns.items():
-                parts.append(_vectors(table.column(key)) if key in ("action", "observation.state") else
-                             table.column(key).to_numpy())  # fmt: skip
-    values = {key: np.concatenate(parts) for key, parts in columns.items()}
-    tasks, names = _read_tasks(folder), features["action"].get("names")
-    data = Demonstrations(
-        {name: array.values for name, array in images.items()},
-        values["action"],
-        [tasks[number] for number in values["task_index"].tolist()],
-        np.unique(values["episode_index"], return_inverse=True)[1].astype(np.int64),
-        values.get("observation.state"),
-        fps=int(info["fps"]),
-        action_names=tuple(names) if isinstance(names, list) else (),
+            table = read_tables([path], columns)
+            for key, pictures in images.items():
+                pictures.add(table.column(key), pool)
+            tables.append(table.drop_columns(list(cameras)))
+    table = joined(tables, paths)
+    total = info.get("total_frames", len(table))
+    check(total == len(table), f"{folder} has {len(table)} frames in data, and its info.json says {shown(total)}")
+    tasks = _read_tasks(folder)
+    numbers = whole_numbers(table, "task_index")
+    unknown = sorted(set(numbers) - set(tasks))
+    check(not unknown, f"task_index {shown(unknown)} in {folder} is none of meta/tasks.parquet")
+    names = features["action"].get("names")
+    order = np.argsort(whole_numbers(table, "index"), kind="stable")
+    is_sorted = bool((np.diff(order) == 1).all())
+    actions, states = vectors(table, "action"), vectors(table, *state) if state else None
+    episodes = np.array(whole_numbers(table, "episode_index"))
+    return Demonstrations(
+        {cameras[key]: p.values if is_sorted else p.values[order] for key, p in images.items()},
+        actions[order],
+        [tasks[numbers[i]] for i in order],
+        np.unique(episodes[order], return_inverse=True)[1].astype(np.int64),
+        None if states is None else states[order],
+        fps=info["fps"],
+        action_names=tuple(names) if isinstance(names, list) and len(names) == features["action"]["shape"][0] else (),
     )
-    order = np.argsort(values["index"], kind="stable")
-    return data if (np.diff(order) == 1).all() else data.rows(order)
 
 
 def read_through_lerobot(folder: str | Path) -> Demonstrations:
     """Read a dataset with `lerobot`'s own class, which also decodes video.
 
     Raises:
-        InputError: `lerobot` is not installed.
+        InputError: `lerobot` is not installed, or cannot read it.
     """
     try:
         from lerobot.datasets import LeRobotDataset
@@ -91,8 +89,11 @@ def read_through_lerobot(folder: str | Path) -> Demonstrations:
             f"{folder} stores a camera as video, which lerobot decodes: pip install 'lerobot[dataset]' (Python 3.12 or "
             "later); or turn the videos into images first"
         ) from None
-    dataset = LeRobotDataset(f"local/{Path(folder).name}", root=folder)
-    items = [dataset[i] for i in range(len(dataset))]
+    try:
+        dataset = LeRobotDataset(f"local/{Path(folder).name}", root=folder)
+        items = [dataset[i] for i in range(len(dataset))]
+    except Exception as error:  # lerobot and its decoders raise many kinds
+        raise InputError(f"lerobot cannot read {folder} ({type(error).__name__}: {str(error)[:200]})") from None
     state, names = "observation.state", dataset.meta.features["action"].get("names")
     return Demonstrations(
         {
@@ -115,53 +116,27 @@ def camera_name(key: str) -> str:
 
 def _read_info(folder: Path) -> dict[str, Any]:
     path = folder / "meta/info.json"
-    if not path.exists():
-        raise InputError(f"{folder} holds no meta/info.json, so it is no LeRobotDataset")
-    info = json.loads(path.read_text(encoding="utf-8"))
+    info = read_json(path, f"{folder} holds no meta/info.json, so it is no LeRobotDataset")
     version = str(info.get("codebase_version"))
     if not version.startswith("v3."):
-        raise InputError(f"{folder} has the format {version}; {VERSION} is read. lerobot converts older ones")
+        raise InputError(f"{folder} has the format {shown(version)}; {VERSION} is read. lerobot converts older ones")
+    info["fps"] = check_number(f"fps in {path}", _whole_if_equal(info.get("fps")), Within(1, 1_000))
+    features = info.get("features")
+    check(isinstance(features, dict), f"features in {path} are {shown(features)}; they must be an object")
+    for key, feature in features.items():
+        fits = isinstance(feature, dict) and isinstance(feature.get("dtype"), str)
+        fits = fits and isinstance(feature.get("shape"), list) and bool(feature["shape"])
+        check(fits, f"the feature {shown(key)} in {path} is {shown(feature)}; it must have a dtype and a shape")
     return info
 
 
+def _whole_if_equal(value: Any) -> Any:
+    """30.0 as 30, which some datasets write."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _read_tasks(folder: Path) -> dict[int, str]:
-    table = pq.read_table(folder / "meta/tasks.parquet")
-    sentences = next(table.column(name) for name in table.column_names if name != "task_index")
-    return dict(zip(table.column("task_index").to_pylist(), sentences.to_pylist(), strict=True))
-
-
-def _num_rows(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
-
-
-def _vectors(column: pa.ChunkedArray) -> Float32[np.ndarray, "n d"]:
-    """Numbers, or lists of them, as rows."""
-    if pa.types.is_fixed_size_list(column.type):
-        return numbers_of(column).astype(np.float32)
-    rows = np.array(column.to_pylist(), np.float32)
-    return rows[:, None] if rows.ndim == 1 else rows
-
-
-class _Images:
-    """One camera's images, decoded one file after another into one array."""
-
-    def __init__(self, key: str, count: int) -> None:
-        self.key, self.count, self.done = key, count, 0
-        self.values: UInt8[np.ndarray, "n 3 h w"] = np.zeros((0, 3, 1, 1), np.uint8)
-
-    def add(self, column: pa.ChunkedArray, pool: ThreadPoolExecutor) -> None:
-        """Decode a file's images behind the others."""
-        cells = [cell["bytes"].as_py() for cell in column]
-        if not all(cells):
-            raise InputError(f"{self.key} names image files and does not hold the images; embed them first")
-        if not self.done:
-            self.values = np.empty((self.count, *_decoded(cells[0]).shape), np.uint8)
-        for image in pool.map(_decoded, cells):
-            if image.shape != self.values.shape[1:]:
-                raise InputError(f"{self.key} holds images of different sizes")
-            self.values[self.done] = image
-            self.done += 1
-
-
-def _decoded(data: bytes) -> UInt8[np.ndarray, "3 h w"]:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1)
+    table = read_tables([folder / "meta/tasks.parquet"], [])
+    names = [name for name in table.column_names if name != "task_index"]
+    check(bool(names), f"{folder}/meta/tasks.parquet has no column of sentences")
+    return dict(zip(whole_numbers(table, "task_index"), table.column(names[0]).to_pylist(), strict=True))

@@ -30,7 +30,7 @@ from tinyvla.config import ModelConfig, PretrainedConfig
 from tinyvla.data.batch import Batch
 from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
-from tinyvla.learn.checkpoint import write_atomically
+from tinyvla.files import check_output, write_atomically
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig
 
@@ -96,8 +96,7 @@ def export_policy(policy: TinyVLA, path: str | Path, split: BlockFind | None = N
             does not answer as the policy does.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into")
+    check_output(path, SUFFIXES)
     data = export_bytes(policy, path.suffix)
     difference = check_parity(policy, run_bytes(data, path.suffix), split)
 

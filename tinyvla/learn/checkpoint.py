@@ -1,10 +1,11 @@
 """A run's folder on disk: checkpoints, metrics and what is needed to resume.
 
-    DIR/config.json          the run's settings and library versions
+    DIR/config.json          the run's settings, library versions, and the names of the files that it wrote
     DIR/metrics.jsonl        one line per epoch
     DIR/best/                the checkpoint with the lowest validation loss (`TinyVLA.from_pretrained`)
     DIR/epoch_005/ ...       checkpoints kept on the way
     DIR/resume.safetensors   weights, optimizer state and progress; removed when the run is complete
+    DIR/.new/                a run that shall replace the one in DIR, until its first checkpoint stands
 
 Notable:
 - every file is written beside its place and moved there in one step (`os.replace`), so whenever the power goes, each
@@ -17,32 +18,33 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from tinyvla.config import ModelConfig, model_config
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check, check_fields, check_number, make
+from tinyvla.files import (
+    parse_json,
+    read_bytes,
+    read_json,
+    save_tensors,
+    sync,
+    temporary_of,
+    write_atomically,
+    write_text,
+)
+from tinyvla.learn.folder import METRICS, SETTINGS, STATE, Folder, write_settings
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig, TrainConfig
 
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then move it there in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+STEPS = Within(0, 10**15)
+"""Steps, and epochs, that a file may speak of."""
 
 
 def library_versions() -> dict[str, str]:
@@ -58,12 +60,15 @@ def library_versions() -> dict[str, str]:
 class Progress:
     """How far a run has come."""
 
-    step: int = 0
+    step: Annotated[int, STEPS] = 0
     """Optimizer steps done."""
-    best_loss: float = float("inf")
+    best_loss: Annotated[float, Within(float("-inf"), float("inf"))] = float("inf")
     """Lowest validation loss so far."""
-    loss_sum: float = 0.0
+    loss_sum: Annotated[float, Within(-1e300, 1e300)] = 0.0
     """Sum of the training losses since the epoch began."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -82,66 +87,41 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
-        """The inverse of `to_dict`; other keys are ignored."""
-        parts = ModelConfig.from_dict(values["model"]), TrainConfig(**values["train"]), DataConfig(**values["data"])
-        step = values.get("step", "plain")
-        return cls(*parts, step="auto" if step == "fast" else step)
-
-
-class RunFolder:
-    """Reads and writes one run's folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._config = self.path / "config.json"
-        self._metrics = self.path / "metrics.jsonl"
-        self._state = self.path / "resume.safetensors"
-
-    @property
-    def best(self) -> Path:
-        """The best checkpoint's folder."""
-        return self.path / "best"
-
-    def start(self, settings: RunSettings, versions: dict[str, str], overwrite: bool) -> None:
-        """Make the folder ready for a new run.
+        """The inverse of `to_dict`; other keys are ignored.
 
         Raises:
-            InputError: it holds a run already and `overwrite` is false, or it is not a run's folder.
+            InputError: a part is missing or refused.
+        """
+        missing = [name for name in ("model", "train", "data") if name not in values]
+        check(not missing, f"config.json does not describe a run: it lacks {', '.join(missing)}")
+        train, data = (make(kind, values[n], n) for kind, n in ((TrainConfig, "train"), (DataConfig, "data")))
+        step = values.get("step", "plain")
+        return cls(ModelConfig.from_dict(values["model"]), train, data, "auto" if step == "fast" else step)
+
+
+class RunFolder(Folder):
+    """Reads and writes one run's folder."""
+
+    def start(self, settings: RunSettings, versions: dict[str, str], overwrite: bool) -> None:
+        """Make the folder ready for a new run; one that shall be replaced stays until the new one has a checkpoint.
+
+        Raises:
+            InputError: it holds a run already and `overwrite` is false, holds other files where a run would write, is
+                in use, or is no folder.
             OSError: it cannot be written.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file; --out must name a folder")
-        if self._config.exists() and not overwrite:
-            raise InputError(
-                f"{self.path} holds a run already; go on with --resume, replace it with --overwrite, "
-                "or choose another --out"
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        if self._config.exists():
-            self._clear()
-        text = json.dumps({**settings.to_dict(), "versions": versions}, indent=2)
-        write_atomically(self._config, lambda path: _write_text(path, text + "\n"))
-
-    def _clear(self) -> None:
-        """Remove what a run wrote, and nothing else."""
-        self._config.unlink()
-        for file in (self._metrics, self._state):
-            file.unlink(missing_ok=True)
-        for folder in (self.best, *self.path.glob("epoch_[0-9]*")):
-            shutil.rmtree(folder, ignore_errors=True)
+        with self.held():
+            place = self.make_way(overwrite)
+            write_settings(place, {**settings.to_dict(), "versions": versions, "files": [SETTINGS, METRICS, STATE]})
 
     def settings(self) -> RunSettings:
         """The settings of the run in this folder.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or its file is damaged.
         """
-        try:
-            return RunSettings.from_dict(json.loads(self._config.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise InputError(f"{self.path} holds no run to resume; start one without --resume") from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{self._config} does not describe a run ({error})") from None
+        missing = f"{self.path} holds no run to resume; start one without --resume"
+        return RunSettings.from_dict(read_json(self.place / SETTINGS, missing))
 
     def settings_to_resume(self, asked: RunSettings, step_was_asked: bool = False) -> RunSettings:
         """The settings of the run in this folder, given what the user asked for.
@@ -175,29 +155,51 @@ class RunFolder:
         records = self.records()
         return bool(records) and records[-1]["epoch"] == settings.train.epochs and not self._state.exists()
 
+    @property
+    def _state(self) -> Path:
+        return self.place / STATE
+
     def records(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`."""
-        if not self._metrics.exists():
+        """The lines of `metrics.jsonl`.
+
+        Raises:
+            InputError: one of them is no record.
+        """
+        path = self.place / METRICS
+        if not path.exists():
             return []
-        return [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
+        records = []
+        for number, line in enumerate(read_bytes(path, f"{path} is no file").splitlines(), start=1):
+            where = f"line {number} of {path}"
+            record = parse_json(line, where)
+            for name in ("step", "epoch"):
+                check_number(f"{name} in {where}", record.get(name), STEPS, whole=name == "step")
+            records.append(record)
+        return records
 
     def write_records(self, records: list[dict[str, Any]]) -> None:
         """Replace `metrics.jsonl`."""
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_atomically(self._metrics, lambda path: _write_text(path, lines))
+        write_text(self.place / METRICS, "".join(json.dumps(record) + "\n" for record in records))
 
     def save_checkpoint(self, policy: TinyVLA, name: str) -> None:
         """Write a checkpoint folder, replacing one of that name only by a whole one."""
-        folder = self.path / name
-        temporary = self.path / f".{name}.{os.getpid()}.tmp"
+        folder = self.place / name
+        temporary = temporary_of(folder)
         shutil.rmtree(temporary, ignore_errors=True)
-        policy.save_pretrained(temporary)
-        if not folder.exists():
-            os.replace(temporary, folder)
-            return
-        for file in filter(Path.is_file, temporary.iterdir()):  # folders hold tokenizers and the like, always the same
-            os.replace(file, folder / file.name)
-        shutil.rmtree(temporary)
+        try:
+            policy.save_pretrained(temporary)
+            files = [path for path in temporary.rglob("*") if path.is_file()]
+            for file in files:
+                sync(file)
+            self.note(f"{name}/{file.relative_to(temporary).as_posix()}" for file in files)
+            if not folder.exists():
+                os.replace(temporary, folder)
+                return
+            for file in files:  # in folders lie tokenizers and the like, always the same
+                (folder / file.relative_to(temporary)).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, folder / file.relative_to(temporary))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def save_epoch(
         self,
@@ -216,6 +218,7 @@ class RunFolder:
             self.save_checkpoint(policy, f"epoch_{record['epoch']:03d}")
         self.write_records(records)
         self.save_state(policy, optimizer, progress)
+        self.swap()  # a checkpoint stands, so an older run can go
 
     def save_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write all that training needs to go on as if it had never stopped."""
@@ -223,25 +226,30 @@ class RunFolder:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in state.items()}
         metadata = {"progress": json.dumps(asdict(progress))}
-        write_atomically(self._state, lambda path: save_file(tensors, path, metadata))
+        write_atomically(self._state, lambda path: save_tensors(tensors, path, metadata))
 
     def load_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer) -> Progress:
-        """Restore what `save_state` wrote; a run that was stopped before its first save starts afresh."""
-        if not self._state.exists():
-            return Progress()
+        """Restore what `save_state` wrote; a run that was stopped before its first save starts afresh.
+
+        Raises:
+            InputError: it is damaged, or another policy's.
+        """
+        with self.held():
+            return self._load_state(policy, optimizer) if self._state.exists() else Progress()
+
+    def _load_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer) -> Progress:
         try:
             with safe_open(self._state, framework="pt", device=str(policy.device)) as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                progress = Progress(**json.loads(file.metadata()["progress"]))
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise InputError(f"{self._state} is damaged ({error}); start again with --overwrite") from None
-        policy.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                # Step counts live on the CPU, except where a fused optimizer wants them beside the weights.
-                state.setdefault(int(index), {})[key] = value
+                metadata = file.metadata() or {}
+            for name, value in tensors.items():
+                check(not value.is_floating_point() or bool(value.isfinite().all()), f"{name} is not finite")
+            progress = make(Progress, parse_json(metadata.get("progress", ""), "its progress"), "its progress")
+            state = _optimizer_state(tensors, optimizer)
+            policy.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            first = " ".join(str(error).split())[:200]
+            raise InputError(f"{self._state} is damaged ({first}); start again with --overwrite") from None
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return progress
 
@@ -250,5 +258,21 @@ class RunFolder:
         self._state.unlink(missing_ok=True)
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _optimizer_state(
+    tensors: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, torch.Tensor]]:
+    """Returns the optimizer's tensors by the number of their weight, each of them of the weight's shape or one number.
+
+    Raises:
+        InputError: a tensor fits no weight.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if found := re.fullmatch(r"optimizer\.(\d{1,9})\.(\w+)", name):
+            index = int(found[1])
+            fits = index < len(weights) and (value.numel() == 1 or value.shape == weights[index].shape)
+            check(fits, f"{name} fits no weight")
+            # Step counts live on the CPU, except where a fused optimizer wants them beside the weights.
+            state.setdefault(index, {})[found[2]] = value
+    return state

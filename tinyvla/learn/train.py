@@ -3,11 +3,12 @@
 Notable:
 - `fit` works on tensors alone; give it a `RunFolder` and it also writes checkpoints and resumes;
 - nothing depends on hidden random state: a run that is killed and resumed gives the same weights, bit for bit on a CPU;
-- a step is an object, so another kind of step needs no other loop; whatever watches the training is a callback.
+- another kind of step needs no other loop, for a step is an object; whatever watches the training is a callback.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
@@ -91,7 +92,7 @@ def fit(
     records = [r for r in run.records() if r["step"] <= progress.step] if run else []
     total = config.total_steps(len(train))
     policy.train()
-    with watching(callbacks, progress.step, total):
+    with run.held() if run else nullcontext(), watching(callbacks, progress.step, total):
         while progress.step < total:
             if _train_epoch(step, train, config, progress, callbacks):
                 records.append(_validate(policy, val, len(train), config, progress))

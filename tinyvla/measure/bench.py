@@ -12,11 +12,7 @@ Notable:
 from __future__ import annotations
 
 import math
-import os
-import shlex
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,16 +43,6 @@ RECIPES = {
     "smolvla_like": Recipe(60, TrainConfig(learning_rate=1e-3, warmup_steps=12, optimizer="muon")),
 }
 """To the target and no further; `tinyvla.recipes.RECIPES` are those that end settled."""
-
-
-def recorded_command(places: Sequence[str] = ("--out",)) -> str:
-    """The script's command as a results file records it, without the options that say where files go."""
-    arguments = sys.argv[1:]
-    for place in places:
-        if place in arguments:
-            at = arguments.index(place)
-            del arguments[at : at + 2]
-    return shlex.join(["python", f"experiments/{os.path.basename(sys.argv[0])}", *arguments])
 
 
 class Runner:

@@ -7,17 +7,25 @@ README.md            a card that people and the Hugging Face hub can read
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tinyvla.config import ModelConfig
 from tinyvla.errors import InputError
+from tinyvla.fields import check, shown
+from tinyvla.files import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+OPTIONAL = ("language.seen",)
+"""What a checkpoint of before the record of words was kept has not."""
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -47,13 +55,17 @@ def find_folder(folder_or_hub_id: str | Path, hub_options: dict[str, Any]) -> Pa
     Raises:
         InputError: there is none.
     """
-    folder = Path(folder_or_hub_id)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise InputError(f"{folder} is a file; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
+    if not isinstance(folder_or_hub_id, str | Path):
+        raise InputError(f"a checkpoint is a folder, or owner/name on the hub, not {shown(folder_or_hub_id)}")
     hub_id = str(folder_or_hub_id)
-    problem = f"no checkpoint folder {hub_id!r} here"
+    problem = f"no checkpoint folder {shown(hub_id)} here"
+    try:
+        if Path(hub_id).is_dir():
+            return Path(hub_id)
+        is_file = Path(hub_id).exists()
+    except (OSError, ValueError):  # no name that a folder can have
+        is_file = False
+    check(not is_file, f"{hub_id} is a file; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
     if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
         raise InputError(f"{problem}; train one with `tinyvla train --out DIR` and pass DIR/best")
     try:
@@ -68,15 +80,50 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         InputError: the folder holds none, or one that does not describe a policy.
     """
-    path = folder / CONFIG_FILE
+    missing = f"{folder} holds no {CONFIG_FILE}, so it is no checkpoint; pass a folder such as DIR/best"
+    return ModelConfig.from_dict(read_json(folder / CONFIG_FILE, missing))
+
+
+class Outlines(TorchFunctionMode):
+    """Builds modules whose weights have shapes and no numbers: without memory, and without the time of drawing them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Called for each function of torch."""
+        options = kwargs or {}
+        if func in (torch.empty, torch.zeros, torch.ones, torch.randn):
+            return torch.empty(*args, dtype=options.get("dtype"), device="meta")
+        if getattr(func, "__name__", "") == "normal_":  # on this device it takes a second to prepare
+            return args[0] if args else options["tensor"]
+        return func(*args, **options)
+
+
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors of a checkpoint, once the file's header is known to hold those that its policy has.
+
+    Args:
+        expected: tensors of the same names, shapes and kinds; their numbers do not matter. None are compared, if empty.
+
+    Raises:
+        InputError: the file is damaged, does not fit, or holds numbers that are not finite.
+    """
+    problem = f"{path} does not fit its {CONFIG_FILE}"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"{folder} holds no {CONFIG_FILE}, so it is no checkpoint; pass a folder such as DIR/best"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); the checkpoint is damaged") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} does not describe a TinyVLA: it holds a {type(values).__name__}, not an object")
-    return ModelConfig.from_dict(values)
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for name, tensor in expected.items():
+                check(name in names or name in OPTIONAL, f"{problem}: it lacks {name}")
+                if name in names and not name.endswith("_extra_state"):
+                    part = file.get_slice(name)
+                    shape, kind = tuple(part.get_shape()), part.get_dtype()
+                    check(shape == tensor.shape, f"{problem}: {name} is {shape} and not {tuple(tensor.shape)}")
+                    is_float = kind.startswith(("F", "BF"))
+                    check(is_float == tensor.is_floating_point(), f"{problem}: {name} holds numbers of the kind {kind}")
+            more = sorted(names - set(expected))
+            check(not more or not expected, f"{problem}: it holds {shown(more)} beyond the policy's own")
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is missing, truncated or not a safetensors file ({error})") from None
+    for name, tensor in tensors.items():
+        finite = not tensor.is_floating_point() or bool(tensor.isfinite().all())
+        check(finite, f"{path} is damaged: {name} holds NaN or infinite numbers")
+    return tensors

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinyvla.data.batch import check_finite
 from tinyvla.errors import InputError
 
 SMALLEST_SCALE = 1e-6
@@ -49,11 +50,12 @@ class Normalizer(nn.Module):
             raise InputError(
                 f"this policy does not normalise its {self.what}; set a normalization in its configuration"
             )
+        if not actions.numel():
+            raise InputError(f"there are no {self.what} to take statistics from; give at least one row")
         flat = actions.reshape(-1, actions.shape[-1]).double().to(self.offset.device)
         if flat.shape[1] != len(self.offset):
             raise InputError(f"the {self.what} have {flat.shape[1]} dimensions, the policy has {len(self.offset)}")
-        if not torch.isfinite(flat).all():
-            raise InputError(f"the {self.what} hold NaN or infinite values; their statistics would be useless")
+        check_finite(flat, f"the {self.what}")
         if self.kind == "mean-std":
             offset, scale = flat.mean(dim=0), flat.std(dim=0, correction=0)
         else:

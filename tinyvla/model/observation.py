@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from tinyvla.config import ModelConfig
-from tinyvla.data.batch import Batch, TensorSplit, Tokenize
+from tinyvla.config import MAX_SIDE, ModelConfig
+from tinyvla.data.batch import Batch, TensorSplit, Tokenize, check_finite
 from tinyvla.errors import InputError
 from tinyvla.model.normalize import Normalizer
 
@@ -41,6 +41,7 @@ Observation = Mapping[str, Any]
 IMAGE_KEY = "observation.images."
 STATE_KEY = "observation.state"
 TASK_KEY = "task"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Preprocessor:
@@ -90,18 +91,25 @@ class Preprocessor:
         Raises:
             InputError: wrong type, shape, dtype or range, or NaN; the message says what is allowed.
         """
+        if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+            if not images:
+                raise InputError("there are no images; give at least one")
+            return torch.cat([self._one(image) for image in images]), False
         if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
             return self._sized(_to_chw(images, self.config.vision.num_channels)), False
-        if isinstance(images, str) or not isinstance(images, Sequence):
-            return self._sized(_to_chw(images, self.config.vision.num_channels)[None]), True
-        if not images:
-            raise InputError("there are no images; give at least one")
-        return torch.cat([self.images(image)[0] for image in images]), False
+        return self._one(images), True
+
+    def _one(self, image: ImageLike) -> Float[Tensor, "1 c h w"]:
+        chw = _to_chw(image, self.config.vision.num_channels)
+        if chw.ndim != 3:
+            raise InputError(f"an image in a list has {chw.ndim} dimensions; it must have 3")
+        return self._sized(chw[None])
 
     def _sized(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Images at the policy's size, as floats in [0, 1]."""
-        sized = resized(images, self.size, self.config.observation.resize)
-        return sized.float() / 255 if sized.dtype == torch.uint8 else sized.float()
+        is_bytes = images.dtype == torch.uint8
+        sized = resized(images if is_bytes else images.float(), self.size, self.config.observation.resize)
+        return sized.float() / 255 if is_bytes else sized
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,14 +127,18 @@ class Preprocessor:
             return None
         given = _get(observation, STATE_KEY)
         try:
-            values = torch.as_tensor(np.asarray(given, np.float32))
-        except (ValueError, TypeError):
-            raise InputError(f"{STATE_KEY} must be numbers, {dim} for each image") from None
+            array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+            is_numbers = array.dtype.kind in "iuf"
+        except (ValueError, TypeError, RuntimeError):  # ragged, or a tensor without numbers
+            is_numbers = False
+        if not is_numbers:
+            raise InputError(f"{STATE_KEY} must be numbers, {dim} for each image")
+        with np.errstate(over="ignore"):
+            values = torch.from_numpy(array.astype(np.float32))
         values = values[None] if values.ndim == 1 else values
         if values.shape != (count, dim):
             raise InputError(f"{STATE_KEY} has shape {tuple(values.shape)}; this policy needs {(count, dim)}")
-        if not torch.isfinite(values).all():
-            raise InputError(f"{STATE_KEY} holds NaN or infinite values")
+        check_finite(values, STATE_KEY)
         return values
 
     def split(
@@ -234,14 +246,22 @@ def _to_chw(image: ImageLike, channels: int) -> Shaped[Tensor, "*b c h w"]:
             raise InputError(f"the image's bands are {''.join(bands)!r}; convert it first: image.convert('RGB')")
         if not bands and not isinstance(image, np.ndarray):
             raise InputError(f"cannot see a {type(image).__name__}; give a PIL image, a NumPy array or a torch tensor")
-        image = torch.from_numpy(np.array(image))
-    if image.ndim == 4 and not len(image):
+    has_numbers = not isinstance(image, Tensor) or not (image.is_nested or image.is_sparse or image.is_meta)
+    if not has_numbers or (isinstance(image, Tensor) and image.layout != torch.strided):
+        raise InputError("the image is a sparse, nested or meta tensor; it must be a dense one")
+    shape = (*image.size[::-1], channels) if hasattr(image, "getbands") else tuple(image.shape)
+    if len(shape) == 4 and not shape[0]:
         raise InputError("there are no images; give at least one")
-    sides = tuple(image.shape[-3:])
-    if image.ndim not in (3, 4) or channels not in (sides[0], sides[2]) or 0 in sides:
+    sides = shape[-3:]
+    if len(shape) not in (3, 4) or channels not in (sides[0], sides[2]) or 0 in sides or max(sides) > MAX_SIDE:
         raise InputError(
-            f"the image has shape {sides}; it must be (height, width, {channels}) or ({channels}, height, width)"
+            f"the image has shape {sides}; it must be (height, width, {channels}) or ({channels}, height, width), with "
+            f"at most {MAX_SIDE} pixels a side"
         )
+    try:
+        image = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    except (TypeError, ValueError, OSError) as error:  # numbers that torch has not, or a broken picture
+        raise InputError(f"the image cannot be read ({error}); its numbers must be uint8, or float in [0, 1]") from None
     image = image if sides[0] == channels else image.movedim(-1, -3)
     _check_values(image)
     return image
@@ -251,7 +271,7 @@ def _check_values(image: Tensor) -> None:
     """Refuse numbers that are no pixels."""
     if image.dtype == torch.uint8:
         return
-    if not image.is_floating_point():
+    if image.dtype not in FLOATS:
         raise InputError(f"the image has dtype {image.dtype}; it must be uint8, or float in [0, 1]")
     if not torch.isfinite(image).all():
         raise InputError("the image holds NaN or infinite values")

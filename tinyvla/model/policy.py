@@ -21,20 +21,29 @@ from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin
 from jaxtyping import Float, Float32
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import Batch, TensorSplit
+from tinyvla.device import choose_device
 from tinyvla.errors import InputError
-from tinyvla.model.checkpoint_files import CONFIG_FILE, MODEL_CARD, WEIGHTS_FILE, find_folder, read_config
+from tinyvla.fields import shown
+from tinyvla.files import save_tensors
+from tinyvla.model.checkpoint_files import (
+    CONFIG_FILE,
+    MODEL_CARD,
+    WEIGHTS_FILE,
+    Outlines,
+    find_folder,
+    read_config,
+    read_weights,
+)
 from tinyvla.model.fusion import make_fusion
 from tinyvla.model.heads import make_head
 from tinyvla.model.language import LanguageTower, TinyLanguageModel
 from tinyvla.model.layers import Block
 from tinyvla.model.observation import IMAGE_KEY, TASK_KEY, ImageLike, Observation, Preprocessor, StateEncoder
-from tinyvla.model.pretrained import fixed_weights, make_language, make_vision, save_files
+from tinyvla.model.pretrained import fixed_weights, make_language, make_vision, outlines, save_files
 from tinyvla.model.vision import TinyViT, VisionTower
 from tinyvla.model.waypoints import Waypoints
 
@@ -220,7 +229,13 @@ class TinyVLA(
                 message says what is wrong.
         """
         self.check_statistics()
-        batch, is_single = self.prepare(self._as_dict(observation, instructions))
+        if generator is not None and not (
+            isinstance(generator, Generator) and generator.device.type == self.device.type
+        ):
+            raise InputError(f"generator is {shown(generator)}; it must be a torch.Generator on {self.device}")
+        named = self._as_dict(observation, instructions)
+        batch, is_single = self.prepare(named)
+        self._warn_of_unseen_words(named[TASK_KEY])
         was_training = self.training
         self.eval()
         actions = self(batch.to(self.device), generator)
@@ -229,7 +244,7 @@ class TinyVLA(
         return actions[0] if is_single else actions
 
     def _as_dict(self, observation: Any, instructions: str | Sequence[str] | None) -> Observation:
-        """An image and a sentence under the keys that a dict would have; notes words that training never held."""
+        """An image and a sentence under the keys that a dict would have."""
         if not isinstance(observation, Mapping):
             cameras = self.config.observation.cameras
             if len(cameras) > 1:
@@ -242,18 +257,17 @@ class TinyVLA(
             observation = {**observation, TASK_KEY: instructions}
         elif TASK_KEY not in observation:
             raise InputError('there is no instruction; give a sentence such as "find the red block"')
-        self._warn_of_unseen_words(observation[TASK_KEY])
         return observation
 
-    def _warn_of_unseen_words(self, instructions: Any) -> None:
+    def _warn_of_unseen_words(self, instructions: str | Sequence[str]) -> None:
         """Say so, once for each sentence."""
         for text in {instructions} if isinstance(instructions, str) else set(instructions):
-            if text in self._warned or not isinstance(text, str):
+            if text in self._warned:
                 continue
             self._warned.add(text)
             if unseen := self.language.unseen_words(text):
                 message = f"never seen in training: {', '.join(map(repr, unseen))}; the answer may mean nothing"
-                warnings.warn(message, UnseenWordWarning, stacklevel=5)
+                warnings.warn(message, UnseenWordWarning, stacklevel=4)
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters of each component, and their total."""
@@ -277,11 +291,11 @@ class TinyVLA(
         fetched = fixed_weights(self)
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items() if name not in fetched}
         save_files(self, save_directory)
-        save_file(weights, save_directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_tensors(weights, save_directory / WEIGHTS_FILE, {"format": "pt"})
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, folder_or_hub_id: str | Path, device: str = "cpu", **hub_options: Any
+        cls, folder_or_hub_id: str | Path, device: str | torch.device = "cpu", **hub_options: Any
     ) -> TinyVLA:
         """Load a checkpoint folder, or one from the Hugging Face hub, ready to act (`eval()`).
 
@@ -291,22 +305,32 @@ class TinyVLA(
             hub_options: passed to `huggingface_hub.snapshot_download` (`revision`, `token`, `cache_dir`, ...).
 
         Raises:
-            InputError: there is no checkpoint, it is truncated, or it is not a TinyVLA's; or a frozen pretrained tower,
-                which is fetched from its own source, is not there.
+            InputError: there is no checkpoint, it is damaged, or it is not a TinyVLA's; the device is unknown; or a
+                frozen pretrained tower, which is fetched from its own source, is not there.
         """
+        where = choose_device(device)
         folder = find_folder(folder_or_hub_id, hub_options)
         config = read_config(folder)
+        weights = read_weights(folder / WEIGHTS_FILE, cls._outline(config, folder))
         policy = cls(config, make_vision(config.vision, folder), make_language(config.language, folder))
-        path = folder / WEIGHTS_FILE
         try:
-            policy.load_state_dict({**fixed_weights(policy), **load_file(path)})
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is missing, truncated or not a safetensors file ({error})") from None
+            policy.load_state_dict({**fixed_weights(policy), **weights})
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise InputError(f"{path} does not fit its {CONFIG_FILE}: {first[:200]}") from None
+            raise InputError(f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {first[:200]}") from None
         policy.check_statistics()
-        return policy.to(device).eval()
+        return policy.to(where).eval()
+
+    @classmethod
+    def _outline(cls, config: ModelConfig, folder: Path) -> dict[str, Tensor]:
+        """Tensors as a checkpoint's must be, without memory: sizes are compared before anything is built."""
+        try:
+            with Outlines():
+                policy = cls(config, *outlines(config, folder))
+        except (NotImplementedError, RuntimeError):  # a part of a notebook cell that needs numbers to be built
+            return {}
+        fixed = fixed_weights(policy)
+        return {name: tensor for name, tensor in policy.state_dict().items() if name not in fixed}
 
 
 def new_policy(config: ModelConfig, seed: int, device: torch.device | str = "cpu") -> TinyVLA:

@@ -5,15 +5,14 @@ Notable:
   the model was trained to see them, sentences cut by its own tokenizer;
 - frozen weights are not kept in a checkpoint. It names their source, the commit there and a fingerprint, and they are
   fetched from there again; so a policy on top of Phi-2 weighs megabytes. Weights that learn are kept as always;
-- no network is needed for a folder, or for what lies in the hub's cache; where neither helps, one message says so.
+- a source's files are read by `tinyvla.model.hub`, and no code that comes with them is run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,10 @@ from torch import Tensor, nn
 
 from tinyvla.config import LanguageConfig, ModelConfig, PretrainedConfig, VisionConfig, model_config
 from tinyvla.errors import InputError
+from tinyvla.fields import check
+from tinyvla.model.hub import NO_CODE, explained, read_model_config, read_processing, read_tokenizer, side_of
 from tinyvla.model.language import LanguageTower, TinyLanguageModel
-from tinyvla.model.tokenizer import Encoded, pad
+from tinyvla.model.tokenizer import EXAMPLE, Encoded, check_text, pad
 from tinyvla.model.vision import TinyViT, VisionTower
 
 SLOTS = ("vision", "language")
@@ -52,9 +53,11 @@ class PretrainedVision(VisionTower):
     def __init__(self, config: PretrainedConfig, model: Any, processing: dict[str, Any]) -> None:
         super().__init__()
         self.config, self.model, self.processing = config, model, processing
-        self.size = _side(processing, model.config.image_size)
+        self.size = side_of(processing, model.config.image_size)
         for name in ("mean", "std"):
-            values = processing.get(f"image_{name}", [0.5] * config.num_channels)
+            values = processing.get(f"image_{name}", [0.5])
+            fits = len(values) in (1, config.num_channels)
+            check(fits, f"image_{name} of {config.source} is {values}; its images have {config.num_channels} channels")
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         _freeze_if_told(self)
 
@@ -105,8 +108,8 @@ class PretrainedLanguage(LanguageTower):
             InputError: an instruction is not text, empty or too long, or the tokenizer lacks a token for a part of it.
         """
         for text in instructions:
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f'an instruction must be a sentence such as "find the red block", not {text!r}')
+            check_text(text)
+            check(bool(text.strip()), f"the instruction is empty: {text[:60]!r}; {EXAMPLE}")
         rows = [self.tokenizer(text)["input_ids"] for text in instructions]
         for text, row in zip(instructions, rows, strict=True):
             if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in row:
@@ -157,14 +160,14 @@ def pretrained_config(
     config = model_config(preset, fusion, head)
     options: dict[str, Any] = {"frozen": frozen, "dtype": dtype}
     if vision:
-        found = _read_config("vision", vision)
-        processing = _read_processing(vision)
-        num_tokens = (_side(processing, found.image_size) // found.patch_size) ** 2
+        found = read_model_config("vision", vision)
+        processing = read_processing(vision)
+        num_tokens = (side_of(processing, found.image_size) // found.patch_size) ** 2
         num_tokens += not found.model_type.startswith("siglip")  # CLS
         shape = {"embed_dim": found.hidden_size, "num_tokens": num_tokens, "num_channels": found.num_channels}
         config = replace(config, vision=PretrainedConfig(source=vision, **shape, **options))
     if language:
-        found = _read_config("language", language)
+        found = read_model_config("language", language)
         shape = {"embed_dim": found.hidden_size, "vocab_size": found.vocab_size}
         config = replace(config, language=PretrainedConfig(source=language, **shape, **options))
     return config
@@ -184,7 +187,7 @@ def make_vision(config: VisionConfig | PretrainedConfig, checkpoint: Path | None
     folder = None if checkpoint is None else checkpoint / "vision"
     model, revision = _load_model("vision", config, folder)
     source = config.source if folder is None else str(folder)
-    processing = _read_processing(source, revision if folder is None else "")
+    processing = read_processing(source, revision if folder is None else "")
     return PretrainedVision(_stamped(config, model, revision, folder), model, processing)
 
 
@@ -192,14 +195,22 @@ def make_language(config: LanguageConfig | PretrainedConfig, checkpoint: Path | 
     """The language model that a configuration describes, as `make_vision`."""
     if isinstance(config, LanguageConfig):
         return TinyLanguageModel(config)
-    from transformers import AutoTokenizer
-
     folder = None if checkpoint is None else checkpoint / "language"
     model, revision = _load_model("language", config, folder)
-    source = config.source if folder is None else str(folder)
-    with _explained(source):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=(revision or None) if folder is None else None)
+    tokenizer = read_tokenizer(config.source, revision) if folder is None else read_tokenizer(str(folder))
     return PretrainedLanguage(_stamped(config, model, revision, folder), model, tokenizer)
+
+
+def outlines(config: ModelConfig, checkpoint: Path) -> tuple[VisionTower, LanguageTower]:
+    """Returns towers with shapes and no numbers, to compare a checkpoint with; frozen pretrained ones are not in it."""
+    vision: Any = VisionTower() if _is_frozen(config.vision) else make_vision(config.vision, checkpoint)
+    language: Any = LanguageTower() if _is_frozen(config.language) else make_language(config.language, checkpoint)
+    vision.config, language.config = config.vision, config.language
+    return vision, language
+
+
+def _is_frozen(config: Any) -> bool:
+    return isinstance(config, PretrainedConfig) and config.frozen
 
 
 def fixed_weights(policy: nn.Module) -> dict[str, Tensor]:
@@ -207,7 +218,7 @@ def fixed_weights(policy: nn.Module) -> dict[str, Tensor]:
     fixed: dict[str, Tensor] = {}
     for slot in SLOTS:
         tower = getattr(policy, slot)
-        if isinstance(tower.config, PretrainedConfig) and tower.config.frozen:
+        if _is_frozen(tower.config):
             learned = {name for name, parameter in tower.named_parameters() if parameter.requires_grad}  # adapters
             fixed |= {f"{slot}.{name}": x for name, x in tower.state_dict().items() if name not in learned}
     return fixed
@@ -252,72 +263,16 @@ def _load_model(slot: str, config: PretrainedConfig, folder: Path | None) -> tup
     """The model, and the commit that it was loaded from; without its weights where a checkpoint has them."""
     from transformers import AutoModel
 
-    with _explained(config.source), torch.random.fork_rng(devices=[]):
+    with explained(config.source), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for layers that the files do not hold
         if folder is not None and not config.frozen:
-            model, revision = AutoModel.from_config(_read_config(slot, str(folder))), config.revision
+            model, revision = AutoModel.from_config(read_model_config(slot, str(folder)), **NO_CODE), config.revision
         else:
-            found = _read_config(slot, config.source, config.revision)
+            found = read_model_config(slot, config.source, config.revision)
             revision = getattr(found, "_commit_hash", None) or config.revision
-            model = AutoModel.from_pretrained(config.source, config=found, revision=revision or None)
+            options: dict[str, Any] = {"revision": revision or None, "use_safetensors": True, **NO_CODE}
+            model = AutoModel.from_pretrained(config.source, config=found, **options)
     return model.to(getattr(torch, config.dtype)).eval(), revision
-
-
-def _read_config(slot: str, source: str, revision: str = "") -> Any:
-    """What `transformers` knows of a model's shape; of models that have both towers, the slot's."""
-    from transformers import AutoConfig
-
-    with _explained(source):
-        found = AutoConfig.from_pretrained(source, revision=revision or None)
-    found = getattr(found, "vision_config", found) if slot == "vision" else found.get_text_config()
-    if slot == "vision" and not hasattr(found, "patch_size"):
-        raise InputError(f"{source} ({found.model_type}) has no patches: it is no vision transformer")
-    if slot == "language" and (found.is_encoder_decoder or not hasattr(found, "vocab_size")):
-        raise InputError(f"{source} ({found.model_type}) is no causal or encoder language model")
-    if hasattr(found, "vision_use_head"):
-        found.vision_use_head = False  # SigLIP's pooling, which a fusion has no use for
-    return found
-
-
-def _read_processing(source: str, revision: str = "") -> dict[str, Any]:
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    with _explained(source):
-        return ImageProcessingMixin.get_image_processor_dict(source, revision=revision or None)[0]
-
-
-@contextmanager
-def _explained(source: str) -> Iterator[None]:
-    """Turn the many errors of a download into one that says what to do, and keep the libraries quiet."""
-    from huggingface_hub import constants
-    from transformers.utils import logging
-
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError, ImportError) as error:
-        cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"cannot load {source!r}: it is neither a folder with a model, nor in the cache {constants.HF_HUB_CACHE}, "
-            f"and the hub did not give it ({cause}). Where there is a network, run `hf download {source}` once. "
-            "Elsewhere copy that cache folder and set HF_HUB_OFFLINE=1, or name a folder with the model's files. "
-            "Without any download: tinyvla.adapt.pretraining pretrains towers of the course's own"
-        ) from None
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
-
-
-def _side(processing: dict[str, Any], default: int) -> int:
-    """Side of the square images that a model was trained on."""
-    cropped = processing.get("crop_size") if processing.get("do_center_crop") else None
-    size = cropped or processing.get("size") or default
-    return size if isinstance(size, int) else int(size.get("height") or size["shortest_edge"])
 
 
 def _freeze_if_told(tower: PretrainedVision | PretrainedLanguage) -> None:

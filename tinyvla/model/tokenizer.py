@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # transformers takes about a second to import, and tokenizing
 VOCAB_FILE = "vocab.txt.gz"
 SPECIAL_TOKENS = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
 EXAMPLE = 'try "find the red block"'
+MAX_CHARACTERS = 10_000
 
 
 @cache
@@ -74,8 +75,10 @@ def encode(instructions: Sequence[str], max_length: int = 32) -> Encoded:
     """
     if isinstance(instructions, str):
         raise InputError(f"encode takes a list of instructions, not one; try encode([{instructions[:60]!r}])")
+    if not instructions:
+        raise InputError(f"there are no instructions; {EXAMPLE}")
     for text in instructions:
-        _check_text(text)
+        check_text(text)
     rows = {text: load_wordpiece().encode(text).ids for text in set(instructions)}
     for text, row in rows.items():
         if len(row) == 2:  # [CLS] and [SEP]
@@ -106,7 +109,7 @@ def split_words(text: str) -> list[tuple[str, list[int]]]:
     Raises:
         InputError: the text is not text.
     """
-    _check_text(text)
+    check_text(text)
     encoding = load_wordpiece().encode(text, add_special_tokens=False)
     tokens = zip(encoding.word_ids, encoding.offsets, encoding.ids, strict=True)
     words = []
@@ -116,9 +119,16 @@ def split_words(text: str) -> list[tuple[str, list[int]]]:
     return words
 
 
-def _check_text(text: object) -> None:
+def check_text(text: object) -> None:
+    """Refuse what is no text, or too long for any policy.
+
+    Raises:
+        InputError: it is.
+    """
     if not isinstance(text, str):
         raise InputError(f"an instruction must be a string, not {type(text).__name__}")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"the instruction has {len(text)} characters; at most {MAX_CHARACTERS} are read")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

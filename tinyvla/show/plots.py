@@ -7,6 +7,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinyvla.data.dataset import IMAGE_SIZE, BlockFind, Sample
+from tinyvla.files import write_atomically
 
 PART_COLORS = {"vision": "#2a78b5", "language": "#d1741b", "fusion": "#7a4fb0", "action": "#c2185b"}
 TRUE_COLOR = "#222222"
@@ -85,3 +87,9 @@ def plot_history(records: Sequence[dict[str, Any]]) -> tuple[Figure, np.ndarray]
     axes[1].axhline(95, color="grey", lw=0.8, ls="--")
     axes[1].set(ylim=(0, 102), xlabel="epoch", ylabel="direction accuracy (%)")
     return fig, axes
+
+
+def save_figure(fig: Figure, path: Path) -> None:
+    """Write a figure; its name's suffix chooses the format."""
+    kind = path.suffix[1:].lower()
+    write_atomically(path, lambda temporary: fig.savefig(temporary, dpi=150, format=kind))

@@ -12,6 +12,7 @@ Notable:
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,8 @@ class OnlyReading(RunFolder):
 
     def _nothing(self, *args: Any, **kwargs: Any) -> None: ...
 
-    save_checkpoint = save_state = write_records = finish = _nothing
+    save_checkpoint = save_state = write_records = swap = drop_unsaved = finish = _nothing
+    held = nullcontext  # type: ignore[assignment]
 
 
 def share(index: Int64[Tensor, "b"], accelerator: Accelerator) -> Int64[Tensor, "s"]:

@@ -16,6 +16,8 @@ from jaxtyping import Float, Float64, Int
 from tokenizers import Tokenizer, models, trainers
 
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check_number
+from tinyvla.files import parse_json
 
 FIRST_CHARACTER = 0x4E00
 """Whole numbers are written as characters from here on: a block of Unicode with 20,000 letters and no blanks."""
@@ -64,6 +66,8 @@ class FastTokenizer:
             InputError: the chunks hold more different numbers than the vocabulary has tokens.
         """
         numbers = self.frequencies(chunks)
+        if not numbers.size:
+            raise InputError("there are no actions to learn a tokenizer from; give at least one row")
         self.lowest, highest = int(numbers.min()), int(numbers.max())
         alphabet = [chr(FIRST_CHARACTER + i) for i in range(highest - self.lowest + 1)]
         if len(alphabet) > vocab_size:
@@ -97,7 +101,14 @@ class FastTokenizer:
         return json.dumps({"lowest": self.lowest, "bpe": json.loads(self.bpe.to_str()) if self.bpe else None})
 
     def load_json(self, text: str) -> None:
-        """The inverse of `to_json`."""
-        learned = json.loads(text)
-        self.lowest = learned["lowest"]
-        self.bpe = Tokenizer.from_str(json.dumps(learned["bpe"])) if learned["bpe"] else None
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: the text is damaged.
+        """
+        learned = parse_json(text, "the action tokenizer")
+        self.lowest = check_number("lowest in the action tokenizer", learned.get("lowest"), Within(-(2**31), 2**31))
+        try:
+            self.bpe = Tokenizer.from_str(json.dumps(learned["bpe"])) if learned["bpe"] else None
+        except Exception as error:  # the library raises this very class
+            raise InputError(f"the action tokenizer is damaged ({str(error)[:200]})") from None

@@ -119,7 +119,7 @@ class FastHead(Head):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Called by `load_state_dict`."""
-        self.tokenizer.load_json(bytes(state.cpu().numpy()).decode())
+        self.tokenizer.load_json(bytes(state.cpu().numpy()).decode(errors="replace"))
 
     def tokens(self, actions: Float[Tensor, "b n"]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
         """Ids of normalised chunks, each ended and then padded with the end mark; and which of them count."""

@@ -1,0 +1,234 @@
+"""One process at a time, and nothing removed but what was written: `tinyvla.learn.folder`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tinyvla.app import cli
+from tinyvla.data.batch import TensorSplit
+from tinyvla.data.dataset import BlockFind
+from tinyvla.errors import InputError
+from tinyvla.learn.callbacks import Callback, DivergedError, Interrupted
+from tinyvla.learn.checkpoint import RunFolder, RunSettings
+from tinyvla.learn.folder import written
+from tinyvla.learn.train import fit
+from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.model.tokenizer import encode
+from tinyvla.recipes import DataConfig, TrainConfig
+
+SHORT = TrainConfig(epochs=2, batch_size=16, checkpoint_every=1, learning_rate=1e-2)
+FILES = ("config.json", "metrics.jsonl", "best/config.json", "best/model.safetensors", "best/README.md")
+
+
+@pytest.fixture(scope="module")
+def split() -> TensorSplit:
+    return TensorSplit.from_blockfind(BlockFind(32, 0), encode)
+
+
+def train(path, config, split, seed=0, overwrite=False, callbacks=()) -> RunFolder:
+    run, settings = RunFolder(path), dataclasses.replace(SHORT, seed=seed)
+    run.start(RunSettings(config, settings, DataConfig()), {}, overwrite)
+    fit(new_policy(config, seed), split, split, settings, run=run, callbacks=callbacks)
+    return run
+
+
+@pytest.fixture
+def run(tiny_config, split, tmp_path) -> RunFolder:
+    return train(tmp_path / "run", tiny_config, split)
+
+
+def contents(path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_a_run_notes_what_it_writes(run):
+    names = {
+        *FILES,
+        *(f"epoch_00{n}/{file}" for n in (1, 2) for file in ("config.json", "model.safetensors", "README.md")),
+    }
+    assert set(written(run.path)) == names | {"resume.safetensors"}
+    assert contents(run.path).keys() == names
+
+
+def test_overwriting_leaves_what_is_not_its_own(run, tiny_config, split):
+    mine = ("notes.txt", "best/notes.txt", "epoch_1999_photos/a.jpg", "photos/epoch_001/a.jpg")
+    for name in mine:
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text("mine")
+    train(run.path, tiny_config, split, seed=1, overwrite=True)
+    assert all((run.path / name).read_text() == "mine" for name in mine)
+    assert json.loads((run.path / "config.json").read_text())["train"]["seed"] == 1
+    assert TinyVLA.from_pretrained(run.best).config == tiny_config
+    assert {p.name for p in run.path.iterdir()} == {
+        *("config.json", "metrics.jsonl", "best", "epoch_001", "epoch_002"),
+        *("notes.txt", "epoch_1999_photos", "photos"),
+    }
+
+
+@pytest.mark.parametrize("name", ["config.json", "best/photo.png", "epoch_005/a.txt", "metrics.jsonl"])
+def test_where_others_have_written_no_run_begins(tiny_config, split, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=f"holds {name.split('/')[0]} not written by a run"):
+            train(tmp_path, tiny_config, split, overwrite=overwrite)
+    assert contents(tmp_path) == {name: b"{}"}
+
+
+def test_a_checkpoint_is_no_run(run, tiny_config, split):
+    before = contents(run.path)
+    with pytest.raises(InputError, match="not written by a run"):
+        train(run.best, tiny_config, split, overwrite=True)
+    assert contents(run.path) == before
+
+
+def test_a_run_of_before_names_were_noted_can_be_overwritten(run, tiny_config, split):
+    path = run.path / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "files"}))
+    train(run.path, tiny_config, split, seed=1, overwrite=True)
+    assert set(written(run.path)) - {"resume.safetensors"} == contents(run.path).keys()
+
+
+@pytest.mark.parametrize(
+    "names", [["../mine"], ["/etc/passwd"], ["best/../../mine"], [5, None, "", "."], "best", {"best": 1}]
+)
+def test_names_that_lead_elsewhere_are_not_followed(run, tiny_config, split, names):
+    (run.path.parent / "mine").write_text("mine")
+    path = run.path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": names}))
+    assert written(run.path) == (["best"] if names == ["best"] else [])
+    with pytest.raises(InputError, match="not written by a run"):
+        train(run.path, tiny_config, split, overwrite=True)
+    assert (run.path.parent / "mine").read_text() == "mine"
+
+
+class Raises(Callback):
+    def __init__(self, error, at):
+        self.error, self.at = error, at
+
+    def on_step(self, step, loss, learning_rate):
+        if step == self.at:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [DivergedError("diverged"), OSError(28, "No space left on device"), KeyboardInterrupt()]
+)
+def test_the_old_run_stays_until_the_new_one_has_a_checkpoint(run, tiny_config, split, error):
+    before = contents(run.path)
+    with pytest.raises(type(error)):
+        train(run.path, tiny_config, split, seed=1, overwrite=True, callbacks=[Raises(error, 2)])
+    after = contents(run.path)
+    assert {name: after[name] for name in before} == before
+    run.drop_unsaved()
+    assert contents(run.path) == before
+    assert RunFolder(run.path).settings().train.seed == 0
+    with pytest.raises(type(error)):  # in the second epoch
+        train(run.path, tiny_config, split, seed=1, overwrite=True, callbacks=[Raises(error, 3)])
+    assert RunFolder(run.path).settings().train.seed == 1
+    assert (run.path / "resume.safetensors").exists()
+
+
+def test_an_overwriting_run_that_was_interrupted_goes_on(run, tiny_config, split, tmp_path):
+    class Stops(Callback):
+        def on_step(self, step, loss, learning_rate):
+            self.stop = step == 1
+
+    before = contents(run.path)
+    with pytest.raises(Interrupted):
+        train(run.path, tiny_config, split, seed=1, overwrite=True, callbacks=[Stops()])
+    again = RunFolder(run.path)
+    assert {name: contents(run.path)[name] for name in before} == before
+    assert again.settings().train.seed == 1
+    fit(new_policy(tiny_config, 9), split, split, again.settings().train, run=again)
+    whole = train(tmp_path / "whole", tiny_config, split, seed=1)
+    assert contents(again.path) == contents(whole.path)
+
+
+def test_what_saved_nothing_may_be_begun_again_without_a_word(tiny_config, split, tmp_path):
+    with pytest.raises(DivergedError):
+        train(tmp_path / "run", tiny_config, split, callbacks=[Raises(DivergedError("diverged"), 1)])
+    train(tmp_path / "run", tiny_config, split, seed=1)
+    assert RunFolder(tmp_path / "run").settings().train.seed == 1
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(run, tiny_config, split):
+    for name in (".best.123.tmp", ".config.json.123.tmp", ".mine.123.tmp", ".best.tmp"):
+        (run.path / name).write_text("half")
+    (run.path / ".epoch_001.5.tmp").mkdir()
+    with run.held():
+        pass
+    assert {p.name for p in run.path.iterdir() if p.name.startswith(".")} == {".mine.123.tmp", ".best.tmp"}
+
+
+HOLD = """
+import sys, time
+from tinyvla.learn.folder import Folder
+from pathlib import Path
+with Folder(Path(sys.argv[1])).held():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(run):
+    """Another process that works in the run's folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("how", ["--resume", "--overwrite"])
+def test_a_second_process_is_refused_and_a_dead_one_is_no_hindrance(run, holder, how, tmp_path, capsys):
+    before = contents(run.path)
+    sizes = ["--num-train", "32", "--num-val", "16", "--num-test", "16", "--preset", "nano", "--epochs", "1"]
+    args = [*(sizes if how == "--overwrite" else []), "--log-dir", str(tmp_path / "logs"), "--device", "cpu"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", how, "--out", str(run.path), *args])
+    assert stop.value.code == 2
+    assert f"is in use by process {holder.pid}" in capsys.readouterr().err
+    assert contents(run.path) == before
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (run.path / ".lock").read_text() == str(holder.pid), "a stale lock"
+    with RunFolder(run.path).held():
+        assert (run.path / ".lock").read_text() == str(os.getpid())
+    assert not (run.path / ".lock").exists()
+
+
+def test_a_holder_may_hold_again(run):
+    with run.held():
+        with run.held():
+            pass
+        assert (run.path / ".lock").exists()
+        with pytest.raises(InputError, match="in use"), RunFolder(run.path).held():
+            pass
+    assert not (run.path / ".lock").exists()
+
+
+def test_training_holds_its_folder(tiny_config, split, tmp_path):
+    class Looks(Callback):
+        def on_step(self, step, loss, learning_rate):
+            with pytest.raises(InputError, match="in use by process"), RunFolder(tmp_path / "run").held():
+                pass
+
+    train(tmp_path / "run", tiny_config, split, callbacks=[Looks()])
+
+
+def test_the_new_weights_are_those_of_a_run_of_its_own(run, tiny_config, split, tmp_path):
+    train(run.path, tiny_config, split, seed=1, overwrite=True)
+    whole = train(tmp_path / "whole", tiny_config, split, seed=1)
+    mine, theirs = (load_file(each / "best/model.safetensors") for each in (run.path, whole.path))
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0)

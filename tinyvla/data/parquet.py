@@ -1,0 +1,137 @@
+"""Columns of Parquet files as arrays: whatever is damaged, missing or of another kind is refused in words."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from tinyvla.config import MAX_SIDE
+from tinyvla.errors import InputError
+from tinyvla.fields import check, shown
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError:
+    raise InputError(
+        "tinyvla.data.lerobot needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
+    ) from None
+
+
+def read_tables(paths: list[Path], columns: list[str]) -> pa.Table:
+    """The named columns of Parquet files, one below the other.
+
+    Raises:
+        InputError: a file is missing, damaged or empty, lacks a column, or differs from the others.
+    """
+    tables = []
+    for path in paths:
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())[:200]})") from None
+        lacking = [name for name in columns if name not in table.column_names]
+        check(not lacking, f"{path} lacks the columns {', '.join(lacking)}; it has {shown(table.column_names)}")
+        tables.append(table.select(columns) if columns else table)
+    return joined(tables, paths)
+
+
+def joined(tables: list[pa.Table], paths: list[Path]) -> pa.Table:
+    """Tables that were read from files, one below the other.
+
+    Raises:
+        InputError: they differ in their columns, or hold no rows.
+    """
+    try:
+        table = pa.concat_tables(tables)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"the files beside {paths[0]} have different columns ({str(error)[:200]})") from None
+    check(len(table) > 0, f"{paths[0]} holds no rows")
+    return table
+
+
+def num_rows(path: Path) -> int:
+    """Rows of a file, without reading them.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())[:200]})") from None
+
+
+def whole_numbers(table: pa.Table, key: str) -> list[int]:
+    """A column of whole numbers.
+
+    Raises:
+        InputError: it is missing, or holds others.
+    """
+    check(key in table.column_names, f"the table lacks the column {key}; it has {shown(table.column_names)}")
+    column = table.column(key)
+    fits = pa.types.is_integer(column.type) and not column.null_count
+    check(fits, f"{key} is of the type {column.type}, {column.null_count} of them null; it must be whole numbers")
+    return column.to_pylist()
+
+
+def vectors(table: pa.Table, key: str) -> Float32[np.ndarray, "n d"]:
+    """Numbers, or lists of them, as rows.
+
+    Raises:
+        InputError: they are no numbers, or the lists differ in length.
+    """
+    column = table.column(key)
+    kind = column.type.value_type if hasattr(column.type, "value_type") else column.type
+    is_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    try:
+        rows = np.array(column.to_pylist(), np.float32) if is_numbers else np.empty(0)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    check(len(rows) > 0 and rows.ndim <= 2, f"{key} is {column.type}; each row must hold equally many numbers")
+    return rows[:, None] if rows.ndim == 1 else rows
+
+
+class Pictures:
+    """One camera's pictures, decoded one file after another into one array.
+
+    Args:
+        key: the column.
+        count: of all pictures.
+    """
+
+    def __init__(self, key: str, count: int) -> None:
+        self.key, self.count, self.done = key, count, 0
+        self.values: UInt8[np.ndarray, "n 3 h w"] = np.zeros((0, 3, 1, 1), np.uint8)
+
+    def add(self, column: pa.ChunkedArray, pool: Executor) -> None:
+        """Decode a file's pictures behind the others.
+
+        Raises:
+            InputError: one is missing or damaged, or they differ in size.
+        """
+        for image in pool.map(self._decoded, column, range(self.done, self.done + len(column))):
+            if not self.done:
+                self.values = np.empty((self.count, *image.shape), np.uint8)
+            if image.shape != self.values.shape[1:]:
+                raise InputError(f"{self.key} holds images of different sizes")
+            self.values[self.done] = image
+            self.done += 1
+
+    def _decoded(self, value: pa.Scalar, frame: int) -> UInt8[np.ndarray, "3 h w"]:
+        cell = value.as_py()
+        if not isinstance(cell, dict) or not isinstance(cell.get("bytes"), bytes) or not cell["bytes"]:
+            raise InputError(
+                f"{self.key} has no image in frame {frame}: it is empty, or names a file; embed the images themselves"
+            )
+        try:
+            with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
+                check(max(image.size) <= MAX_SIDE, f"{image.size} pixels are more than {MAX_SIDE} a side")
+                return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        except Exception as error:  # Pillow raises many kinds
+            raise InputError(f"the image in frame {frame} of {self.key} is damaged ({error})") from None
