@@ -12,14 +12,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from tinyvla.fields import Within, check, check_fields, make, shown
+from tinyvla.fields import MAX_SIDE, Within, check, check_fields, make, shown
 from tinyvla.registry import FUSIONS, HEADS
+from tinyvla.sizes import check_heads, check_image_size, height_and_width, nearest
 
 NORMALIZATIONS = ("none", "mean-std", "quantiles")
 DTYPES = ("float32", "bfloat16", "float16")
 RESIZES = ("stretch", "pad")
 STEMS = ("linear", "convolutional")
-MAX_SIDE, MAX_TOKENS = 8_192, 4_096
+MAX_TOKENS = 4_096
 
 Width = Annotated[int, Within(1, 8_192)]
 Layers = Annotated[int, Within(1, 256)]
@@ -28,35 +29,6 @@ Ratio = Annotated[int, Within(1, 64)]
 Length = Annotated[int, Within(1, 4_096)]
 Vocabulary = Annotated[int, Within(1, 2**20)]
 Channels = Annotated[int, Within(1, 64)]
-
-
-def _height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    return (image_size, image_size) if isinstance(image_size, int) else image_size
-
-
-def _check_image_size(config: Any) -> None:
-    """Refuse what is not one or two whole numbers of pixels."""
-    size = config.image_size
-    sides = size if isinstance(size, tuple) else (size, size)
-    check(
-        len(sides) == 2 and all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides),
-        f"{type(config).__name__}.image_size is {shown(size)}; it must be pixels, from 1 to {MAX_SIDE}: one number, or "
-        "height and width",
-    )
-
-
-def _nearest(side: int, patch_size: int) -> str:
-    """The sizes next to `side` that the patch divides, in words."""
-    below, above = side // patch_size * patch_size, -(-side // patch_size) * patch_size
-    return f"{below} or {above}" if below else f"{above}"
-
-
-def _check_heads(config: Any) -> None:
-    check(
-        config.embed_dim % config.num_heads == 0,
-        f"{type(config).__name__}: embed_dim {config.embed_dim} is not divisible by num_heads "
-        f"{config.num_heads}; choose num_heads among the divisors of {config.embed_dim}",
-    )
 
 
 @dataclass(frozen=True)
@@ -78,14 +50,14 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _check_image_size(self)
+        check_image_size(self)
         wrong = [side for side in self.size if side % self.patch_size]
         if wrong:
             divisors = [n for n in range(1, min(self.size) + 1) if all(side % n == 0 for side in self.size)]
             check(
                 False,
                 f"VisionConfig: image_size {self.image_size} is not divisible by patch_size {self.patch_size}; "
-                f"{_nearest(wrong[0], self.patch_size)} would be, or a patch_size of {', '.join(map(str, divisors))}",
+                f"{nearest(wrong[0], self.patch_size)} would be, or a patch_size of {', '.join(map(str, divisors))}",
             )
         check(self.stem in STEMS, f"unknown stem {self.stem!r}; choose from {', '.join(STEMS)}")
         check(
@@ -101,12 +73,12 @@ class VisionConfig:
             self.embed_dim % 4 == 0,
             f"VisionConfig: embed_dim {self.embed_dim} is not divisible by 4, which the 2-D sine-cosine positions need",
         )
-        _check_heads(self)
+        check_heads(self)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of an image, in pixels."""
-        return _height_and_width(self.image_size)
+        return height_and_width(self.image_size)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -140,7 +112,7 @@ class LanguageConfig:
             self.embed_dim % 2 == 0,
             f"LanguageConfig: embed_dim {self.embed_dim} is odd; the sine-cosine positions need an even width",
         )
-        _check_heads(self)
+        check_heads(self)
 
 
 @dataclass(frozen=True)
@@ -167,7 +139,7 @@ class PretrainedConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _check_image_size(self)
+        check_image_size(self)
         check(bool(self.source), "a pretrained part's source is empty; give an id on the hub or a folder")
         check(self.dtype in DTYPES, f"unknown dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
         check(self.frozen or self.dtype == "float32", f"{self.dtype} is for frozen weights; learning needs float32")
@@ -175,7 +147,7 @@ class PretrainedConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the policy's images, in pixels."""
-        return _height_and_width(self.image_size)
+        return height_and_width(self.image_size)
 
 
 @dataclass(frozen=True)
@@ -221,7 +193,7 @@ class FusionConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         FUSIONS.check(self.kind)
-        _check_heads(self)
+        check_heads(self)
 
 
 @dataclass(frozen=True)

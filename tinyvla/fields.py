@@ -38,6 +38,8 @@ class Within:
 
 SEED = Within(0, 2**32 - 1)
 """Seeds that NumPy takes."""
+MAX_SIDE = 8_192
+"""Pixels along one side of an image."""
 MANY = Within(1, 2**20)
 """How many of anything: scenes, episodes, runs."""
 

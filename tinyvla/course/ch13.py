@@ -60,7 +60,8 @@ def taught_one_sentence(device: str, num_scenes: int = 1_600, epochs: float = 4)
         assert shown is not None  # some were recorded
         splits.append(shown.tensors(policy))
     policy.fit_statistics(splits[0].actions)
-    fit(policy, *splits, TrainConfig(epochs=epochs, batch_size=32, optimizer="muon", learning_rate=6e-3))
+    train, val = splits
+    fit(policy, train, val, TrainConfig(epochs=epochs, batch_size=32, optimizer="muon", learning_rate=6e-3))
     return policy.eval()
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from tinyvla.config import MAX_SIDE
 from tinyvla.errors import InputError
-from tinyvla.fields import check, shown
+from tinyvla.fields import MAX_SIDE, check, shown
 
 try:
     import pyarrow as pa

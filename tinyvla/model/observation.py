@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from tinyvla.config import MAX_SIDE, ModelConfig
+from tinyvla.config import ModelConfig
 from tinyvla.data.batch import Batch, TensorSplit, Tokenize, check_finite
 from tinyvla.errors import InputError
 from tinyvla.model.normalize import Normalizer
