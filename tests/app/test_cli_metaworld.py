@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
 from tinyvla.act.metaworld.tasks import find_tasks
-from tinyvla.app import cli
+from tinyvla.app import cli, cli_recordings
 from tinyvla.errors import InputError
+from tinyvla.model.policy import new_policy
+from tinyvla.recipes import DataConfig, RecordingConfig
 
 SMALL = ["--preset", "nano", "--image-size", "32", "--horizon", "4", "--waypoints", "2", "--device", "cpu"]
 
@@ -74,3 +78,16 @@ def test_a_policy_of_another_robot_is_refused(collected, tiny_policy, tmp_path, 
     monkeypatch.chdir(tmp_path)
     tiny_policy.save_pretrained(tmp_path / "checkpoints" / "best")
     assert "Meta-World has the camera corner2" in refusal(capsys, "rollout", "--world", "metaworld", "--device", "cpu")
+
+
+def test_whole_episodes_are_held_out(collected):
+    """`tinyvla.app.cli_recordings`: what is learned and what is held out."""
+    data = DataConfig(dataset=str(collected), val_episodes=0.25)
+    recordings = cli_recordings.read(data)
+    policy = new_policy(recordings.robot_config(RecordingConfig(image_size=32, horizon=2), preset="nano"), 0)
+    train, val = cli_recordings.splits(recordings, policy, data, policy.device)
+    lengths = {int(count) for count in np.bincount(recordings.episodes)}
+    assert len(train) + len(val) == len(recordings)
+    assert len(val) in lengths, "one episode of four"
+    again = cli_recordings.splits(recordings, policy, data, policy.device)[1]
+    assert torch.equal(again.actions, val.actions), "the same one each time"

@@ -88,8 +88,7 @@ def fit(
         raise InputError("accumulate and recompute need a step of tinyvla.speed.step.make_step; pass it as `step`")
     step = step or PlainStep(policy, train, config)
     progress = run.load_state(policy, step.optimizer) if run else Progress()
-    # A kill between two writes can leave a record of an epoch that is about to be trained again.
-    records = [r for r in run.records() if r["step"] <= progress.step] if run else []
+    records = [r for r in run.records() if r["step"] <= progress.step] if run else []  # a kill may leave later ones
     total = config.total_steps(len(train))
     policy.train()
     with run.held() if run else nullcontext(), watching(callbacks, progress.step, total):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import Batch, TensorSplit, Tokenize, check_finite
 from tinyvla.errors import InputError
+from tinyvla.fields import MAX_SIDE
 from tinyvla.model.normalize import Normalizer
 
 if TYPE_CHECKING:

@@ -29,15 +29,7 @@ from tinyvla.device import choose_device
 from tinyvla.errors import InputError
 from tinyvla.fields import shown
 from tinyvla.files import save_tensors
-from tinyvla.model.checkpoint_files import (
-    CONFIG_FILE,
-    MODEL_CARD,
-    WEIGHTS_FILE,
-    Outlines,
-    find_folder,
-    read_config,
-    read_weights,
-)
+from tinyvla.model.checkpoint_files import MODEL_CARD, WEIGHTS_FILE, Outlines, find_folder, read_config, read_weights
 from tinyvla.model.fusion import make_fusion
 from tinyvla.model.heads import make_head
 from tinyvla.model.language import LanguageTower, TinyLanguageModel
@@ -229,9 +221,8 @@ class TinyVLA(
                 message says what is wrong.
         """
         self.check_statistics()
-        if generator is not None and not (
-            isinstance(generator, Generator) and generator.device.type == self.device.type
-        ):
+        fits = generator is None or (isinstance(generator, Generator) and generator.device.type == self.device.type)
+        if not fits:
             raise InputError(f"generator is {shown(generator)}; it must be a torch.Generator on {self.device}")
         named = self._as_dict(observation, instructions)
         batch, is_single = self.prepare(named)
@@ -278,10 +269,8 @@ class TinyVLA(
             "fusion": count_parameters(self.fusion),
             "head": count_parameters(self.head),
         }
-        if self.state_encoder is not None:
-            counts["state"] = count_parameters(self.state_encoder)
-        if self.waypoints is not None:
-            counts["waypoints"] = count_parameters(self.waypoints)
+        extra = {"state": self.state_encoder, "waypoints": self.waypoints}
+        counts |= {name: count_parameters(part) for name, part in extra.items() if part is not None}
         if self.camera_marks is not None:
             counts["camera marks"] = self.camera_marks.numel()
         return {**counts, "total": count_parameters(self)}
@@ -317,7 +306,7 @@ class TinyVLA(
             policy.load_state_dict({**fixed_weights(policy), **weights})
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise InputError(f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {first[:200]}") from None
+            raise InputError(f"{folder / WEIGHTS_FILE} does not fit its config.json: {first[:200]}") from None
         policy.check_statistics()
         return policy.to(where).eval()
 
