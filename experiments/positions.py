@@ -1,6 +1,6 @@
 """Learned positions: the smaller they start, the longer the policy learns nothing? Writes `results/positions.json`.
 
-    python experiments/positions.py
+    python experiments/positions.py --data.num-val 500
 
 The same `nano` policy with several kinds of positions, each with three seeds. The learning rate stays constant after
 the warm-up, so that no schedule ends a run early. A run ends when it has learned the task, or after `steps` steps.

@@ -864,7 +864,7 @@ plt.show()
 # stops when it has learned the task, and at the latest after 400 steps. *Learned-1.0* is a table that starts at std 1.0,
 # and so on. *Scaled* is the table at std 0.02, multiplied by 50 where it is added.
 
-# %% mystnb={"image": {"alt": "PLATEAUALT"}}
+# %% mystnb={"image": {"alt": "The loss over the training steps, three seeds for each scale. At std 1.0 the curves fall before step 100. At std 0.1 they lie on the dashed line, the loss of always answering (0, 0), and fall between steps 100 and 300. At std 0.02 they lie on it to the end, step 400."}}
 from tinyvla.course.ch02 import plot_plateau
 from tinyvla.course.zoo import load_results
 
@@ -879,11 +879,11 @@ plot_plateau(results)
 plt.show()
 
 # %% [markdown]
-# **Explain.** The smaller the positions start, the longer the policy learns nothing. At std 1.0 it leaves the plateau after
-# fewer than 100 steps. At std 0.1 the loss lies on the dashed line for about 200 steps, and then it falls. At std 0.02 it
-# still lies there after 400 steps, with every seed. How long that plateau is, these runs do not say; give them more steps
-# with `--steps` if you have the time. But std 0.1 shows what a plateau looks like: for 200 steps nothing in the curve
-# tells you that it will end. A flat curve does not prove that a policy cannot learn.
+# **Explain.** The smaller the positions start, the longer the policy learns nothing. At std 1.0 all three seeds have left
+# the plateau after 99 steps. At std 0.1 it takes 150 to 313 steps: the loss lies on the dashed line, nothing in the curve
+# tells you that this will end, and then it falls. At std 0.02 it still lies there after 400 steps, with every seed. How
+# long that plateau is, these runs do not say. (Give them more steps with `--steps` if you have the time.) But a flat
+# curve does not prove that a policy cannot learn, and a short run cannot tell a plateau from a failure.
 #
 # Is it the scale in the sum that counts, or are the numbers in the table too small? *Scaled* tells the two apart. Its
 # table starts at std 0.02, but its tokens start as those of std 1.0, and it learns as soon as they do. So the scale in
