@@ -1,4 +1,4 @@
-"""What chapter 2 draws: where CLS looks, and how long learned positions that start small keep a policy at chance."""
+"""What chapter 2 draws: where CLS looks, and how the loss falls with learned positions of different sizes."""
 
 from __future__ import annotations
 
@@ -46,22 +46,16 @@ def plot_attention_of_cls(image: UInt8[np.ndarray, "3 h w"], weights: Mapping[st
 
 
 def plot_plateau(results: dict[str, Any]) -> Figure:
-    """Losses of every seed, and how long the positions have become, from `results/positions.json`."""
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained")
+    """Losses of learned positions, a curve for each seed, from `results/positions.json`."""
+    fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
     fig.set_facecolor("white")
-    looks = {
-        "learned-1.0": ("std 1.0", PART_COLORS["vision"]),
-        "learned-0.02": ("std 0.02", PART_COLORS["action"]),
-        "frozen": ("std 0.02, not trained", "#555555"),
-    }
-    for kind, (name, color) in looks.items():
-        runs = results["kinds"][kind]
-        for number, (losses, ratios) in enumerate(zip(runs["losses"], runs["ratios"], strict=True)):
-            label = name if number == 0 else None
-            axes[0].plot(10 * np.arange(1, len(losses) + 1), losses, color=color, lw=1.2, label=label)
-            axes[1].plot(10 * np.arange(len(ratios)), ratios, color=color, lw=1.2, label=label)
-    axes[0].set(xlabel="step", ylabel="mean squared error", ylim=(0, 0.6))
-    axes[1].set(xlabel="step", ylabel="position / projected patch", yscale="log")
-    axes[1].set_title("mean lengths", fontsize=10)
-    axes[0].legend(frameon=False, loc="lower left", fontsize=9)
+    kinds = {kind: runs for kind, runs in results["kinds"].items() if kind.startswith("learned-")}
+    colors = (PART_COLORS["vision"], PART_COLORS["fusion"], PART_COLORS["action"])
+    for (kind, runs), color in zip(kinds.items(), colors, strict=True):
+        for number, losses in enumerate(runs["losses"]):
+            label = kind.replace("learned-", "positions start at std ") if number == 0 else None
+            ax.plot(10 * np.arange(1, len(losses) + 1), losses, color=color, lw=1.4, label=label)
+    ax.axhline(0.5, color="grey", lw=0.8, ls="--")
+    ax.set(xlabel="step", ylabel="mean squared error", ylim=(0, 0.6), xlim=(0, results["steps"]))
+    ax.legend(frameon=False, loc="lower right", fontsize=9)
     return fig
