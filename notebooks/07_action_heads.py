@@ -839,7 +839,7 @@ for row in (chunk_rows["fast"], longer):
 #   and diffusion one for each sampling step, FAST one for each token, through a transformer over all tokens so far.
 # - **Read the times as orders of magnitude.** They varied between measurements: 20 passes of diffusion took about as
 #   long as 10 of flow matching, and FAST's 254 ms, which we cannot explain, were
-#   21 ms<!-- result: heads_longer/heads/fast/trajectories/milliseconds/1:.0f --> in the longer run on another GPU.
+#   21<!-- result: heads_longer/heads/fast/trajectories/milliseconds/1:.0f --> ms in the longer run on another GPU.
 # - **On trajectories** regression and L1 are near a way in 6.6 %. For regression, Section 8 showed which: the blocks
 #   right beside the centre, where the straight line and the arcs are close together.
 # - **FAST needed longer.** All heads got 3 epochs on trajectories, and in that time one of FAST's three seeds learned it.
