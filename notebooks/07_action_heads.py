@@ -515,8 +515,8 @@ assert is_mean, off
 # %% [markdown]
 # The answer is (b). At $t = 0$ the point is pure noise and says nothing about the action. The best guess of the velocity
 # $a - \varepsilon$ is then $\mathbb E[a] - \varepsilon$, and one full step from $\varepsilon$ lands on $\mathbb E[a]$.
-# **One step of flow matching is regression.** More steps are better because the network looks again on the way, when
-# the point has begun to lean to one side.
+# **One step of flow matching is regression.** With more steps the network looks again on the way, when the point has
+# begun to lean to one side. Blocks that lie far apart need fewer steps: compare the last two columns from 2 steps on.
 #
 # ## 6. Diffusion: remove the noise
 #
