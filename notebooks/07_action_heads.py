@@ -515,8 +515,8 @@ assert is_mean, off
 # %% [markdown]
 # The answer is (b). At $t = 0$ the point is pure noise and says nothing about the action. The best guess of the velocity
 # $a - \varepsilon$ is then $\mathbb E[a] - \varepsilon$, and one full step from $\varepsilon$ lands on $\mathbb E[a]$.
-# **One step of flow matching is regression.** More steps are better because the network looks again on the way, when
-# the point has begun to lean to one side.
+# **One step of flow matching is regression.** With more steps the network looks again on the way, when the point has
+# begun to lean to one side. Blocks that lie far apart need fewer steps: compare the last two columns from 2 steps on.
 #
 # ## 6. Diffusion: remove the noise
 #
@@ -839,7 +839,7 @@ for row in (chunk_rows["fast"], longer):
 #   and diffusion one for each sampling step, FAST one for each token, through a transformer over all tokens so far.
 # - **Read the times as orders of magnitude.** They varied between measurements: 20 passes of diffusion took about as
 #   long as 10 of flow matching, and FAST's 254 ms, which we cannot explain, were
-#   21 ms<!-- result: heads_longer/heads/fast/trajectories/milliseconds/1:.0f --> in the longer run on another GPU.
+#   21<!-- result: heads_longer/heads/fast/trajectories/milliseconds/1:.0f --> ms in the longer run on another GPU.
 # - **On trajectories** regression and L1 are near a way in 6.6 %. For regression, Section 8 showed which: the blocks
 #   right beside the centre, where the straight line and the arcs are close together.
 # - **FAST needed longer.** All heads got 3 epochs on trajectories, and in that time one of FAST's three seeds learned it.

@@ -367,8 +367,8 @@ plt.show()
 # never stop, since it has never seen a label shorter than 1. The opposite happens: its actions become short in the
 # wrong places. Why?
 #
-# There are two suspects. Perhaps **views off the grid** confuse it, which it never saw. Or it is confused **near the
-# block**, which no still shows so close. To tell them apart we do not let it act at all. We move the camera from its
+# There are two suspects. Perhaps the policy is wrong in **views off the grid**, which it never saw. Or it is wrong **near
+# the block**, where no still was taken. To tell them apart we do not let it act at all. We move the camera from its
 # start by $k$ pixels to the right and down, for the first views of all episodes, and ask for one arrow each. We leave
 # out targets that are near. For $k = 8$ the view is on the grid again.
 
@@ -538,8 +538,8 @@ plt.show()
 # And your guess about the two numbers? In this run, of one seed, they first move together: the error falls and success
 # rises. Near the end the error goes on falling, while success stays about where it is, within its interval.
 #
-# Here both policies act in the same episode: on top what the camera sees, below its way on a map. (A file with this
-# moving picture: `python -m tinyvla.course.ch08 film.gif`.)
+# Here both policies act in the same episode: on top what the camera sees, below its way on a map. The command
+# `python -m tinyvla.course.ch08 film.gif` writes such a moving picture to a file.
 
 # %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "A moving picture of one episode with two policies. Left, trained on stills: the camera sets out towards the named block, becomes slow and has not reached it when the 40 steps are over. Right, the clone: it goes straight to the block and stops on it."}}
 episode = int(np.flatnonzero(~acted.success & cloned.success)[0])
@@ -645,8 +645,10 @@ assert rank_correlation(settled, "own_error") > 0, "for stills a smaller error s
 #
 # ## 6. Chunks: how far ahead to plan, how long to trust the plan
 #
-# Many VLAs do not answer with one action but with a **chunk** of the next $H$ actions (50 for pi0 and SmolVLA, 4 for
-# Octo; sources at the end). Of these the robot executes the first $E \le H$ before the policy looks again. Two reasons:
+# Many VLAs do not answer with one action but with a **chunk** of the next $H$ actions: 50 for
+# [pi0](https://arxiv.org/abs/2410.24164) and [SmolVLA](https://arxiv.org/abs/2506.01844), 4 for
+# [Octo](https://arxiv.org/abs/2405.12213). Of these the robot executes the first $E \le H$ before the policy looks again.
+# There are two reasons:
 #
 # - *Time.* A large model may need longer to answer than a robot's control step lasts. One answer for several steps
 #   keeps the robot moving.
@@ -807,10 +809,10 @@ assert in_chunks["current", 8].summary["path_ratio"] < in_chunks["current", 1].s
 
 # %% [markdown]
 # This was one seed. The measured table compares more: each chunk length with each execution horizon, trained with several
-# seeds, and with two of the heads of [Chapter 7](07_action_heads.ipynb), regression and flow matching. Its current is
-# weaker than that of `CurrentWorld`: there the 0.8 pixels were added to the *action*, which is cut off at 1. So a camera
-# that moved to the right at full speed was not carried on. Compare columns and rows of the table, not the table with the
-# cell above.
+# seeds, and with two of the heads of [Chapter 7](07_action_heads.ipynb), regression and flow matching. Its current is not
+# quite that of `CurrentWorld`: the 0.8 pixels were added to the *action*, and the sum was cut off at 1. So a camera that
+# moved to the right at full speed was not carried any further. Compare the cells of the table with each other, and not
+# with the numbers above.
 
 # %% mystnb={"image": {"alt": "Four grids of success in percent, chunk length against executed actions; rows regression and flow matching, columns still world and current. In the still world nearly all cells are 94 or more; for flow matching with chunks of 16 the worst seed is far below. In the current success is high up to four executed actions; with eight it is about 30 for regression and 50 to 70 for flow matching, with sixteen 20 or less."}}
 results = load_results("closed_loop_chunks")

@@ -142,7 +142,9 @@ def side_by_side(takes: Mapping[str, Take], milliseconds: int = 250) -> bytes:
 def _draw_take(frame: Image.Image, left: int, name: str, take: Take, step: int) -> None:
     """One column of a frame."""
     draw, font = ImageDraw.Draw(frame), ImageFont.load_default(15)
-    draw.text((left, EDGE), f"{name}: {take.instruction}", DARK, font)
+    title = f"{name}: {take.instruction}"
+    size = 15 * min(1.0, (SIDE + EDGE) / font.getlength(title))
+    draw.text((left, EDGE), title, DARK, ImageFont.load_default(size))
     top = 2 * EDGE + LINE
     frame.paste(
         Image.fromarray(take.views[step]).resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top - EDGE // 2)
