@@ -27,6 +27,7 @@ from tinyvla.act.arm.world import ArmConfig, ArmWorld
 from tinyvla.act.controller import Act
 from tinyvla.act.rollout import expert, rollout
 from tinyvla.act.world import World, episode_seeds
+from tinyvla.data.batch import TensorSplit
 from tinyvla.errors import InputError
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
@@ -62,17 +63,20 @@ def with_sentence(seeds: Iterable[int], sentence: str = SENTENCE) -> list[int]:
     return [seed for seed, text in zip(seeds, ArmWorld(seeds, "pick").instructions, strict=True) if text == sentence]
 
 
+def demonstrated(policy: TinyVLA, num_scenes: int, seed: int) -> TensorSplit:
+    """Returns states of disturbed demonstrations that all have the same sentence, for a policy to learn from."""
+    seeds = with_sentence(episode_seeds(num_scenes, seed=seed))
+    shown = rollout(expert, ArmWorld(seeds, "pick"), disturb=disturbance(0.4), record=len(seeds), horizon=8).states
+    assert shown is not None  # some were recorded
+    return shown.tensors(policy)
+
+
 def taught_one_sentence(device: str, num_scenes: int = 1_600, epochs: float = 4) -> TinyVLA:
-    """Returns a policy trained on disturbed demonstrations that all have the same sentence, as in the chapter."""
+    """Returns a policy trained as in the chapter's live part: it has heard one sentence only."""
     policy = new_policy(arm_config("nano", horizon=8), seed=0, device=device)
-    splits = []
-    for count, seed in ((num_scenes, 42), (100, 43)):
-        seeds = with_sentence(episode_seeds(count, seed=seed))
-        shown = rollout(expert, ArmWorld(seeds, "pick"), disturb=disturbance(0.4), record=len(seeds), horizon=8).states
-        assert shown is not None  # some were recorded
-        splits.append(shown.tensors(policy))
-    policy.fit_statistics(splits[0].actions)
-    fit(policy, *splits, TrainConfig(epochs=epochs, batch_size=32, optimizer="muon", learning_rate=6e-3))
+    train, val = (demonstrated(policy, count, seed) for count, seed in ((num_scenes, 42), (100, 43)))
+    policy.fit_statistics(train.actions)
+    fit(policy, train, val, TrainConfig(epochs=epochs, batch_size=32, optimizer="muon", learning_rate=6e-3))
     return policy.eval()
 
 
