@@ -29,7 +29,7 @@
 # - say what a recorded step (CUDA graph) must not do, and see each mistake happen;
 # - explain Muon, write its main part, and report a speed so that others can compare.
 #
-# **Time:** about 60 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 60 minutes to read, about 4 minutes on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** [Chapter 5](05_training.ipynb) builds the plain loop. No cell needs a GPU; where only a GPU
 # shows an effect, the figures are measured ones from the `results` folder.
@@ -616,7 +616,7 @@ print("with a list of known sentences, the replay is right for other batches")
 # %% [markdown]
 # **It must not free what it reads.** A recording knows addresses. It does not keep the tensors there alive, as our
 # tape does. Suppose the list of known sentences is a local variable. When the function returns, its memory is given back, and
-# soon other numbers lie there. No error is raised. Only a test that compares the losses with the plain step's finds it.
+# soon other numbers are there. No error is raised. A test that compares the losses with the plain step's can find it.
 #
 # To see what happens then, we overwrite the list.
 
@@ -859,8 +859,8 @@ print("Muon: beta2, clipping and weight decay change at most one run of ten")
 # %% [markdown]
 # Trust only the large differences.
 #
-# - **The initial gain** (all linear weights multiplied) matters most here: with half of it no run gets there. With half as
-#   much again all or nearly all do, which is a clear help with Muon. The package does not adopt it: the figures of the
+# - **The initial gain** (all linear weights multiplied) matters most here: with half of it no run gets there. With 1.5
+#   times the gain all or nearly all do, which is a clear help with Muon. The package does not adopt it: the figures of the
 #   earlier chapters rest on $0.5/\sqrt{\text{inputs}}$, and a change for speed should not silently change them.
 # - **Twice the batch** helps, but it is also twice the scenes.
 # - **Schedule.** With Muon at this low rate, no run gets there when the rate falls over the whole run, and most do with a
@@ -969,11 +969,12 @@ print("the larger of nano, minimal and medium uses more of the device")
 # 23.4<!-- result: bench_minimal_cuda/epochs/compile=True/setup_seconds:.1f --> s instead of
 # 0.4<!-- result: bench_minimal_cuda/epochs/compile=False/setup_seconds:.1f --> s. So it pays only for long runs.
 #
-# Larger batches raise the utilisation, but not by themselves the learning per second. On an H100, with one seed, 20 epochs
-# in batches of 256 took 3.2<!-- result: epochs_minimal_cuda/epochs/batch_size=256/seconds:.1f --> s, and in batches of 64
-# 5.9<!-- result: epochs_minimal_cuda/epochs/batch_size=64/seconds:.1f --> s. The L2 error was
-# 0.0089<!-- result: epochs_minimal_cuda/epochs/batch_size=256/l2_error:.4f --> at the end, and
-# 0.0025<!-- result: epochs_minimal_cuda/epochs/batch_size=64/l2_error:.4f --> with batches of 64.
+# Larger batches raise the utilisation, but not by themselves the learning per second. On an H100, with one seed and twice
+# the learning rate, 20 epochs in batches of 256 took
+# 3.2<!-- result: epochs_minimal_cuda/epochs/batch_size=256/seconds:.1f --> s, where batches of 64 took
+# 5.9<!-- result: epochs_minimal_cuda/epochs/batch_size=64/seconds:.1f --> s. They ended with an L2 error of
+# 0.0089<!-- result: epochs_minimal_cuda/epochs/batch_size=256/l2_error:.4f -->, and batches of 64 with
+# 0.0025<!-- result: epochs_minimal_cuda/epochs/batch_size=64/l2_error:.4f -->.
 #
 # ### At the command line
 #

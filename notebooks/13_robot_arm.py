@@ -789,7 +789,7 @@ with checking("Exercise 2"):
 # - the fingers are closed: less than 1 cm apart;
 # - the tip is within 1 cm of the block's axis, and 3 to 4 cm over its centre (the fingers end 1 cm below the tip);
 # - the hand is upright: tilted by less than 0.05 rad;
-# - no block was pushed by more than 1 cm.
+# - no block was pushed by more than 1 cm. The check lets the hand begin low, where a straight way sweeps through blocks.
 #
 # <details><summary>Hint</summary>
 #
@@ -807,7 +807,11 @@ def touch_expert(state):
 
 # %% tags=["check"]
 with checking("Exercise 3"):
-    world = ArmWorld(range(200, 210), "pick", ArmConfig(max_steps=100))
+    world = ArmWorld([201, 202, 203, 204, 205, 206, 208, 209, 213, 216], "pick", ArmConfig(max_steps=100))
+    for _ in range(4):  # the hand begins low, beside the blocks
+        lower = np.zeros((10, 7))
+        lower[:, 2], lower[:, 6] = (0.05 - world.tips[:, 2]) / STEP_METRES, -1
+        world.step(lower)
     before = world.blocks
     for _ in range(25):
         answer = touch_expert(world.state())
@@ -824,7 +828,7 @@ with checking("Exercise 3"):
     tilt = np.linalg.norm(ends.tilts, axis=1).max()
     assert tilt < 0.05, f"the hand should be upright in the end; yours is tilted by up to {tilt:.2f} rad"
     pushed = 100 * np.linalg.norm(world.blocks - before, axis=2).max()
-    assert pushed < 1, f"no block should be pushed by more than 1 cm; yours pushes one by {pushed:.1f} cm"
+    assert pushed < 1, f"no block should be pushed by more than 1 cm; yours pushes one by {pushed:.1f} cm: go up first"
 
 # %% [markdown]
 # <details><summary>Solution</summary>

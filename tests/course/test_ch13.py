@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -19,11 +17,12 @@ def test_scenes_are_chosen_by_their_sentence():
 
 
 def test_a_film_shows_each_step_and_the_arm_moves():
-    pictures, result = ch13.film_beside(expert, seed=9, named=0, execute=1)
-    assert result.success[0]
-    assert len(pictures) == result.steps[0] + 1
-    assert pictures[0].shape == (ch13.HEIGHT, ch13.WIDTH, 3)
-    changed = np.abs(pictures[-1].astype(int) - pictures[0]).max(axis=2) > 30
+    film = ch13.film_beside(expert, seed=9, named=1, execute=1)
+    assert film.success
+    assert film.lifted == [1]
+    assert 5 < len(film.pictures) < ch13.STEPS
+    assert film.pictures[0].shape == (ch13.HEIGHT, ch13.WIDTH, 3)
+    changed = np.abs(film.pictures[-1].astype(int) - film.pictures[0]).max(axis=2) > 30
     assert 0.01 < changed.mean() < 0.5
 
 
@@ -35,15 +34,17 @@ def test_films_are_saved_side_by_side_and_small(tmp_path):
     assert (tmp_path / "two.gif").stat().st_size < 1_000_000
     with Image.open(tmp_path / "two.gif") as picture:
         assert picture.size == (2 * ch13.WIDTH, ch13.CAPTION + ch13.HEIGHT)
-        assert picture.n_frames == max(len(pictures) for pictures, _ in films)
+        assert picture.n_frames == max(len(film.pictures) for film in films)
 
 
-def test_a_policy_that_follows_names_has_no_such_film():
-    follows = SimpleNamespace(success=np.array([True]), outcome={"went_to": np.array([1])})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ch13, "film_beside", lambda policy, seed, named: ([], follows))
-        with pytest.raises(InputError, match="in none of these scenes"):
-            ch13.success_and_failure(None, [1, 2])
+def test_both_films_show_the_same_block_lifted(monkeypatch):
+    lifted = {(1, 0): [0], (1, 1): [1], (2, 0): [0], (2, 1): [0]}
+    monkeypatch.setattr(
+        ch13, "film_beside", lambda policy, seed, named: ch13.PickFilm([], "", named == 0, lifted[seed, named])
+    )
+    assert [film.success for film in ch13.success_and_failure(None, [1, 2])] == [True, False]
+    with pytest.raises(InputError, match="in none of these scenes"):
+        ch13.success_and_failure(None, [1])
 
 
 def test_the_policy_is_trained_on_one_sentence():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,41 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from tinyvla.act.arm.expert import disturbance
+from tinyvla.act.arm.expert import BLOCK_SIZE, disturbance
 from tinyvla.act.arm.kinematics import load_mujoco, load_renderer
 from tinyvla.act.arm.policy import arm_config
 from tinyvla.act.arm.world import ArmConfig, ArmWorld
 from tinyvla.act.controller import Act
-from tinyvla.act.result import Result
 from tinyvla.act.rollout import expert, rollout
 from tinyvla.act.world import World, episode_seeds
+from tinyvla.data.batch import TensorSplit
 from tinyvla.errors import InputError
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import TrainConfig
 
 SENTENCE = "pick up the red block"
-STEPS = 22
+STEPS = 28
 """Control steps of a film."""
-HEIGHT, WIDTH, CAPTION = 300, 380, 34
+HEIGHT, WIDTH, CAPTION = 320, 380, 34
 """Of one film's picture and of the strip of words above it, in pixels."""
-LOOK_AT, DISTANCE, AZIMUTH, ELEVATION = (0.27, 0.0, 0.19), 1.02, 128.0, -26.0
+LOOK_AT, DISTANCE, AZIMUTH, ELEVATION = (0.29, 0.0, 0.23), 1.05, 128.0, -34.0
 """The camera for people: where it looks, in metres, from how far, and from which side, in degrees."""
 FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 150, 2500
 NUM_COLORS = 96
 Picture = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class PickFilm:
+    """An episode of a pick, for people."""
+
+    pictures: list[Picture]
+    """Before each step, and one of the end."""
+    sentence: str
+    success: bool
+    lifted: list[int]
+    """The blocks that are in the air at the end."""
 
 
 def with_sentence(seeds: Iterable[int], sentence: str = SENTENCE) -> list[int]:
@@ -50,17 +63,19 @@ def with_sentence(seeds: Iterable[int], sentence: str = SENTENCE) -> list[int]:
     return [seed for seed, text in zip(seeds, ArmWorld(seeds, "pick").instructions, strict=True) if text == sentence]
 
 
+def demonstrated(policy: TinyVLA, num_scenes: int, seed: int) -> TensorSplit:
+    """Returns states of disturbed demonstrations that all have the same sentence, for a policy to learn from."""
+    seeds = with_sentence(episode_seeds(num_scenes, seed=seed))
+    shown = rollout(expert, ArmWorld(seeds, "pick"), disturb=disturbance(0.4), record=len(seeds), horizon=8).states
+    assert shown is not None  # some were recorded
+    return shown.tensors(policy)
+
+
 def taught_one_sentence(device: str, num_scenes: int = 1_600, epochs: float = 4) -> TinyVLA:
-    """Returns a policy trained on disturbed demonstrations that all have the same sentence, as in the chapter."""
+    """Returns a policy trained as in the chapter's live part: it has heard one sentence only."""
     policy = new_policy(arm_config("nano", horizon=8), seed=0, device=device)
-    splits = []
-    for count, seed in ((num_scenes, 42), (100, 43)):
-        seeds = with_sentence(episode_seeds(count, seed=seed))
-        shown = rollout(expert, ArmWorld(seeds, "pick"), disturb=disturbance(0.4), record=len(seeds), horizon=8).states
-        assert shown is not None  # some were recorded
-        splits.append(shown.tensors(policy))
-    policy.fit_statistics(splits[0].actions)
-    train, val = splits
+    train, val = (demonstrated(policy, count, seed) for count, seed in ((num_scenes, 42), (100, 43)))
+    policy.fit_statistics(train.actions)
     fit(policy, train, val, TrainConfig(epochs=epochs, batch_size=32, optimizer="muon", learning_rate=6e-3))
     return policy.eval()
 
@@ -77,8 +92,8 @@ def photograph(world: ArmWorld) -> Picture:
     return renderer.render().copy()
 
 
-def film_beside(act: TinyVLA | Act, seed: int, named: int, execute: int = 4) -> tuple[list[Picture], Result]:
-    """Returns the pictures of a pick, one before each step and one of the end, and how it went.
+def film_beside(act: TinyVLA | Act, seed: int, named: int, execute: int = 4) -> PickFilm:
+    """Returns the film of a pick, as it looks from beside the table.
 
     Args:
         act, execute: as for `tinyvla.act.rollout.rollout`.
@@ -93,39 +108,42 @@ def film_beside(act: TinyVLA | Act, seed: int, named: int, execute: int = 4) -> 
 
     world = ArmWorld([seed], "pick", ArmConfig(max_steps=STEPS), named)
     result = rollout(act, world, execute, on_step=shoot)
-    return [*pictures, photograph(world)], result
+    up = world.blocks[0, :, 2] - BLOCK_SIZE / 2 >= world.config.lift
+    return PickFilm(
+        [*pictures, photograph(world)], result.instructions[0], bool(result.success[0]), np.flatnonzero(up).tolist()
+    )
 
 
-def success_and_failure(policy: TinyVLA, seeds: Sequence[int]) -> list[tuple[list[Picture], Result]]:
-    """Returns two films of the first scene in which a policy picks up block 0, whichever of two blocks is named.
+def success_and_failure(policy: TinyVLA, seeds: Sequence[int]) -> list[PickFilm]:
+    """Returns two films of the first scene in which a policy lifts block 0, whichever of two blocks is named.
 
     Raises:
         InputError: there is no such scene among the seeds.
     """
     for seed in seeds:
         films = [film_beside(policy, seed, named) for named in (0, 1)]
-        (_, told), (_, told_another) = films
-        if told.success[0] and not told_another.success[0] and told_another.outcome["went_to"][0] == 0:
+        if all(film.lifted == [0] for film in films):
             return films
-    raise InputError("in none of these scenes the policy picks up the same block under both names")
+    raise InputError("in none of these scenes the policy lifts the same block under both names")
 
 
-def save_side_by_side(films: Sequence[tuple[list[Picture], Result]], path: str | Path) -> None:
+def save_side_by_side(films: Sequence[PickFilm], path: str | Path) -> None:
     """Write films as one moving picture that repeats: side by side, each below its sentence and its outcome."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=17)
-    length = max(len(pictures) for pictures, _ in films)
+    length = max(len(film.pictures) for film in films)
     frames = []
     for number in range(length):
         frame = Image.new("RGB", (len(films) * WIDTH, CAPTION + HEIGHT), "white")
         draw = ImageDraw.Draw(frame)
-        for place, (pictures, result) in enumerate(films):
-            over, good = number >= len(pictures) - 1, bool(result.success[0])
-            outcome = ("  -  success" if good else "  -  failure") if over else ""
-            color = ("#1a7f37" if good else "#c0392b") if over else "#222222"
-            draw.text((place * WIDTH + 10, 8), f"“{result.instructions[0]}”{outcome}", fill=color, font=font)
-            frame.paste(Image.fromarray(pictures[min(number, len(pictures) - 1)]), (place * WIDTH, CAPTION))
+        for place, film in enumerate(films):
+            over = number >= len(film.pictures) - 1
+            outcome = ("  -  success" if film.success else "  -  failure") if over else ""
+            color = ("#1a7f37" if film.success else "#c0392b") if over else "#222222"
+            draw.text((place * WIDTH + 10, 8), f"“{film.sentence}”{outcome}", fill=color, font=font)
+            picture = film.pictures[min(number, len(film.pictures) - 1)]
+            frame.paste(Image.fromarray(picture), (place * WIDTH, CAPTION))
         frames.append(frame)
     palette = frames[-1].quantize(NUM_COLORS)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
