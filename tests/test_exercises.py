@@ -91,15 +91,24 @@ def execute(source: str, where: str, names: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def trial(names: dict[str, Any]) -> Iterator[None]:
-    """Whatever the block defines or draws by chance leaves no trace. Shapes go unchecked, as they do for a learner."""
-    kept, dice = dict(names), (random.getstate(), np.random.get_state(), torch.get_rng_state())
+def as_for_a_learner() -> Iterator[None]:
+    """Shapes and types go unchecked in the block: outside the tests, no hook checks them."""
     checked = not jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", not checked)
+
+
+@contextlib.contextmanager
+def trial(names: dict[str, Any]) -> Iterator[None]:
+    """Whatever the block defines or draws by chance leaves no trace."""
+    kept, dice = dict(names), (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    try:
+        with as_for_a_learner():
+            yield
+    finally:
         names.clear()
         names.update(kept)
         random.setstate(dice[0]), np.random.set_state(dice[1]), torch.set_rng_state(dice[2])
@@ -145,7 +154,8 @@ def try_answers(name: str, cells: list, answers: dict[str, Answers], names: dict
             title = title_of(check)
             if title in answers:
                 found += faults_of(title, answers[title], check.source, where, names)
-        said = execute(source, where, names)
+        with as_for_a_learner() if {"exercise", "check"} & {*tags_of(cell)} else contextlib.nullcontext():
+            said = execute(source, where, names)
         plt.close("all")
         if "check" in tags_of(cell) and not said.endswith(f"{title_of(cell)}: solved."):
             found.append(f"{title_of(cell)}, the printed solution is refused: {said}")
