@@ -655,7 +655,7 @@ print(f"first repeat expected after about {math.sqrt(math.pi / 2 / collision):,.
 
 # %% [markdown]
 # **The birthday argument.** Two given scenes are almost never the same. But $n$ scenes form $n(n-1)/2$ *pairs*, and
-# with 8,000 scenes that is 32 million chances. The expected number of equal pairs is
+# with 8,000 scenes that is 32 million<!-- given --> chances. The expected number of equal pairs is
 #
 # $$\frac{n(n-1)}{2}\, q, \qquad q = \frac{(1/2)^2}{N_3} + \frac{(1/2)^2}{N_4},$$
 #
@@ -709,7 +709,7 @@ print("actions equal to train's, scene by scene:     ", np.array_equal(careless.
 # `DataConfig` refuses equal seeds.
 #
 # **Three: rows that belong together.** Say we want more varied sentences and give every scene four wordings:
-# "find the red block", "point to the red block", and so on. Then we shuffle all rows and cut off 10 % for testing,
+# "find the red block", "point to the red block", and so on. Then we shuffle all rows and cut off 10 %<!-- given --> for testing,
 # which is the obvious thing to do. How many test rows show an image that was trained on, with the same answer?
 
 # %%
@@ -813,7 +813,7 @@ print(f"arithmetic on uint8 wraps around: 2 * {background.tolist()} gives {(2 * 
 # %% [markdown]
 # ## Floors: how good is a policy that lacks something?
 #
-# Suppose a policy scores 45 %. Is that good? Only a comparison can tell. A **floor** is the score of a policy that lacks
+# Suppose a policy scores 45 %<!-- given -->. Is that good? Only a comparison can tell. A **floor** is the score of a policy that lacks
 # something on purpose: the image, the words, or both. A policy that does not beat a floor has not shown that it uses
 # what the floor lacks.
 #
@@ -1153,7 +1153,7 @@ print(
 #
 # <details><summary>Two scenes are equal once in twenty million times. Why do 8,000 scenes have a repeat?</summary>
 #
-# Because 8,000 scenes form 32 million pairs, and each pair has that chance. Repeats grow with the square of the
+# Because 8,000 scenes form 32 million<!-- given --> pairs, and each pair has that chance. Repeats grow with the square of the
 # number of scenes: twice as many scenes, four times as many equal pairs.
 #
 # </details>

@@ -763,7 +763,7 @@ assert angles[0.02] < 1, angles
 #
 # 1. The same: Adam adapts the size of its steps to each parameter.
 # 2. A little lower: it starts later.
-# 3. About 20 %, as if it guessed.
+# 3. About 20 %<!-- given -->, as if it guessed.
 # 4. About 40 %, as if it saw the image but heard nothing.
 
 # %% tags=["nbval-ignore-output", "slow"]

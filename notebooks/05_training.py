@@ -1403,5 +1403,5 @@ with checking("Exercise 5"):
 #
 # ## Next
 #
-# [Chapter 6: Evaluation](06_evaluation.ipynb). A number like "99 %" means little until you have measured some simple
+# [Chapter 6: Evaluation](06_evaluation.ipynb). A number like "99 %<!-- given -->" means little until you have measured some simple
 # baselines in the same way.

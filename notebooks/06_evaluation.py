@@ -1288,7 +1288,7 @@ with checking("Exercise 3"):
 #
 # The average is near 88 %, the worst group near chance. Give the worst group its Wilson interval as well. And remember
 # that the worst of many groups looks bad by chance alone: with 64 cells as groups and 16 scenes in each, the worst cell
-# of a policy that is right in 90 % everywhere is expected at about 69 %.
+# of a policy that is right in 90 % everywhere is expected at about 69 %<!-- given -->.
 #
 # </details>
 

@@ -596,7 +596,7 @@ for name, rows in by_sampling_steps.items():
 # ### Exercise 2: the statistics of a robot (15 minutes)
 #
 # Write `masked_statistics(actions, mask)`: actions are `(n, dims)`, `mask` is a list of booleans. Return
-# `(offset, scale)`, one number for each dimension, from the 1 % and 99 % quantiles, so that `(actions - offset) / scale`
+# `(offset, scale)`, one number for each dimension, from the 1 %<!-- given --> and 99 %<!-- given --> quantiles, so that `(actions - offset) / scale`
 # is normalised where the mask is true and **unchanged** where it is false. A dimension that is to be normalised and does
 # not move (its quantiles are less than `1e-6` apart) is shifted and not stretched.
 #
@@ -838,7 +838,7 @@ for row in (chunk_rows["fast"], longer):
 #   already far above regression and L1. Which one is a matter of cost: bins take a pass for each number, flow matching
 #   and diffusion one for each sampling step, FAST one for each token, through a transformer over all tokens so far.
 # - **Read the times as orders of magnitude.** They varied between measurements: 20 passes of diffusion took about as
-#   long as 10 of flow matching, and FAST's 254 ms, which we cannot explain, were
+#   long as 10 of flow matching, and FAST's 254<!-- result: heads/heads/fast/trajectories/milliseconds/1:.0f --> ms, which we cannot explain, were
 #   21<!-- result: heads_longer/heads/fast/trajectories/milliseconds/1:.0f --> ms in the longer run on another GPU.
 # - **On trajectories** regression and L1 are near a way in 6.6 %. For regression, Section 8 showed which: the blocks
 #   right beside the centre, where the straight line and the arcs are close together.

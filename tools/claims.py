@@ -169,12 +169,16 @@ COUNTED = {"million": Decimal(1_000_000), "billion": Decimal(1_000_000_000)}
 
 
 def is_printed(number: str, unit: str, printed: list[tuple[Decimal, str]]) -> bool:
-    """Whether a cell printed this figure: with its unit, or, of millions, as 13,152,770; rounded as in the prose."""
+    """Whether a cell printed this figure: with its unit, a share also as 0.45, millions also as 13,152,770.
+
+    It is rounded as in the prose.
+    """
     wanted, unit = decimal(number), SAME_UNIT.get(unit, unit)
     last = Decimal(1).scaleb(wanted.as_tuple().exponent)
     exact = [value for value, word in printed if SAME_UNIT.get(word, word) == unit]
     counts = [value / COUNTED[unit] for value, _ in printed if value > 100_000] if unit in COUNTED else []
-    return any(value.quantize(last) == wanted for value in exact + counts)
+    shares = [100 * value for value, _ in printed if 0 < value < 1 and value.as_tuple().exponent <= -2]  # type: ignore[operator]
+    return any(value.quantize(last) == wanted for value in exact + counts + shares * (unit == "%"))
 
 
 def unbacked_in(text: Text, printed: list[tuple[Decimal, str]]) -> Iterator[str]:
