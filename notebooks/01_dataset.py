@@ -1035,7 +1035,7 @@ def nearest_task(split):
 
 # %% tags=["check"]
 with checking("Exercise 4"):
-    hand_cells = np.array([[0, 1, 63, -1], [9, 8, 10, -1], [27, 63, 0, 26], [0, 18, 3, -1], [5, 21, 12, -1]])
+    hand_cells = np.array([[0, 1, 63, -1], [9, 8, 10, -1], [27, 63, 2, 26], [1, 19, 4, -1], [6, 22, 12, -1]])
     hand_colors = np.array([[0, 1, 2, -1], [3, 1, 2, -1], [4, 1, 2, 3], [1, 0, 2, -1], [5, 0, 2, -1]])
     by_hand = package.BlockFind.from_blocks(hand_cells, hand_colors)
     result = nearest_task(by_hand)
@@ -1053,10 +1053,10 @@ with checking("Exercise 4"):
     hints = {
         0: "cell 1 is beside cell 0",
         2: "slot 3 is a block, too: cell 26 is beside cell 27",
-        3: "cell 18 is 2 rows and 2 columns away, cell 3 is 3 columns away; in a straight line 18 is nearer",
-        4: "cell 12 is 1 row and 1 column away, cell 21 is 2 rows away",
+        3: "cell 19 is 2 rows and 2 columns away, cell 4 is 3 columns away; in a straight line 19 is nearer",
+        4: "cell 22 is 2 rows away; a cell of -1 is no block",
     }
-    for number, cell in ((0, 1), (2, 26), (3, 18), (4, 12)):
+    for number, cell in ((0, 1), (2, 26), (3, 19), (4, 22)):
         from_named = directions(hand_cells[number, :1])[0]
         assert np.abs(new_actions[number] - from_named).max() > 1e-5, f"scene {number}: it points to the named block"
         close = np.abs(new_actions[number] - directions(np.array(cell))).max() < 1e-5

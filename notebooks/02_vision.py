@@ -505,7 +505,8 @@ print("with QK-norm no logit exceeds the square root of the head width,", round(
 # to prevent it. TinyVLA does the same. The bound on the logits holds at any size; whether a policy as small as ours needs
 # it is not tested in this chapter.
 #
-# The module is short. The names of its layers match the package's, so that weights can be exchanged later.
+# The module is short. `allowed` is a mask of shape (1, 1, tokens, tokens), the same for all scenes and heads. The names of
+# the layers match the package's, so that weights can be exchanged later.
 
 
 # %%
@@ -528,7 +529,7 @@ class Attention(nn.Module):
         query, key, value = (self.split_heads(layer(x)) for layer in (self.query, self.key, self.value))
         head_dim = (query.shape[-1],)
         query, key = F.rms_norm(query, head_dim), F.rms_norm(key, head_dim)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        attended, _ = naive_attention(query, key, value, allowed)
         return self.output(attended.transpose(1, 2).flatten(2))  # heads side by side again
 
 
@@ -1012,7 +1013,8 @@ with checking("Exercise 4"):
     layer, x = Attention(96, 3), torch.randn(1, 65, 96)
     changed = x.clone()
     changed[:, 64] += 1  # the last patch changes
-    change = (layer(changed, local_mask(8, 1)) - layer(x, local_mask(8, 1))).abs().amax(dim=-1)[0]
+    mask = local_mask(8, 1)[None, None]
+    change = (layer(changed, mask) - layer(x, mask)).abs().amax(dim=-1)[0]
     assert change[1] < 1e-6 < change[55], "a change in the last patch should reach its neighbour and not patch 0"
 
 # %% [markdown]
