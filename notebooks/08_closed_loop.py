@@ -1141,8 +1141,8 @@ with checking("Exercise 3"):
     success, reached, ended_on, words = zip(*cases.values(), strict=True)
     told = ["find the red block"] * len(cases)
     outcome = {"reached": np.array(reached), "ended_on": np.array(ended_on, dtype=object)}
-    made_up = {"seeds": list(range(6)), "instructions": told, "success": np.array(success), "outcome": outcome}
-    answer = kinds_of_end(replace(sick["healthy"], **made_up))
+    made_up = {"seeds": list(range(6)), "steps": np.full(6, 40), "instructions": told, "success": np.array(success)}
+    answer = kinds_of_end(replace(sick["healthy"], **made_up, outcome=outcome))
     assert answer is not None, "write the body of kinds_of_end first"
     assert len(answer) == len(cases), f"{len(cases)} episodes, but {len(answer)} words"
     for case, word, mine in zip(cases, words, answer, strict=True):

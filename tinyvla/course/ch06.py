@@ -123,7 +123,8 @@ def _off_the_grid(split: BlockFind, pixels: int) -> Condition:
 
 def _repainted(split: BlockFind, palette: Float[np.ndarray, "6 3"]) -> UInt8[np.ndarray, "n 3 64 64"]:
     """The same scenes in other paints."""
-    return render(split.cells, split.colors, tuple((int(r), int(g), int(b)) for r, g, b in np.round(palette)))
+    rows = tuple((int(red), int(green), int(blue)) for red, green, blue in np.round(palette))
+    return render(split.cells, split.colors, rows)
 
 
 def _new_target(split: BlockFind, rgb: tuple[int, int, int]) -> UInt8[np.ndarray, "n 3 64 64"]:

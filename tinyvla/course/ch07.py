@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -184,7 +184,7 @@ def _paths(ax: Axes, chunks: Float[np.ndarray, "k h 2"], **style: Any) -> None:
 
 
 def draw_frequencies(
-    steps: Float[np.ndarray, "h 2"], numbers: Float[np.ndarray, "h 2"], back: Float[np.ndarray, "h 2"]
+    steps: Float[np.ndarray, "h 2"], numbers: Num[np.ndarray, "h 2"], back: Float[np.ndarray, "h 2"]
 ) -> tuple[Figure, np.ndarray]:
     """Returns a chunk, its rounded frequencies, and the way before and after rounding."""
     fig, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
