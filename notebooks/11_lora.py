@@ -26,7 +26,7 @@
 # - say from measurements what LoRA saves (optimizer memory, disk, a part of the activations) and what not (time);
 # - compare it with full fine-tuning and with frozen towers, the old task included.
 #
-# **Time:** about 60 minutes to read, about 10 minutes on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 60 minutes to read, about 50 seconds on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** [Chapter 2](02_vision.ipynb) builds the attention layers that are adapted here,
 # [Chapter 5](05_training.ipynb) the training loop.
