@@ -76,8 +76,10 @@ Loop = Callable[[TinyVLA, Any, TrainConfig, Any], Any]
 """A training loop: policy, split, settings and optimizer; it returns the losses."""
 
 
-def watch_loop(loop: Loop, policy: TinyVLA, split: TensorSplit, config: TrainConfig, optimizer: Any) -> Watched:
-    """Run a training loop, and return what it did.
+def watch_loop(
+    loop: Loop, policy: TinyVLA, split: TensorSplit, config: TrainConfig, optimizer: Any, watched: Watched
+) -> None:
+    """Run a training loop, and note what it does.
 
     Args:
         loop: trains the policy in place.
@@ -85,13 +87,12 @@ def watch_loop(loop: Loop, policy: TinyVLA, split: TensorSplit, config: TrainCon
         split: what to train on.
         config: settings of the training.
         optimizer: of the policy's weights.
+        watched: empty; filled while the loop runs.
     """
-    watched = Watched()
     watched.losses = loop(policy, WatchedSplit(split, watched), config, WatchedOptimizer(optimizer, policy, watched))
-    return watched
 
 
-def package_loop(policy: TinyVLA, split: TensorSplit, config: TrainConfig, optimizer: Any) -> list[float]:
+def package_loop(policy: TinyVLA, split: Any, config: TrainConfig, optimizer: Any) -> list[float]:
     """Train in place with the package's step, order and learning rates; returns the loss of each step."""
     total, losses = config.total_steps(len(split)), []
     for step in range(total):
