@@ -1224,7 +1224,7 @@ with checking("Exercise 5"):
     assert (own_ids[:, 0] == vocab["[CLS]"]).all(), "every row should start with [CLS]; padding belongs on the right"
     pairs = zip(filled, own_ids.tolist(), expected_ids.tolist(), strict=True)
     other = [text for text, a, b in pairs if a != b]
-    assert not other, f"other ids than the package's for {other[-1]!r}"
+    assert not other, f"other ids than the package's for {other[-1]!r}: use split_words and wordpiece"
     assert (own_ids.dtype, own_mask.dtype) == (torch.int64, torch.bool), "ids should be int64 and the mask bool"
     assert torch.equal(own_mask, expected_mask), "the mask should be True on real tokens, False on padding"
     message = ""
