@@ -70,7 +70,7 @@ from torch import nn
 
 from tinyvla import PRESETS, BlockFind, ModelConfig, TrainConfig
 from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, VisionConfig
-from tinyvla.course.ch05 import package_loop, watch_loop
+from tinyvla.course.ch05 import Watched, package_loop, watch_loop
 from tinyvla.course.exercises import checking
 from tinyvla.course.zoo import load_results
 from tinyvla.data.batch import TensorSplit, epoch_order
@@ -476,10 +476,15 @@ def train_loop(policy, split, config, optimizer):
 with checking("Exercise 1"):
     settings = TrainConfig(epochs=2, batch_size=16, learning_rate=5e-3, warmup_steps=3, grad_clip=0.3)
     split = TensorSplit.from_blockfind(BlockFind(52, seed=2), encode)  # 4 batches an epoch; the last one has 4 scenes
-    yours, right = (
-        watch_loop(loop, policy, split, settings, AdamWByHand(decay_groups(policy, settings)))
-        for loop, policy in ((train_loop, new_policy(TINY, seed=0)), (package_loop, new_policy(TINY, seed=0)))
-    )
+    yours, right = Watched(), Watched()
+    for loop, watched in ((package_loop, right), (train_loop, yours)):
+        policy = new_policy(TINY, seed=0)
+        try:
+            watch_loop(loop, policy, split, settings, AdamWByHand(decay_groups(policy, settings)), watched)
+        except RuntimeError as error:
+            raise AssertionError(
+                f"is there a gradient? zero_grad comes before backward, the rest after it ({error})"
+            ) from None
     assert yours.losses is not None, "write the body of train_loop first, and return the losses"
     wanted, found = len(right.rates), len(yours.rates)
     assert found == wanted, f"2 epochs of 52 scenes, 16 at a time, are {wanted} steps; the optimizer took {found}"

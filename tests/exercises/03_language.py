@@ -57,7 +57,7 @@ ANSWERS = {
             "exchanges rows and columns": (LOOK + "    return lower.T & mask[:, None, None, :]", "are exchanged"),
             "hides the rows of padding": (
                 LOOK + "    return lower & mask[:, None, :, None]",
-                "nobody looks at padding",
+                "the rows of padding keep",
             ),
             "hides rows and columns": (
                 LOOK + "    return lower & mask[:, None, None, :] & mask[:, None, :, None]",
@@ -309,7 +309,7 @@ ANSWERS = {
             "leaves [SEP] out": (GRAMMAR + ENCODE.replace('pieces + ["[SEP]"]', "pieces"), "ids should have shape"),
             "splits at spaces alone": (
                 GRAMMAR + ENCODE.replace("split_words(text)", "text.lower().split()"),
-                "split with split_words",
+                "use split_words",
             ),
             "accepts [UNK]": (GRAMMAR + ENCODE.replace('if "[UNK]" in cut:', "if False:"), "should raise a ValueError"),
             "does not name the word": (

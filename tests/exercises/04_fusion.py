@@ -228,7 +228,7 @@ ANSWERS = {
             "forgets padding": (MASK + "    return number[None, :] <= number[:, None]", "padding may not be looked at"),
             "hides the rows of padding": (
                 MASK + "    return (number[None, :] <= number[:, None]) & is_real[:, None]",
-                "padding may not be looked at",
+                "the rows of padding should stay",
             ),
             "hides rows and columns": (
                 MASK + "    return (number[None, :] <= number[:, None]) & is_real[None, :] & is_real[:, None]",

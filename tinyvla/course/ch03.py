@@ -21,11 +21,15 @@ SMALL = ModelConfig(
 """A policy for the small world. Its vocabulary ends behind the words of BlockFind's sentences."""
 
 
-def small_world(num_samples: int, seed: int, device: torch.device | str = "cpu") -> TensorSplit:
-    """Returns scenes of three blocks on the central 4 x 4 cells, in images of 32 x 32 pixels with the same centre."""
+def small_scenes(num_samples: int, seed: int) -> BlockFind:
+    """Returns scenes of three blocks on the central 4 x 4 cells."""
     rng = np.random.RandomState(seed)
     rows, columns = np.divmod(draw_distinct(rng, num_samples, 16, 3), 4)
     colors = draw_distinct(rng, num_samples, len(COLORS), 3)
-    scenes = BlockFind.from_blocks((rows + 2) * GRID_SIZE + columns + 2, colors)
-    split = TensorSplit.from_blockfind(scenes, encode, device)
+    return BlockFind.from_blocks((rows + 2) * GRID_SIZE + columns + 2, colors)
+
+
+def small_world(num_samples: int, seed: int, device: torch.device | str = "cpu") -> TensorSplit:
+    """Returns `small_scenes` with their sentences, in images of 32 x 32 pixels with the same centre."""
+    split = TensorSplit.from_blockfind(small_scenes(num_samples, seed), encode, device)
     return replace(split, images={name: image[:, :, 16:48, 16:48].contiguous() for name, image in split.images.items()})

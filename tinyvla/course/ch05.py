@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyvla.data.batch import Batch, TensorSplit, epoch_order
-from tinyvla.learn.optimizer import learning_rate_at, set_learning_rate
-from tinyvla.learn.train import train_step
+from tinyvla.learn.optimizer import learning_rate_at
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import TrainConfig
 
@@ -76,8 +75,10 @@ Loop = Callable[[TinyVLA, Any, TrainConfig, Any], Any]
 """A training loop: policy, split, settings and optimizer; it returns the losses."""
 
 
-def watch_loop(loop: Loop, policy: TinyVLA, split: TensorSplit, config: TrainConfig, optimizer: Any) -> Watched:
-    """Run a training loop, and return what it did.
+def watch_loop(
+    loop: Loop, policy: TinyVLA, split: TensorSplit, config: TrainConfig, optimizer: Any, watched: Watched
+) -> None:
+    """Run a training loop, and note what it does.
 
     Args:
         loop: trains the policy in place.
@@ -85,19 +86,23 @@ def watch_loop(loop: Loop, policy: TinyVLA, split: TensorSplit, config: TrainCon
         split: what to train on.
         config: settings of the training.
         optimizer: of the policy's weights.
+        watched: empty; filled while the loop runs.
     """
-    watched = Watched()
     watched.losses = loop(policy, WatchedSplit(split, watched), config, WatchedOptimizer(optimizer, policy, watched))
-    return watched
 
 
-def package_loop(policy: TinyVLA, split: TensorSplit, config: TrainConfig, optimizer: Any) -> list[float]:
-    """Train in place with the package's step, order and learning rates; returns the loss of each step."""
+def package_loop(policy: TinyVLA, split: Any, config: TrainConfig, optimizer: Any) -> list[float]:
+    """Train in place with the package's order and learning rates; returns the loss of each step."""
     total, losses = config.total_steps(len(split)), []
     for step in range(total):
         epoch, position = divmod(step, config.steps_per_epoch(len(split)))
         order = epoch_order(len(split), config.seed, epoch)
-        set_learning_rate(optimizer, learning_rate_at(step, total, config))
-        batch = split.take(order.split(config.batch_size)[position])
-        losses.append(train_step(policy, optimizer, batch, config.grad_clip).item())
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, total, config)
+        optimizer.zero_grad()
+        loss = policy.loss(split.take(order.split(config.batch_size)[position]))
+        loss.backward()
+        nn.utils.clip_grad_norm_(policy.parameters(), config.grad_clip)
+        optimizer.step()
+        losses.append(loss.item())
     return losses

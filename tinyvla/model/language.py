@@ -1,11 +1,12 @@
 """TinyLanguageModel: a causal transformer over the instruction's tokens.
 
 Notable:
-- token embeddings start at std 1.0, the scale of the sine-cosine positions; at 0.02 the words are drowned and the
-  policy learns to ignore them;
+- token embeddings start at std 1.0, about the scale of the sine-cosine positions; at 0.02 the words are drowned at first,
+  and the policy learns them much later (chapter 3);
 - it returns hidden states, not logits: nothing here predicts the next word;
-- `sentence` averages the states of the real tokens. The last token has seen every word too, but only through
-  attention that starts at zero: reading it alone learns more slowly and sometimes not at all;
+- `sentence` averages the states of the real tokens, so it depends on every word from the first step on. The last token
+  sees the words through attention that starts at zero, so its state depends on them from the second step on; a policy
+  that reads it learns as well (chapter 3);
 - a batch holds few distinct instructions, so each one is encoded once;
 - `LanguageTower` says what any model in the language slot must offer; `tinyvla.model.pretrained` has others.
 """
