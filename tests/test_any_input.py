@@ -108,8 +108,8 @@ def test_any_settings_of_a_checkpoint(checkpoint, values):
 @QUICK
 @given(st.dictionaries(st.sampled_from(["model", "train", "data", "step", "files"]), JSON))
 def test_any_settings_of_a_run(values):
-    with pytest.raises(InputError):
-        RunSettings.from_dict(values)
+    made = done(lambda: RunSettings.from_dict(values))
+    assert made is None or done(lambda: RunSettings.from_dict(made.to_dict())) == made
 
 
 @QUICK
@@ -152,7 +152,7 @@ def test_any_column(dataset, column):
         array = pa.array((cells * 4)[: len(table)])
         spoiled = table.set_column(table.column_names.index(name), name, array)
         pq.write_table(spoiled, path)
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError):
         return  # such a column there cannot be
     try:
         done(lambda: read_dataset(dataset))

@@ -89,7 +89,8 @@ def vectors(table: pa.Table, key: str) -> Float32[np.ndarray, "n d"]:
     kind = column.type.value_type if hasattr(column.type, "value_type") else column.type
     is_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     try:
-        rows = np.array(column.to_pylist(), np.float32) if is_numbers else np.empty(0)
+        with np.errstate(over="ignore"):  # infinite numbers are refused in words
+            rows = np.array(column.to_pylist(), np.float32) if is_numbers else np.empty(0)
     except (TypeError, ValueError):
         rows = np.empty(0)
     check(len(rows) > 0 and rows.ndim <= 2, f"{key} is {column.type}; each row must hold equally many numbers")

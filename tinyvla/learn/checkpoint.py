@@ -245,7 +245,7 @@ class RunFolder(Folder):
             for name, value in tensors.items():
                 check(not value.is_floating_point() or bool(value.isfinite().all()), f"{name} is not finite")
             progress = make(Progress, parse_json(metadata.get("progress", ""), "its progress"), "its progress")
-            state = _optimizer_state(tensors, optimizer)
+            state = _optimizer_state(tensors, policy, optimizer)
             policy.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             first = " ".join(str(error).split())[:200]
@@ -259,7 +259,7 @@ class RunFolder(Folder):
 
 
 def _optimizer_state(
-    tensors: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
+    tensors: dict[str, torch.Tensor], policy: TinyVLA, optimizer: torch.optim.Optimizer
 ) -> dict[int, dict[str, torch.Tensor]]:
     """Returns the optimizer's tensors by the number of their weight, each of them of the weight's shape or one number.
 
@@ -267,12 +267,15 @@ def _optimizer_state(
         InputError: a tensor fits no weight.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    shapes = {id(weight): weight.shape for weight in policy.parameters()}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if found := re.fullmatch(r"optimizer\.(\d{1,9})\.(\w+)", name):
             index = int(found[1])
-            fits = index < len(weights) and (value.numel() == 1 or value.shape == weights[index].shape)
-            check(fits, f"{name} fits no weight")
+            check(index < len(weights), f"{name} fits no weight")
+            # What stands in for a weight, such as the rows in use of an embedding, is saved as the weight would be.
+            fitting = [shapes[id(weights[index])]] if id(weights[index]) in shapes else shapes.values()
+            check(value.numel() == 1 or value.shape in fitting, f"{name} fits no weight")
             # Step counts live on the CPU, except where a fused optimizer wants them beside the weights.
             state.setdefault(index, {})[found[2]] = value
     return state
