@@ -1,8 +1,8 @@
 """TinyLanguageModel: a causal transformer over the instruction's tokens.
 
 Notable:
-- token embeddings start at std 1.0, about the scale of the sine-cosine positions; at 0.02 the words are drowned at first,
-  and the policy learns them much later (chapter 3);
+- token embeddings start at std 1.0, about the scale of the sine-cosine positions; at 0.02 the words are drowned at
+  first, and the policy learns them much later (chapter 3);
 - it returns hidden states, not logits: nothing here predicts the next word;
 - `sentence` averages the states of the real tokens, so it depends on every word from the first step on. The last token
   sees the words through attention that starts at zero, so its state depends on them from the second step on; a policy
