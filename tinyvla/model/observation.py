@@ -250,7 +250,6 @@ def _to_chw(image: ImageLike, channels: int) -> Shaped[Tensor, "*b c h w"]:
     has_numbers = not isinstance(image, Tensor) or not (image.is_nested or image.is_sparse or image.is_meta)
     if not has_numbers or (isinstance(image, Tensor) and image.layout != torch.strided):
         raise InputError("the image is a sparse, nested or meta tensor; it must be a dense one")
-    is_picture, size = hasattr(image, "getbands"), cast(Any, image).size
     picture: Any = image
     shape = (*picture.size[::-1], channels) if hasattr(picture, "getbands") else tuple(picture.shape)
     if len(shape) == 4 and not shape[0]:
