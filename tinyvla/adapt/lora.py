@@ -80,8 +80,8 @@ def add_lora(
     Raises:
         InputError: `peft` is missing, the rank is no positive number, no layer fits a target, or there is an adapter.
     """
-    _refuse_second(policy)
     rank = check_number("rank", rank, RANKS)
+    _refuse_second(policy)
     config = _config(rank, 2 * rank if alpha is None else alpha, target_layers(policy, targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -271,9 +271,13 @@ def _read_adapter(folder: Path, base: TinyVLA) -> tuple[LoraConfig, dict[str, to
             f"{own[:12]}: on other weights it means nothing. Load the checkpoint that add_lora was called on"
         )
     layers = said.get("target_modules")
-    fits = isinstance(layers, list) and bool(layers) and set(map(str, layers)) <= set(_layers(base))
+    ends = {f".{end}" for end in layers} if isinstance(layers, list) else set()  # peft keeps the ends of long lists
+    meant = {end: [name for name in _layers(base) if f".{name}".endswith(end)] for end in ends}
+    fits = bool(meant) and all(meant.values())
     check(fits, f"target_modules in {folder}/adapter_config.json are {shown(layers)}; they must be layers of the base")
-    config = _config(said.get("r"), said.get("lora_alpha"), sorted(map(str, layers or ())))
+    config = _config(
+        said.get("r"), said.get("lora_alpha"), sorted({name for names in meant.values() for name in names})
+    )
     usual = json.loads(json.dumps(config.to_dict(), default=str))
     free = ("base_model_name_or_path", "inference_mode", "peft_version", "revision", "target_modules")
     other = [key for key, value in said.items() if key not in free and value != usual.get(key)]
