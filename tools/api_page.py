@@ -16,7 +16,7 @@ FOLDERS = ("data", "model", "learn", "act", "speed", "adapt", "deploy", "measure
 HEAD = """# API reference
 
 Everything public in the package, made from the docstrings, which give shapes, units and errors; `[source]` shows the
-code. Each folder is a part of the course, and imports only what stands before it.
+code. Each folder is a part of the course, and imports only from earlier parts.
 
 """
 
@@ -36,7 +36,7 @@ def section(path: Path, level: int) -> str:
 def page() -> str:
     """Returns the whole page."""
     package = ROOT / "tinyvla"
-    parts = [HEAD + "## Below them all\n"]
+    parts = [HEAD + "## What every part uses\n"]
     parts += [
         section(package / f"{name}.py", 3) for name in ("config", "recipes", "registry", "errors", "device", "stats")
     ]

@@ -3,7 +3,7 @@
 Notable:
 - one `Attention` serves self-attention, causal attention and cross-attention;
 - queries and keys are normalised over each head (QK-norm), so attention logits start at the same scale whatever the
-  inputs' scale, which is what lets one learning rate work for every preset;
+  inputs' scale;
 - blocks are pre-norm; the projections that write to the residual stream start at zero (see `TinyVLA.init_weights`).
 """
 
