@@ -466,7 +466,7 @@ with checking("Exercise 3"):
 # </details>
 
 # %% [markdown]
-# When your function is right, let it judge the policy that you trained, on the scene above and on others:
+# When your function is right, let it judge the policy that you trained, in twenty scenes:
 #
 # ```python
 # np.mean([share_followed(policy, scenes.images[i], arrows_of(scenes, i)) for i in range(20)])
