@@ -85,8 +85,9 @@ def check_fields(config: Any) -> None:
     Raises:
         InputError: one of them does not; the message names it and says what is allowed.
     """
-    for name, hint in _hints(type(config)).items():
-        label, value = f"{type(config).__name__}.{name}", getattr(config, name)
+    own: Any = type(config)
+    for name, hint in _hints(own).items():
+        label, value = f"{own.__name__}.{name}", getattr(config, name)
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         bounds = next((note for note in notes if isinstance(note, Within)), None)
         if bounds is not None:

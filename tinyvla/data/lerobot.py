@@ -287,7 +287,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if not version.startswith("v3."):
         raise InputError(f"{folder} has the format {shown(version)}; {VERSION} is read. lerobot converts older ones")
     info["fps"] = check_number(f"fps in {path}", _whole_if_equal(info.get("fps")), Within(1, 1_000))
-    features = info.get("features")
+    features: Any = info.get("features")
     check(isinstance(features, dict), f"features in {path} are {shown(features)}; they must be an object")
     for key, feature in features.items():
         fits = isinstance(feature, dict) and isinstance(feature.get("dtype"), str)

@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -94,7 +95,7 @@ class RunSettings:
         """
         missing = [name for name in ("model", "train", "data") if name not in values]
         check(not missing, f"config.json does not describe a run: it lacks {', '.join(missing)}")
-        train, data = (make(kind, values[n], n) for kind, n in ((TrainConfig, "train"), (DataConfig, "data")))
+        train, data = make(TrainConfig, values["train"], "train"), make(DataConfig, values["data"], "data")
         step = values.get("step", "plain")
         return cls(ModelConfig.from_dict(values["model"]), train, data, "auto" if step == "fast" else step)
 

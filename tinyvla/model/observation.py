@@ -244,7 +244,8 @@ def _to_chw(image: ImageLike, channels: int) -> Shaped[Tensor, "*b c h w"]:
     has_numbers = not isinstance(image, Tensor) or not (image.is_nested or image.is_sparse or image.is_meta)
     if not has_numbers or (isinstance(image, Tensor) and image.layout != torch.strided):
         raise InputError("the image is a sparse, nested or meta tensor; it must be a dense one")
-    shape = (*image.size[::-1], channels) if hasattr(image, "getbands") else tuple(image.shape)
+    seen: Any = image
+    shape = (*seen.size[::-1], channels) if hasattr(seen, "getbands") else tuple(seen.shape)
     if len(shape) == 4 and not shape[0]:
         raise InputError("there are no images; give at least one")
     sides = shape[-3:]
