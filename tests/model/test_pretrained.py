@@ -253,7 +253,7 @@ class TestTowers:
         torch.testing.assert_close(tower.read(tower.embed(ids), allowed, skip=2), read[:, 2:])
 
     @pytest.mark.parametrize(("text", "says"), [
-        ("", "must be a sentence"), (" ", "must be a sentence"), ("find the mauve block", "no token for a part"),
+        ("", "is empty"), (" ", "is empty"), ("find the mauve block", "no token for a part"),
         ("red " * 40, "tokens, at most 32 fit"),
     ])  # fmt: skip
     def test_instructions_that_cannot_be_read_are_refused(self, text, says, folders):
