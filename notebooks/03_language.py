@@ -18,7 +18,7 @@
 # a causal transformer mixes them, and an average makes one sentence vector.
 #
 # Some faults on this path raise no error. You will measure three of them: padding that leaks into the sentence, a mask
-# that is read the wrong way round, and words so quiet that the policy hears them hundreds of steps late.
+# that is read the wrong way round, and words so quiet that the policy hears them late.
 #
 # **You will be able to**
 #
@@ -527,7 +527,7 @@ def policy_with(tower, model_config, seed):
     return TinyVLA(model_config, language=tower(model_config.language))
 
 
-steady = TrainConfig(learning_rate=1e-3, decay_fraction=0.0)  # climbs for 100 steps, then stays: curves can be compared
+steady = TrainConfig(learning_rate=1e-3, warmup_steps=40, decay_fraction=0.0)  # climbs for 40 steps, then stays
 stepped = policy_with(LastToken, model_config("nano"), seed=0)
 first_scenes = TensorSplit.from_blockfind(BlockFind(64, seed=1), encode)
 train_step(stepped, make_optimizer(stepped, steady), first_scenes.take(slice(0, 64)), steady.grad_clip)
@@ -856,7 +856,7 @@ assert angles["words at 0.02"] < 1, angles
 # different, and training can make them louder.
 #
 # **Predict.** The same small policy is trained with words at 0.02, with the three seeds of section 5 and the same learning
-# rate. What will its loss do?
+# rates. What will its loss do?
 #
 # 1. The same as with words at 1.0, because Adam adapts the size of its steps to each parameter.
 # 2. It falls more slowly from the beginning.
@@ -864,7 +864,7 @@ assert angles["words at 0.02"] < 1, angles
 # 4. It stays for good at what the image alone allows.
 
 # %% tags=["nbval-ignore-output", "slow"]
-quiet_steps = 340
+quiet_steps = 400
 quiet_policies = [policy_with(TinyLanguageModel, SMALL, seed) for seed in SEEDS]
 for policy in quiet_policies:
     with torch.no_grad():
@@ -874,9 +874,9 @@ curves["quiet"] = [train_small(p, quiet_steps, seed) for p, seed in zip(quiet_po
 scenes = small_scenes(500, seed=2)
 deaf = torch.from_numpy(vision_only_floor(scenes))  # the mean of the arrows to all blocks: the best without words
 deaf_loss = F.mse_loss(deaf, torch.from_numpy(scenes.actions)).item()
-plateau = [smooth(losses, 20)[130].item() for losses in curves["quiet"]]  # mean of steps 131 to 150
-around_140 = ", ".join(f"{loss:.2f}" for loss in plateau)
-print(f"best loss without words: {deaf_loss:.2f}; with quiet words around step 140: {around_140}")
+plateau = [smooth(losses, 20)[90].item() for losses in curves["quiet"]]  # mean of steps 91 to 110
+around_100 = ", ".join(f"{loss:.2f}" for loss in plateau)
+print(f"best loss without words: {deaf_loss:.2f}; with quiet words around step 100: {around_100}")
 shares = ", ".join(f"{judge_small(p):.0%}" for p in quiet_policies)
 print(f"words at std 0.02: right direction after {quiet_steps} steps, three seeds: {shares}")
 
@@ -891,22 +891,22 @@ ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 assert all(abs(loss - deaf_loss) < 0.08 for loss in plateau), (
-    "around step 140 the loss should be near the best without words"
+    "around step 100 the loss should be near the best without words"
 )
-assert all(smooth(losses, 20)[130] < 0.15 for losses in curves["mean"]), "with words at std 1.0 it should be far below"
-assert all(smooth(losses, 20)[-1] < 0.2 for losses in curves["quiet"]), (
+assert all(smooth(losses, 20)[90] < 0.15 for losses in curves["mean"]), "with words at std 1.0 it should be far below"
+assert all(smooth(losses, 20)[-1] < deaf_loss - 0.07 for losses in curves["quiet"]), (
     "in the end the quiet words should be heard, too"
 )
 print("std 1.0: learns. std 0.02: stays for long near the best loss without words, then falls as well.")
-reach = sum(learning_rate_at(step, quiet_steps, steady) for step in range(150))
-print(f"the learning rates of the first 150 steps add up to {reach:.1f}")
+reach = sum(learning_rate_at(step, quiet_steps, steady) for step in range(100))
+print(f"the learning rates of the first 100 steps add up to {reach:.1f}")
 
 # %% [markdown]
 # **Explain.** Guess 3 is right, with each of the three seeds. From about step 60 on the loss stays near the best that the
-# image alone allows, for a hundred steps or more. Then it falls again.
+# image alone allows, and words do not lower it. Much later it falls again.
 #
 # Adam does adapt its steps, but a step of Adam is about as large as the learning rate, whatever the gradient. The learning
-# rates of the first 150 steps add up to a tenth, so no entry of the table can have moved much further by then. The
+# rates of the first 100 steps add up to a tenth, so no entry of the table can have moved much further by then. The
 # positions are of size 0.7. Meanwhile the rest of the policy learns what needs no words: the average arrow to the blocks in
 # the image. Once the words have grown a little, the policy begins to hear them.
 #
