@@ -20,8 +20,9 @@ from tinyvla.show.plots import PART_COLORS
 @torch.no_grad()
 def attention_of_cls(vision: TinyViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n"]:
     """Returns the weights with which CLS reads from the patches in the last block, the mean over the heads."""
+    blocks: list[Any] = list(vision.blocks)
+    *earlier, last = blocks
     x = vision.embed(images)
-    *earlier, last = vision.blocks
     for block in earlier:
         x = block(x)
     return last.attention.weights(last.attention_norm(x))[:, :, 0, 1:].mean(dim=1)
