@@ -170,14 +170,15 @@ def section(positions: Row) -> str:
     rows = []
     for kind, row in positions["kinds"].items():
         ratio = f"{row['ratio_at_start']['median']:.2f}"
-        steps = [span(row[name], ".0f") if row[name] else "never" for name in STEPS]
+        steps = [span(row[name], ".0f") if row[name] else "not yet" for name in STEPS]
         rows.append((kind, ratio, f"{row['learned']} of {row['runs']}", *steps))
     about = f"""`{positions["preset"]}`, learning rate {positions["learning_rate"]:g}, constant after the warm-up,
-        {positions["seeds"]} seeds; a run ends when it has learned the task, and at the latest after
-        {positions["steps"]:,} steps. A run has left the plateau when the mean loss of {WINDOW} steps is below {LEFT},
-        and learned the task below {LEARNED}. The length is that of the positions before training, divided by that of
-        the projected patches. Kinds: fixed sine-cosine features; a trainable table that starts at a standard deviation;
-        scaled, the table that starts at 0.02, multiplied by 50 where it is added."""
+        {positions["seeds"]} seeds. A run ends when it has learned the task, and at the latest after
+        {positions["steps"]:,} steps. It has left the plateau when the mean loss of {WINDOW} steps is below {LEFT}, and
+        learned the task below {LEARNED}; the steps are those of the runs that did. The length is that of the positions
+        before training, divided by that of the projected patches. Kinds: fixed sine-cosine features; a trainable table
+        that starts at a standard deviation; scaled, the table that starts at 0.02, multiplied by 50 where it is
+        added."""
     heads = "positions | length | learned | steps to leave the plateau | steps to learn"
     return section_of("Positions", prose(about), grid(heads, rows), source(positions))
 

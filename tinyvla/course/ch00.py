@@ -33,7 +33,7 @@ class StandIn:
         asked: the colours that it was asked for, or whole sentences of another form.
     """
 
-    def __init__(self, arrows: Arrows, length: float = 1.0, degrees: float = 0.0) -> None:
+    def __init__(self, arrows: Arrows, length: float = 1.0, degrees: int | float = 0.0) -> None:
         cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         turn = length * np.array([[cosine, -sine], [sine, cosine]])
         self.answers = {instruction_for(color): (color, turn @ arrow) for color, arrow in arrows.items()}
