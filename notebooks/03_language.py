@@ -566,7 +566,7 @@ for readout, tower in (("mean", TinyLanguageModel), ("last", LastToken)):
     print(f"{readout}: right direction after {STEPS} steps, three seeds: {shares}")
 
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 180 steps, three seeds for each readout. All curves leave 0.5 and come close to zero. Those of the mean fall within about 80 steps. Those of the last state fall between about step 70 and step 150."}}
+# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 180 steps, three seeds for each readout. All curves leave 0.5 and come close to zero. Those of the mean fall within about 80 steps. Of those of the last state one falls with them, and two fall later, up to step 125."}}
 def smooth(losses, window=10):
     """Running mean, so that a curve can be read."""
     return torch.tensor(losses).unfold(0, window, 1).mean(dim=1)
@@ -591,9 +591,9 @@ print("both readouts learn the task, with each of the three seeds")
 
 # %% [markdown]
 # The last-token readout learns, too. It is blind for a single step. After that step the output matrices are not zero any
-# more, the last state depends on the colour, and all eleven rows get a gradient. In this small world it learns somewhat
-# later than the mean, and its three curves are farther apart. Three seeds of a small model are not much, so do not expect
-# the same of every model.
+# more, the last state depends on the colour, and all eleven rows get a gradient. In this small world one of its three curves
+# falls with those of the mean, and two fall later. Three seeds of a small model are not much, so do not expect the same of
+# every model.
 #
 # `TinyLanguageModel.sentence` averages: the mean depends on the colour from the first step on, and it learned at least as
 # fast here. Large pretrained models have matrices far from zero, and reading their last token is common.
@@ -903,7 +903,7 @@ print(f"the learning rates of the first 100 steps add up to {reach:.1f}")
 
 # %% [markdown]
 # **Explain.** Guess 3 is right, with each of the three seeds. From about step 60 on the loss stays near the best that the
-# image alone allows, and words do not lower it. Much later it falls again.
+# image alone allows, for a hundred steps or more. Then it falls again, to near zero.
 #
 # Adam does adapt its steps, but a step of Adam is about as large as the learning rate, whatever the gradient. The learning
 # rates of the first 100 steps add up to a tenth, so no entry of the table can have moved much further by then. The

@@ -673,9 +673,10 @@ assert reached["cross-attention"][0] > 0.9, "cross-attention has not learned the
 assert 0.25 < reached["pool-add"][0] < 0.7, "pool-add does not stand where it is expected"
 
 # %% [markdown]
-# Guess 3 is right. Pool-add has come down to the dashed line: it sees all blocks and points between them, which is the
-# best that can be done without the words. The swap test agrees: name another block in the same image, and its arrow
-# follows in no more scenes than a policy without words would by luck. Cross-attention goes through the line and on.
+# Guess 3 is right. Pool-add has come down to the dashed line: it sees all blocks and points between them, which is the best
+# that can be done without the words. The swap test agrees. Name another block in the same image, and its arrow follows in
+# about a third of the scenes, as often as that of a policy that gets no words (`vision-only` in section 11).
+# Cross-attention goes through the line and on.
 #
 # A possible explanation: pool-add needs two things at once, slots that hold the places and a head that picks a slot, and
 # neither lowers the loss without the other. In cross-attention a query that fits the keys of one colour a little better
@@ -811,7 +812,7 @@ for fusion_class in (OneBlock, FusionTokens):
     print(f"{fusion_class.__name__:12} {count_parameters(fusion_class(SMALL)):>7,} parameters")
 
 # %% tags=["nbval-ignore-output", "slow"]
-HOP_SEEDS, HOP_STEPS = range(2), 200
+HOP_SEEDS, HOP_STEPS = range(2), 300
 
 
 def small_runs(fusion_class):
@@ -833,7 +834,7 @@ hops = {"1 block": small_runs(OneBlock), "2 blocks": small_runs(FusionTokens)}
 for name, (_, accuracies) in hops.items():
     print(f"{name:9} right direction {in_percent(accuracies)}")
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 200 steps, two seeds each. With two blocks the curves fall early to almost zero. With one block they leave the start later, sink slowly and are still far from zero at the end."}}
+# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 300 steps, two seeds each. With two blocks one curve falls early to almost zero and the other one gets close to zero late. With one block both sink slowly and are still far from zero at the end."}}
 fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained", facecolor="white")
 for (name, (runs, _)), part in zip(hops.items(), ("language", "fusion"), strict=True):
     for seed, losses in zip(HOP_SEEDS, runs, strict=True):
@@ -842,12 +843,13 @@ for (name, (runs, _)), part in zip(hops.items(), ("language", "fusion"), strict=
 ax.set(xlabel="step", ylabel="training loss", ylim=(0, 0.6))
 ax.legend(frameon=False)
 plt.show()
-assert min(hops["2 blocks"][1]) > 0.9, "two blocks have not learned the task"
+assert min(hops["2 blocks"][1]) > 0.8, "two blocks have not learned the task"
 assert min(hops["1 block"][1]) > 0.3, "one block is worse than expected"
-assert max(hops["1 block"][1]) < 0.85, "one block is better than expected"
+assert max(hops["1 block"][1]) < min(hops["2 blocks"][1]) - 0.1, "one block is better than expected"
 
 # %% [markdown]
-# Guess 3 is right for these 200 steps: with both seeds the loss falls early with two blocks, and with one it stays high.
+# Guess 3 is right for these 300 steps. With two blocks both seeds learn the task, one of them early and the other one late.
+# With one block neither seed does, and the loss stays high.
 #
 # Here is an explanation. The learned token has to *know* the question before it can *ask* it. Count the **hops**, the times
 # that information travels along attention:
