@@ -431,7 +431,7 @@ PREDICT: dict[str, tuple] = {
     "broken picture": (broken_picture(), SAY),
     "no images": (np.zeros((0, 3, 64, 64), np.uint8), SAY),
     **{
-        f"words {value!r:.30}": (IMAGE, value)
+        f"words {'an object' if type(value) is object else repr(value)[:30]}": (IMAGE, value)
         for value in (None, 5, b"find", "", "  ", [5], [None], [[SAY]], [], {}, object())
     },
     "half a character": (IMAGE, "find the \ud83d block"),

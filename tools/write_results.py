@@ -23,6 +23,7 @@ import heads
 import latency
 import learning
 import lora
+import positions
 import pretraining
 import processes
 import results_of_bench as bench
@@ -42,7 +43,10 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     (first_command.section, first_command.RESULTS),
     (bench.bench_section, bench.BENCHES),
     (bench.speed_section, bench.SPEED),
-    *((experiment.section, experiment.RESULTS) for experiment in (latency, processes, heads, learning, fusions)),
+    *(
+        (experiment.section, experiment.RESULTS)
+        for experiment in (latency, processes, heads, learning, fusions, positions)
+    ),
     *((experiment.section, experiment.RESULTS) for experiment in (closed_loop, pretraining, lora, arm, scaling)),
     (scaling.section_of_runs, scaling.RUN_RESULTS),
     (count_presets.section, count_presets.RESULTS),

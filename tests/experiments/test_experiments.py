@@ -20,6 +20,7 @@ import latency
 import learning
 import lora
 import mt50
+import positions
 import pretraining
 import processes
 import pytest
@@ -306,3 +307,11 @@ def test_mt50(tmp_path):
 
 def with_all_groups(run: dict) -> dict:
     return {**run, "groups": {group: {"success": 0.5} for group in mt50.GROUPS}}
+
+
+def test_positions(device, tiny_preset, tmp_path):
+    kinds = ("sine-cosine", "scaled", "learned-0.1")
+    sizes = {"kinds": kinds, "seeds": 1, "steps": 2, "preset": tiny_preset, "device": device}
+    report = done(positions, positions.Args(**sizes, data=DATA, out=tmp_path / "p.json"))
+    assert_same_form(report, "positions", "kinds/scaled", "kinds/learned-0.1/direction_accuracy")
+    assert "| learned-0.1 |" in positions.section(report)

@@ -150,7 +150,7 @@ def bench(
     check_number("--steps", 1 if steps is None else steps, Within(1, 10**6))
     _check_figures(out)
     if world == "metaworld":
-        from tinyvla.measure.metaworld import race, table
+        from tinyvla.measure.race import race, table
 
         raced = race(folder, tasks, demos, steps, device)
         command = f"tinyvla bench --world metaworld --tasks {tasks} --demos {demos} --steps {raced['steps']}"

@@ -2,8 +2,8 @@
 
 Notable:
 - the whole split is drawn at once with NumPy: 10,000 scenes take a fraction of a second;
-- the label is the unit vector from the image's centre to the block's *centre*; a public dataset of this kind uses
-  the cell's corner, which turns its arrows by up to 45 degrees;
+- the label is the unit vector from the image's centre to the block's *centre*; aiming at the cell's corner would turn
+  arrows by up to 45 degrees;
 - draws come from `numpy.random.RandomState`, whose stream NumPy guarantees never to change, so a seed gives the same
   bytes on every platform.
 """

@@ -8,7 +8,7 @@ import pytest
 from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
 from tinyvla.act.metaworld.tasks import find_tasks
 from tinyvla.errors import InputError
-from tinyvla.measure import metaworld
+from tinyvla.measure import race as metaworld
 from tinyvla.recipes import RECORDINGS, Recipe, RecordingConfig
 
 
