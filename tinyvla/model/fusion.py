@@ -4,7 +4,7 @@ Notable:
 - one signature for all: `(vision tokens, language model, input_ids, attention_mask) -> (b, d)`. A fusion gets the
   language model itself, not its output, because prefix fusion puts image tokens *into* it;
 - in cross-attention the sentence is the query, and the patches are keys and values. There is no residual connection
-  from the sentence to the output, so the policy has to use the image, and it learns faster;
+  from the sentence to the output, so the policy has to use the image;
 - `VisionOnly` and `LanguageOnly` are ablations: each ignores one input, to measure how far the other alone gets.
 """
 
