@@ -38,7 +38,8 @@ def page() -> str:
     package = ROOT / "tinyvla"
     parts = [HEAD + "## What every part uses\n"]
     parts += [
-        section(package / f"{name}.py", 3) for name in ("config", "recipes", "registry", "errors", "device", "stats")
+        section(package / f"{name}.py", 3)
+        for name in ("config", "recipes", "fields", "sizes", "files", "registry", "errors", "device", "stats")
     ]
     for folder in FOLDERS:
         parts.append(f"## `tinyvla.{folder}`\n\n{opening(package / folder / '__init__.py')}\n")
