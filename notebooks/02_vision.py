@@ -30,7 +30,7 @@
 # - measure what a token knows with a linear probe, and say what a probe does not prove;
 # - say why a flat loss curve does not prove that a policy cannot learn.
 #
-# **Time:** about 30 minutes to read, about 40 seconds on two CPU cores, 20 seconds on a GPU to run.
+# **Time:** about 30 minutes to read, about 2 minutes on two CPU cores, 20 seconds on a GPU to run.
 #
 # **Before you start:** tensors, `nn.Module` and what a training step is. [Chapter 1](01_dataset.ipynb) introduces the
 # scenes: 64 x 64 images with three or four coloured blocks, each filling one cell of an 8 x 8 grid.

@@ -29,7 +29,7 @@
 # - say what a recorded step (CUDA graph) must not do, and see each mistake happen;
 # - explain Muon, write its main part, and report a speed so that others can compare.
 #
-# **Time:** about 60 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 60 minutes to read, about 2 minutes on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** [Chapter 5](05_training.ipynb) builds the plain loop. No cell needs a GPU; where only a GPU
 # shows an effect, the figures are measured ones from the `results` folder.

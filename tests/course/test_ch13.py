@@ -37,14 +37,14 @@ def test_films_are_saved_side_by_side_and_small(tmp_path):
         assert picture.n_frames == max(len(film.pictures) for film in films)
 
 
-def test_both_films_show_the_same_block_lifted(monkeypatch):
+def test_both_films_show_the_same_block_lifted(monkeypatch, tiny_policy):
     lifted = {(1, 0): [0], (1, 1): [1], (2, 0): [0], (2, 1): [0]}
     monkeypatch.setattr(
         ch13, "film_beside", lambda policy, seed, named: ch13.PickFilm([], "", named == 0, lifted[seed, named])
     )
-    assert [film.success for film in ch13.success_and_failure(None, [1, 2])] == [True, False]
+    assert [film.success for film in ch13.success_and_failure(tiny_policy, [1, 2])] == [True, False]
     with pytest.raises(InputError, match="in none of these scenes"):
-        ch13.success_and_failure(None, [1])
+        ch13.success_and_failure(tiny_policy, [1])
 
 
 def test_the_policy_is_trained_on_one_sentence():

@@ -129,7 +129,11 @@ def test_heads_that_draw_are_refused(kind, make, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("policy.h5", "'.h5'; choose from .onnx, .pt2"), ("policy", "without a suffix"), ("none/p.onnx", "no folder")],
+    [
+        ("policy.h5", "policy.h5; its name must end with .onnx, .pt2"),
+        ("policy", "policy; its name must end with"),
+        ("none/p.onnx", "no folder"),
+    ],
 )
 def test_unusable_paths_are_refused(name, says, tiny_policy, tmp_path):
     with pytest.raises(InputError, match=says):

@@ -52,7 +52,7 @@ def test_images_of_any_height_and_width():
         (60, "56 or 64 would be, or a patch_size of 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60"),
         ((96, 100), "96 or 104 would be, or a patch_size of 1, 2, 4"),
         ((4, 64), "8 would be"),
-        ((0, 64), "at least 1: one number, or height and width"),
+        ((0, 64), "from 1 to 8192: one number, or height and width"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_with_those_that_would(size, says):

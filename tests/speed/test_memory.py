@@ -183,7 +183,7 @@ def test_gradients_are_averaged_over_processes_once(tiny_config, split):
 def test_what_does_not_go_together_is_refused(tiny_config, split):
     with pytest.raises(InputError, match="cannot have more parts"):
         TrainConfig(batch_size=8, accumulate=9)
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="accumulate is 0; it must be a whole number from 1"):
         TrainConfig(accumulate=0)
     with pytest.raises(InputError, match="leave out --accumulate"):
         make_step(new_policy(small(tiny_config, kind="fast"), 0), split, TrainConfig(accumulate=2))

@@ -259,7 +259,7 @@ def _fit(
 
 
 @contextmanager
-def _watchers(place: Place, log_dir: Path, is_recorded: bool) -> Iterator[list[Callback]]:
+def _watchers(place: Place, log_dir: Path, is_recorded: bool = False) -> Iterator[list[Callback]]:
     """What the main process shows and logs; Ctrl-C stops a process that trains alone."""
     from tinyvla.learn.callbacks import OnEpoch, ProgressBar, StopOnInterrupt, TensorBoard
 

@@ -103,6 +103,8 @@ class Episode:
     """The sentence of each frame."""
     histograms: dict[str, Histogram]
     """By camera's key."""
+    statistics: dict[str, Statistics]
+    """By the key of each column."""
 
     @classmethod
     def of(
@@ -130,11 +132,14 @@ class Episode:
         arrays |= {key: _array(values) for key, values in columns.items()}
         frame = np.arange(len(next(iter(arrays.values()))))
         arrays |= {"timestamp": pa.array((frame / fps).astype(np.float32)), "frame_index": pa.array(frame)}
-        return cls(pa.table(arrays), list(tasks), histograms)
+        statistics = {key: image_statistics(value, len(frame)) for key, value in histograms.items()}
+        statistics |= {key: feature_statistics(values) for key, values in columns.items()}
+        return cls(pa.table(arrays), list(tasks), histograms, statistics)
 
     def save(self, path: Path) -> None:
         """Write it as a file of its own, to be added to a data set later; under another name until it is whole."""
-        note = {"tasks": self.tasks, "histograms": {key: value.tolist() for key, value in self.histograms.items()}}
+        histograms = {key: value.tolist() for key, value in self.histograms.items()}
+        note = {"tasks": self.tasks, "histograms": histograms, "statistics": self.statistics}
         unfinished = path.with_suffix(".part")
         pq.write_table(
             self.table.replace_schema_metadata({"tinyvla": json.dumps(note)}), unfinished, compression="none"
@@ -147,7 +152,7 @@ class Episode:
         table = pq.read_table(path)
         note = json.loads(table.schema.metadata[b"tinyvla"])
         histograms = {key: np.array(value) for key, value in note["histograms"].items()}
-        return cls(table.replace_schema_metadata(None), note["tasks"], histograms)
+        return cls(table.replace_schema_metadata(None), note["tasks"], histograms, note["statistics"])
 
 
 def _png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -204,14 +209,14 @@ class DatasetWriter:
         row |= self._write(table)
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
         for key in table.column_names:
+            statistics = episode.statistics.get(key)
             if key in episode.histograms:
-                statistics = image_statistics(episode.histograms[key], length)
                 self._histograms[key] = self._histograms.get(key, 0) + episode.histograms[key]
             else:
                 values = numbers_of(table.column(key))
-                statistics = feature_statistics(values)
+                statistics = statistics or feature_statistics(values)
                 self._numbers.setdefault(key, []).append(values)
-            row |= {f"stats/{key}/{name}": value for name, value in statistics.items()}
+            row |= {f"stats/{key}/{name}": value for name, value in (statistics or {}).items()}
         self._rows.append({**row, "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
         self._frames += length
 

@@ -30,6 +30,7 @@ import os
 import sys
 import warnings
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,7 +219,7 @@ class Scene:
         if not self.config.shadows:
             for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
                 self._renderer.scene.flags[flag] = 0
-        weakref.finalize(self, self._renderer.close)  # also at exit, before EGL is gone
+        weakref.finalize(self, _close, self._renderer)  # also at exit, before EGL is gone
         return self._renderer
 
     def close(self) -> None:
@@ -227,3 +228,9 @@ class Scene:
             self._renderer.close()
         self._renderer = None
         self._env.close()
+
+
+def _close(renderer: Any) -> None:
+    """Give back a renderer; at exit what it draws with may be gone already, and nothing is left to say."""
+    with suppress(Exception):
+        renderer.close()
