@@ -30,7 +30,7 @@
 # - read a comparison over several seeds, and tell a difference from a tie;
 # - say which well-known systems fuse in which way, and where to check it.
 #
-# **Time:** about 50 minutes to read, about 1 minute on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 50 minutes to read, about 3 minutes on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you should know what queries, keys and values are. [Chapter 2](02_vision.ipynb) builds attention
 # and the vision tokens, [Chapter 3](03_language.ipynb) the sentence vector; both are imported here.
@@ -257,7 +257,7 @@ with torch.no_grad():
 
 for name, scene_a, scene_b in (("tokens", *tokens), ("averages", *pooled), ("fused features", *fused)):
     same = torch.allclose(scene_a, scene_b, atol=1e-5)
-    print(f"{name + ' of A and B:':24}{'the same' if same else 'different'}")
+    print(f"{name + ' of A and B:':25}{'the same' if same else 'different'}")
 for i in range(2):
     print(f"right answer in {'AB'[i]}: ({pair.actions[i, 0]:.2f}, {pair.actions[i, 1]:.2f})")
 assert not torch.allclose(*tokens, atol=1e-5)
