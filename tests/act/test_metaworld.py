@@ -238,7 +238,18 @@ def test_a_collection_is_a_data_set_that_anyone_reads(collected):
     assert first == [task.sentence for task, _ in plan.episodes]
     assert not (folder / "episodes").exists(), "their own files are gone"
     assert read_plan(folder) == plan
-    collect(folder, plan)  # nothing is left to do
+    (folder / "episodes").mkdir()  # as a kill leaves it between the last two steps
+    collect(folder, plan)
+    assert not (folder / "episodes").exists()
+
+
+def test_a_damaged_plan_is_named(tmp_path):
+    (tmp_path / "collection.json").write_text("{")
+    with pytest.raises(InputError, match=r"collection\.json"):
+        read_plan(tmp_path)
+    (tmp_path / "collection.json").write_text('{"tasks": ["reach"], "colour": 1}')
+    with pytest.raises(InputError, match=r"unknown keys \['colour'\]"):
+        read_plan(tmp_path)
 
 
 def test_a_collection_goes_on_where_it_stopped(metaworld, tmp_path):

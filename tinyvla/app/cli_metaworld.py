@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from tinyvla.app.cli_measure import Checkpoint, load
 from tinyvla.errors import InputError
+from tinyvla.files import check_folder
 
 if TYPE_CHECKING:
     from tinyvla.act.metaworld.judge import Episode
@@ -77,6 +78,8 @@ def roll_out(
     from tinyvla.act.metaworld.scene import MetaWorldConfig
     from tinyvla.act.metaworld.tasks import find_tasks
 
+    if films is not None:
+        check_folder(films, "--films")
     policy = load(checkpoint, device)
     config = MetaWorldConfig(max(policy.config.vision.size), samples=4)
     ended = judge_policy(policy, config, find_tasks(tasks), episodes, execute, seed, num_processes(workers))

@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float32, Int64, Num, UInt8
 from PIL import Image
 
 from tinyvla.errors import InputError
+from tinyvla.files import write_text
 
 if TYPE_CHECKING:
     from tinyvla.data.demonstrations import Demonstrations
@@ -276,7 +277,7 @@ class DatasetWriter:
             "features": self._features,
         }
         for path, content in (("meta/stats.json", statistics), (INFO_PATH, info)):
-            (self.folder / path).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+            write_text(self.folder / path, json.dumps(content, indent=4) + "\n")
 
 
 def write_dataset(demonstrations: Demonstrations, folder: str | Path, robot_type: str = "tinyvla") -> Path:

@@ -28,6 +28,8 @@ from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
 from tinyvla.act.metaworld.tasks import SPLITS, Task, episode_seed, find_tasks
 from tinyvla.data.lerobot_writer import INFO_PATH, DatasetWriter, Episode
 from tinyvla.errors import InputError
+from tinyvla.fields import make
+from tinyvla.files import read_json, write_text
 
 PLAN_FILE = "collection.json"
 FPS = 80
@@ -142,6 +144,7 @@ def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0
         InputError: the folder holds something else, or a collection with another plan, or an expert failed too often.
     """
     if (folder / INFO_PATH).exists() and read_plan(folder) == plan:
+        shutil.rmtree(folder / "episodes", ignore_errors=True)  # left by a kill after all were joined
         return
     record_episodes(folder, plan, workers, gpus)
     join(folder, plan)
@@ -196,11 +199,11 @@ def _check_plan(folder: Path, plan: Plan) -> None:
         raise InputError(f"{folder} holds other files; give a new folder for the demonstrations")
     wanted = json.loads(json.dumps(vars(plan)))
     if path.exists():
-        found = json.loads(path.read_text())
+        found = read_json(path, f"{path} is missing")
         if found != wanted:
             raise InputError(f"{folder} holds another collection ({found}); give another folder or the same plan")
     else:
-        path.write_text(json.dumps(wanted, indent=1) + "\n")
+        write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
 def read_plan(folder: Path) -> Plan:
@@ -210,10 +213,7 @@ def read_plan(folder: Path) -> Plan:
         InputError: the folder is no collection, or not all of its episodes are there.
     """
     path = folder / PLAN_FILE
-    if not path.exists():
-        raise InputError(f"{folder} holds no demonstrations: there is no {PLAN_FILE} in it")
-    fields = json.loads(path.read_text())
-    plan = Plan(**fields | {"tasks": tuple(fields["tasks"])})
+    plan = make(Plan, read_json(path, f"{folder} holds no demonstrations: there is no {PLAN_FILE} in it"), str(path))
     if not (folder / INFO_PATH).exists():
         here = sum(plan.path(folder, task, index).exists() for task, index in plan.episodes)
         raise InputError(f"{folder} holds {here} of {len(plan.episodes)} episodes; run the same collection to go on")
