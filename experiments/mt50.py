@@ -147,7 +147,9 @@ def jobs(args: Args) -> list[Job]:
 def run(job: Job, args: Args) -> Row | list[Row]:
     started = time.time()
     if "what" in job.what:
-        return {"seconds": record(args.folder_of_data, args, range(max(1, torch.cuda.device_count())))}
+        seconds = record(args.folder_of_data, args, range(max(1, torch.cuda.device_count())))
+        keep_decoded(read_dataset(args.folder_of_data), args.folder_of_data / "decoded")
+        return {"seconds": seconds}
     variant, gpu = VARIANTS[job.what["variant"]], torch.cuda.current_device() if args.where.type == "cuda" else 0
     folder = args.folder_of_data / f"{os.getpid()}-{job.seed}" if args.own else args.folder_of_data
     found: Row = {"about": variant.about, "own": args.own}
@@ -155,7 +157,8 @@ def run(job: Job, args: Args) -> Row | list[Row]:
         found["seconds_to_record"] = record(folder, args, [gpu])
     config = MetaWorldConfig(args.image_size, samples=4, max_steps=args.max_steps)
     judges = Judges(args.processes, config, variant.sizes.horizon, gpu)
-    policy, learned = learn(variant, read_dataset(folder), int(job.seed or 0), args)
+    recorded = read_dataset(folder) if args.own else read_decoded(folder / "decoded")
+    policy, learned = learn(variant, recorded, int(job.seed or 0), args)
     found |= learned
     save(policy, args.keep / f"{job.what['variant']}-{job.seed}.pt")
     found |= judged(policy, judges, args, int(job.seed or 0), variant)
@@ -172,6 +175,25 @@ def record(folder: Path, args: Args, gpus: Any) -> float:
     workers = args.processes * (1 if args.own else max(1, args.workers))
     collect(folder, Plan(names, args.demos, args.image_size, samples=4), workers, list(gpus))
     return time.time() - started
+
+
+def keep_decoded(recorded: Demonstrations, folder: Path) -> None:
+    """Keep frames as arrays, so that many jobs on one machine need not decode them again."""
+    folder.mkdir(exist_ok=True)
+    (camera,) = recorded.images
+    sentences = list(dict.fromkeys(recorded.instructions))
+    told = np.array([sentences.index(text) for text in recorded.instructions])
+    arrays = {"actions": recorded.actions, "states": recorded.states, "episodes": recorded.episodes, "told": told}
+    for name, array in {camera: recorded.images[camera], "sentences": np.array(sentences), **arrays}.items():
+        np.save(folder / name, array)  # type: ignore[arg-type]
+
+
+def read_decoded(folder: Path) -> Demonstrations:
+    """Returns what `keep_decoded` kept; the pictures stay in the file until they are used."""
+    kept = {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
+    sentences, told, names = kept.pop("sentences").tolist(), kept.pop("told"), ("actions", "states", "episodes")
+    actions, states, episodes = (np.asarray(kept.pop(name)) for name in names)
+    return Demonstrations(kept, actions, [sentences[number] for number in told], episodes, states)
 
 
 def learn(variant: Variant, recorded: Demonstrations, seed: int, args: Args) -> tuple[TinyVLA, Row]:
@@ -308,8 +330,12 @@ def summary(rows: list[Row], args: Args) -> Row:
 def combine(before: Row, now: Row, args: Args) -> Row:
     """Rows of earlier calls stay, but for those that were measured again; each says which command made it."""
     runs = [{**run, "command": now["command"]} for run in now["runs"]]
-    again = {(run["variant"], run["seed"]) for run in runs}
-    kept = [run for run in before.get("runs", []) if (run["variant"], run["seed"]) not in again]
+
+    def which(run: Row) -> tuple[Any, ...]:
+        return run["variant"], run["seed"], run["steps"]
+
+    again = set(map(which, runs))
+    kept = [run for run in before.get("runs", []) if which(run) not in again]
     commands = list(dict.fromkeys(run["command"] for run in kept + runs))
     return {**now, "command": " && ".join(commands), "runs": kept + runs}
 
@@ -317,14 +343,14 @@ def combine(before: Row, now: Row, args: Args) -> Row:
 def section(results: Row) -> str:
     """Returns the results page's section: variants by their mean, with each seed."""
     rows = []
-    for (name,), runs in groups(results["runs"], "variant").items():
+    for (name, steps), runs in groups(results["runs"], "variant", "steps").items():
         means = [run["mean_of_groups"] for run in runs]
         by_group = " / ".join(
             f"{100 * np.mean([run['groups'][group]['success'] for run in runs]):.1f}" for group in GROUPS
         )
         seconds = [run["seconds_to_train"] for run in runs]
         rows.append((
-            name, VARIANTS[name].about, f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['steps']:,}",
+            name, VARIANTS[name].about, f"{runs[0]['parameters'] / 1e6:.1f} M", f"{steps:,}",
             f"{np.mean(seconds):.0f} s", by_group, percent(float(np.mean(means)), 1),
             ", ".join(f"{100 * mean:.1f}" for mean in means),
         ))  # fmt: skip

@@ -149,7 +149,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 RECORDINGS = Recipe(
-    20_000,
+    12_500,
     TrainConfig(
         batch_size=512,
         optimizer="muon",

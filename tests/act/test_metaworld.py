@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ from tinyvla.act.metaworld.answer import PolicyAnswer, judge_policy
 from tinyvla.act.metaworld.collect import Plan, collect, join, read_plan, record, record_episodes
 from tinyvla.act.metaworld.judge import Episode, Judges, Mode, _act, num_processes
 from tinyvla.act.metaworld.report import summary, table
-from tinyvla.act.metaworld.scene import CAMERA_PLACE, MetaWorldConfig, Scene, load_metaworld
+from tinyvla.act.metaworld.scene import CAMERA_PLACE, MetaWorldConfig, Scene, draw_on, load_metaworld
 from tinyvla.act.metaworld.tasks import GROUPS, SENTENCES, TASKS, episode_seed, find_tasks
 from tinyvla.act.metaworld.world import MetaWorld
 from tinyvla.data.lerobot import read_dataset
@@ -51,6 +52,20 @@ def test_tasks_are_found_by_name_and_by_group():
     assert sum(len(find_tasks(group)) for group in GROUPS) == 50
     with pytest.raises(InputError, match=r"unknown Meta-World task 'fly'; choose mt50, a group .*, reach,"):
         find_tasks("fly")
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpu", "drawn_on"),
+    [(None, 1, "1"), ("", 0, "0"), ("2,3", 0, "2"), ("2, 3", 1, "3"), ("GPU-030c94aa", 0, "0")],
+)
+def test_pictures_are_drawn_on_the_gpu_that_the_policy_has(monkeypatch, visible, gpu, drawn_on):
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "7")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    draw_on(gpu)
+    assert os.environ["MUJOCO_EGL_DEVICE_ID"] == drawn_on
 
 
 def test_seeds_of_splits_do_not_meet():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
+from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene, draw_on
 from tinyvla.act.metaworld.tasks import SPLITS, Task, episode_seed, find_tasks
 from tinyvla.data.lerobot_writer import INFO_PATH, DatasetWriter, Episode
 from tinyvla.errors import InputError
@@ -116,7 +115,7 @@ class _Recorder:
 
     @classmethod
     def start(cls, gpus: Any) -> None:
-        os.environ["MUJOCO_EGL_DEVICE_ID"] = str(gpus.get())
+        draw_on(gpus.get())
 
     @classmethod
     def run(cls, job: tuple[Plan, Path, Task, list[int]]) -> int:

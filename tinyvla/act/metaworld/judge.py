@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float32
 from tqdm.auto import tqdm
 
-from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig, Scene
+from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig, Scene, draw_on
 from tinyvla.act.metaworld.tasks import TASKS, Task, episode_seed
 from tinyvla.errors import InputError
 
@@ -122,7 +122,7 @@ def _act(scene: Scene, ask: Callable[[Scene], np.ndarray], mode: Mode) -> tuple[
 
 def _work(row: int, gpu: int, desk: _Desk, jobs: Any, results: Any, config: MetaWorldConfig) -> None:
     """A process: takes jobs until there is none; keeps the last task's scene."""
-    os.environ["MUJOCO_EGL_DEVICE_ID"] = str(gpu)
+    draw_on(gpu)
     arrays, scene = desk.arrays(), None
     for mode, task, indices, seeds in iter(jobs.get, None):
         if scene is None or scene.task != task:

@@ -84,6 +84,19 @@ def _no_drawing(error: Exception) -> str:
     )
 
 
+def draw_on(gpu: int) -> None:
+    """Let this process draw on a GPU; call it before the first picture.
+
+    EGL counts all GPUs of a machine, and CUDA those that `CUDA_VISIBLE_DEVICES` names, so that is looked up.
+
+    Args:
+        gpu: its number in CUDA.
+    """
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    named = visible[gpu] if gpu < len(visible) else ""
+    os.environ["MUJOCO_EGL_DEVICE_ID"] = named if named.isdecimal() else str(gpu)
+
+
 @dataclass(frozen=True)
 class MetaWorldConfig:
     """How episodes are drawn and how long they last."""
