@@ -179,13 +179,17 @@ def record(folder: Path, args: Args, gpus: Any) -> float:
 
 def keep_decoded(recorded: Demonstrations, folder: Path) -> None:
     """Keep frames as arrays, so that many jobs on one machine need not decode them again."""
-    folder.mkdir(exist_ok=True)
+    if folder.exists():
+        return
+    whole, folder = folder, folder.with_name(f"decoding-{os.getpid()}")
+    folder.mkdir()
     (camera,) = recorded.images
     sentences = list(dict.fromkeys(recorded.instructions))
     told = np.array([sentences.index(text) for text in recorded.instructions])
     arrays = {"actions": recorded.actions, "states": recorded.states, "episodes": recorded.episodes, "told": told}
     for name, array in {camera: recorded.images[camera], "sentences": np.array(sentences), **arrays}.items():
         np.save(folder / name, array)  # type: ignore[arg-type]
+    folder.rename(whole)
 
 
 def read_decoded(folder: Path) -> Demonstrations:
