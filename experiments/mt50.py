@@ -4,7 +4,8 @@
 
 Each job trains one variant with one seed on one GPU and judges it in ten new episodes of each of the 50 tasks. With
 `--own` it also records its own demonstrations, so its seconds are those from an empty folder to the last episode.
-Otherwise all jobs learn from one collection, which is recorded first. Rows of earlier calls are kept.
+Otherwise all jobs learn from one collection, which is recorded first. Rows of earlier calls are kept. A policy that is
+trained is kept in half precision, and that one is judged: a call that is stopped while judging goes on from there.
 """
 
 from __future__ import annotations
@@ -157,10 +158,13 @@ def run(job: Job, args: Args) -> Row | list[Row]:
         found["seconds_to_record"] = record(folder, args, [gpu])
     config = MetaWorldConfig(args.image_size, samples=4, max_steps=args.max_steps)
     judges = Judges(args.processes, config, variant.sizes.horizon, gpu)
-    recorded = read_dataset(folder) if args.own else read_decoded(folder / "decoded")
-    policy, learned = learn(variant, recorded, int(job.seed or 0), args)
+    kept = args.keep / f"{job.what['variant']}-{job.seed}-{args.steps}.pt"
+    if not kept.exists():
+        recorded = read_dataset(folder) if args.own else read_decoded(folder / "decoded")
+        save(*learn(variant, recorded, int(job.seed or 0), args), kept)
+        del recorded
+    policy, learned = restore(kept, args.where)
     found |= learned
-    save(policy, args.keep / f"{job.what['variant']}-{job.seed}.pt")
     found |= judged(policy, judges, args, int(job.seed or 0), variant)
     judges.close()
     if args.own:
@@ -294,15 +298,16 @@ class Blind(PolicyAnswer):
         return super().__call__(images if self.picture else np.zeros_like(images), states, tasks)
 
 
-def save(policy: TinyVLA, path: Path) -> None:
-    """Keep a policy in half precision, of the word embedding only the rows that were trained."""
+def save(policy: TinyVLA, learned: Row, path: Path) -> None:
+    """Keep a policy in half precision, of the word embedding only the rows that were trained, and how it learned."""
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in
                policy.state_dict().items()}  # fmt: skip
     embedding = weights.pop("language.token_embedding.weight")
     rows = policy.language.seen.nonzero().flatten()  # type: ignore[operator]
     kept = {"config": policy.config.to_dict(), "weights": weights, "rows": rows, "embedding": embedding[rows].clone()}
-    torch.save({name: _on_cpu(value) for name, value in kept.items()}, path)
+    torch.save({name: _on_cpu(value) for name, value in kept.items()} | {"learned": learned}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
 
 
 def _on_cpu(value: Any) -> Any:
@@ -311,8 +316,8 @@ def _on_cpu(value: Any) -> Any:
     return value.cpu() if isinstance(value, torch.Tensor) else value
 
 
-def restore(path: Path, device: str = "cpu") -> TinyVLA:
-    """Returns a policy that `save` kept; the words that it was never taught are new ones."""
+def restore(path: Path, device: torch.device | str = "cpu") -> tuple[TinyVLA, Row]:
+    """Returns a policy that `save` kept, and how it learned; the words that it was never taught are new ones."""
     kept = torch.load(path, map_location="cpu", weights_only=True)
     policy = new_policy(ModelConfig.from_dict(kept["config"]), 0, torch.device("cpu"))
     own = policy.state_dict()
@@ -320,7 +325,7 @@ def restore(path: Path, device: str = "cpu") -> TinyVLA:
     embedding[kept["rows"]] = kept["embedding"].float()
     policy.load_state_dict({**{name: value.to(own[name].dtype) for name, value in kept["weights"].items()},
                             "language.token_embedding.weight": embedding})  # fmt: skip
-    return policy.eval().to(device)
+    return policy.eval().to(device), kept.get("learned", {})
 
 
 def summary(rows: list[Row], args: Args) -> Row:
