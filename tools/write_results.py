@@ -23,6 +23,7 @@ import heads
 import latency
 import learning
 import lora
+import metaworld_pictures
 import positions
 import pretraining
 import processes
@@ -47,7 +48,10 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
         (experiment.section, experiment.RESULTS)
         for experiment in (latency, processes, heads, learning, fusions, positions)
     ),
-    *((experiment.section, experiment.RESULTS) for experiment in (closed_loop, pretraining, lora, arm, scaling)),
+    *(
+        (experiment.section, experiment.RESULTS)
+        for experiment in (closed_loop, pretraining, lora, arm, metaworld_pictures, scaling)
+    ),
     (scaling.section_of_runs, scaling.RUN_RESULTS),
     (count_presets.section, count_presets.RESULTS),
     (bench.notebook_section, ("notebook_times",)),

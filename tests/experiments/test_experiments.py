@@ -19,7 +19,9 @@ import heads
 import latency
 import learning
 import lora
+import metaworld_pictures
 import mt50
+import numpy as np
 import positions
 import pretraining
 import processes
@@ -28,6 +30,7 @@ import recipe_search
 import scaling
 
 from tinyvla.act import dagger
+from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import DataConfig
 
@@ -301,8 +304,36 @@ def test_mt50(tmp_path):
     again = mt50.combine(report, {**report, "runs": [{**run, "seed": 2}]}, args)
     assert [run["seed"] for run in again["runs"]] == [1, 2], "rows of earlier calls stay"
     assert "pixels-64" in mt50.section({**again, "runs": [with_all_groups(run) for run in again["runs"]]})
-    policy = mt50.restore(tmp_path / "kept" / "pixels-64-1.pt")
+    policy, learned = mt50.restore(tmp_path / "kept" / "pixels-64-1-2.pt")
     assert policy.language.unseen_words("Push and close a drawer") == []
+    assert learned["steps"] == 2
+
+
+def test_decoded_frames_are_those_of_the_dataset(tmp_path):
+    draw = np.random.RandomState(0)
+    images = {"corner2": draw.randint(0, 256, (7, 3, 4, 4)).astype(np.uint8)}
+    actions, states = (draw.rand(7, 4).astype(np.float32) for _ in range(2))
+    told, episodes = ["b"] * 3 + ["a"] * 4, np.array([0, 0, 0, 1, 1, 2, 2])
+    recorded = Demonstrations(images, actions, told, episodes, states)
+    mt50.keep_decoded(recorded, tmp_path / "decoded")
+    again = mt50.read_decoded(tmp_path / "decoded")
+    assert again.instructions == told
+    assert np.array_equal(again.images["corner2"], images["corner2"])
+    assert all(np.array_equal(getattr(again, name), getattr(recorded, name)) for name in ("actions", "states"))
+    assert np.array_equal(again.episodes, episodes)
+
+
+def test_metaworld_pictures(tmp_path):
+    """Two scenes that look nothing alike are told apart, and a scene is not told from itself under another name."""
+    args = metaworld_pictures.Args(
+        tasks="drawer-close,hammer", known=(1, 2), episodes=2, image_size=32, out=tmp_path / "metaworld_pictures.json"
+    )
+    report = done(metaworld_pictures, args)
+    assert_same_form(report, "metaworld_pictures", "machine", "rows/*")
+    assert [row["recognised"] for row in report["rows"]] == [1, 1]
+    assert "| 1 | 100.0 % |" in metaworld_pictures.section(report)
+    same = np.array([[0.0, 0], [10, 0], [0, 8]])
+    assert metaworld_pictures.nearest(np.array([[9.0, 1], [1, 5]]), same).tolist() == [1, 2]
 
 
 def with_all_groups(run: dict) -> dict:

@@ -53,7 +53,7 @@ def test_every_section_has_a_title_of_its_own_and_names_its_commands(tool):
         titles.append(text.splitlines()[0])
         assert titles[-1].startswith("## ")
         assert "Made by `" in text
-    assert len(set(titles)) == len(titles) == 17
+    assert len(set(titles)) == len(titles) == 18
 
 
 def test_the_playgrounds_answers_have_the_form_of_those_in_the_book(tool, tiny_config, tmp_path, monkeypatch):

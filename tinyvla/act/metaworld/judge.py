@@ -180,6 +180,7 @@ class Judges:
                 for task in tasks:
                     self._jobs.put((mode, task, list(part), [seeds(task, index) for index in part]))
         desk, left = self._desk.arrays(), len(modes) * len(tasks) * episodes
+        desk["tasks"][:] = TASKS.index(tasks[0])  # rows that wait for nothing: no other task's sentence is asked about
         until = time.monotonic() + seconds
         while left and time.monotonic() < until and any(process.is_alive() for process in self._processes):
             asked = desk["asked"].copy()
