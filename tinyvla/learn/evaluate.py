@@ -9,6 +9,7 @@ Notable:
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from tinyvla.data.batch import TensorSplit
+from tinyvla.data.batch import Encoded, TensorSplit
 from tinyvla.data.dataset import BlockFind, directions
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
@@ -71,6 +72,29 @@ def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n *ch
 
 
 @torch.no_grad()
+def predict_told(policy: TinyVLA, split: TensorSplit, tellings: Sequence[Encoded]) -> list[Float32[Tensor, "n *chunk"]]:
+    """Actions for every scene under several sets of sentences; each image is looked at once, for looking costs most.
+
+    Args:
+        tellings: token ids and mask of a sentence for each scene, one pair for each set.
+
+    Returns:
+        For each set what `predict_split` returns.
+    """
+    was_training = policy.training
+    policy.eval()
+    generators = [torch.Generator(split.device).manual_seed(0) for _ in tellings]
+    told = [replace(split, input_ids=ids, attention_mask=mask) for ids, mask in tellings]
+    actions: list[list[Tensor]] = [[] for _ in tellings]
+    for batches in zip(*(each.in_order() for each in told), strict=True):
+        tokens = policy.see(batches[0])
+        for found, batch, generator in zip(actions, batches, generators, strict=True):
+            found.append(policy.head.predict(policy.features(batch, tokens), generator))
+    policy.train(was_training)
+    return [torch.cat(found).float().cpu() for found in actions]
+
+
+@torch.no_grad()
 def validation_loss(policy: TinyVLA, split: TensorSplit) -> tuple[float, Metrics]:
     """Mean training loss over a split, and its metrics."""
     was_training = policy.training
@@ -94,12 +118,17 @@ def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
     that ignores the words would be right by luck.
     """
     swapped = split.retargeted()
+    predicted = predict_split(policy, TensorSplit.from_blockfind(swapped, policy.language.encode, policy.device))
+    return _share_that_follows(predicted, split, swapped)
+
+
+def _share_that_follows(predicted: Float[Tensor, "n 2"], split: BlockFind, swapped: BlockFind) -> tuple[float, int]:
+    """Of the scenes in which both blocks lie apart, the share with an arrow to the other one, and their number."""
     apart = (split.actions * swapped.actions).sum(axis=1) <= DIRECTION_COSINE - 1e-6  # less what rounding could add
     if not apart.any():
         return 0.0, 0
-    scenes = type(split).from_blocks(swapped.cells[apart], swapped.colors[apart])
-    predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.language.encode, policy.device))
-    return Metrics.of(predicted, torch.from_numpy(scenes.actions)).direction_accuracy, int(apart.sum())
+    metrics = Metrics.of(predicted[apart], torch.from_numpy(swapped.actions[apart]))
+    return metrics.direction_accuracy, metrics.num_samples
 
 
 @dataclass(frozen=True)
@@ -164,23 +193,18 @@ def vision_only_floor(split: BlockFind) -> Float32[np.ndarray, "n 2"]:
     return (arrows.sum(axis=1) / present.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def floors(policy: TinyVLA, train: BlockFind, split: BlockFind) -> dict[str, Metrics]:
+def floors(train: BlockFind, split: BlockFind) -> dict[str, Metrics]:
     """What can be had without looking, without listening, or without either.
 
-    The first three are the best possible under squared error, computed and not trained; "shuffled instruction" is the
-    policy itself, told each scene's neighbour's sentence.
+    They are the best possible under squared error, computed and not trained.
     """
-    actions = torch.from_numpy(split.actions)
     computed = {
         "constant action": constant_floor(train, split),
         "language only": language_only_floor(train, split),
         "vision only": vision_only_floor(split),
     }
-    metrics = {name: Metrics.of(torch.from_numpy(predicted), actions) for name, predicted in computed.items()}
-    tensors = TensorSplit.from_blockfind(split, policy.language.encode, policy.device)
-    words = {name: getattr(tensors, name).roll(1, dims=0) for name in ("input_ids", "attention_mask")}
-    shuffled = replace(tensors, **words)
-    return {**metrics, "shuffled instruction": Metrics.of(predict_split(policy, shuffled), actions)}
+    actions = torch.from_numpy(split.actions)
+    return {name: Metrics.of(torch.from_numpy(predicted), actions) for name, predicted in computed.items()}
 
 
 @dataclass(frozen=True)
@@ -227,11 +251,19 @@ def _row(name: str, metrics: Metrics) -> str:
 def evaluate(policy: TinyVLA, split: BlockFind, train: BlockFind) -> Report:
     """Metrics, instruction swap and floors of a policy.
 
+    Beside the computed floors stands the policy itself, told each scene's neighbour's sentence.
+
     Args:
         split: the scenes to judge it on.
         train: the scenes that the constant and language-only floors may learn from.
     """
     tensors = TensorSplit.from_blockfind(split, policy.language.encode, policy.device)
-    metrics = Metrics.of(predict_split(policy, tensors), tensors.actions.cpu())
-    swap, num_swaps = swap_accuracy(policy, split)
-    return Report(metrics, swap, num_swaps, floors(policy, train, split))
+    swapped = split.retargeted()
+    ids, mask = tensors.input_ids, tensors.attention_mask
+    others = TensorSplit.from_blockfind(swapped, policy.language.encode, policy.device)
+    tellings = [(ids, mask), (ids.roll(1, dims=0), mask.roll(1, dims=0)), (others.input_ids, others.attention_mask)]
+    own, shuffled, other = predict_told(policy, tensors, tellings)
+    actions = tensors.actions.cpu()
+    swap, num_swaps = _share_that_follows(other, split, swapped)
+    without = {**floors(train, split), "shuffled instruction": Metrics.of(shuffled, actions)}
+    return Report(Metrics.of(own, actions), swap, num_swaps, without)

@@ -128,9 +128,9 @@ class TinyVLA(
         tokens = self.vision(torch.cat([batch.images[name] for name in cameras])).unflatten(0, (len(cameras), -1))
         return torch.cat(list(tokens + self.camera_marks[:, None, None]), dim=1)
 
-    def features(self, batch: Batch) -> Float[Tensor, "b d"]:
-        """Returns the fused feature of each observation."""
-        tokens, words = self.see(batch), (batch.input_ids, batch.attention_mask)
+    def features(self, batch: Batch, tokens: Float[Tensor, "b n v"] | None = None) -> Float[Tensor, "b d"]:
+        """Returns the fused feature of each observation; vision tokens that are known already are not made again."""
+        tokens, words = self.see(batch) if tokens is None else tokens, (batch.input_ids, batch.attention_mask)
         if self.state_encoder is None:
             return self.fusion(tokens, self.language, *words)
         state = self.state_encoder(batch.state)
