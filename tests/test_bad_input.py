@@ -164,6 +164,17 @@ def config_with(part: str, **values: Any) -> Callable[[Path], None]:
     return change
 
 
+def model_with(part: str, **values: Any) -> Callable[[Path], None]:
+    """A change of the model in a run's settings."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["model"][part] |= values
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
 def weights_are(data: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / "model.safetensors").write_bytes(data) and None
 
@@ -250,6 +261,13 @@ RUNS: dict[str, Callable[[Path], Any]] = {
     **{f"settings: {text!r}": config_says(text) for text in ("", "{", "[]", "{}", '{"model": {}}', '{"model": 5}')},
     **{f"train {value}": config_with("train", epochs=value) for value in ("x", None, 0, [1])},
     "an unknown setting": config_with("train", speed=3),
+    "sizes of another model": model_with("language", vocab_size=30_522),
+    "a huge width": model_with("vision", embed_dim=8_192, num_heads=1_024),
+    "a huge depth": model_with("language", num_layers=128),
+    "a huge policy and no state": lambda folder: (
+        (folder / "resume.safetensors").unlink(),
+        model_with("vision", embed_dim=8_192, num_heads=1_024, num_layers=256)(folder),
+    ),
     "an unknown seed": config_with("data", train_seed=-1),
     **{
         f"metrics: {text!r}": metrics_are(text)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from tinyvla.learn.checkpoint import Progress, RunFolder, RunSettings
 from tinyvla.learn.optimizer import make_optimizer
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.registry import HEAD_KINDS
 
 
 @pytest.fixture
@@ -66,3 +69,23 @@ def test_damaged_state_is_refused(run, tiny_policy):
     (run.path / "resume.safetensors").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="damaged"):
         run.load_state(tiny_policy, make_optimizer(tiny_policy, TrainConfig()))
+
+
+@pytest.mark.parametrize("head", HEAD_KINDS)
+def test_the_header_of_a_state_is_compared_with_the_settings(run, settings, tiny_config, head):
+    """Each kind of head passes with its own state, and is refused with a policy of another width."""
+    config = replace(tiny_config, head=replace(tiny_config.head, kind=head, horizon=1 if head == "directions" else 4))
+    policy = new_policy(config, 0)
+    policy.fit_statistics(torch.rand(64, config.head.horizon, 2) if head == "fast" else None)
+    run.check_state(config)  # nothing was saved yet
+    run.save_state(policy, make_optimizer(policy, TrainConfig()), Progress(step=1))
+    run.check_state(config)
+    wider = replace(config, vision=replace(config.vision, embed_dim=32))
+    with pytest.raises(InputError, match=r"resume.safetensors does not fit its config.json: .*\(1, 1, 16\) and not"):
+        run.check_state(wider)
+
+
+def test_a_policy_that_no_memory_holds_is_refused_before_it_is_built(run, tiny_config):
+    vision = replace(tiny_config.vision, embed_dim=8_192, num_heads=64, num_layers=256)
+    with pytest.raises(InputError, match="GB for its weights alone"):
+        run.check_state(replace(tiny_config, vision=vision))

@@ -121,6 +121,7 @@ def train(
     with run.held():
         if resume:
             settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
+            run.check_state(settings.model)  # a stranger's sizes are compared before anything is built
         elif place.is_main:
             run.start(settings, library_versions(), overwrite)
         place.wait()

@@ -28,6 +28,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from tinyvla.config import ModelConfig, model_config
+from tinyvla.device import check_room
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_fields, check_number, make
 from tinyvla.files import (
@@ -41,6 +42,7 @@ from tinyvla.files import (
     write_text,
 )
 from tinyvla.learn.folder import METRICS, SETTINGS, STATE, Folder, write_settings
+from tinyvla.model.checkpoint_files import check_header
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig, TrainConfig
 
@@ -229,6 +231,23 @@ class RunFolder(Folder):
         metadata = {"progress": json.dumps(asdict(progress))}
         write_atomically(self._state, lambda path: save_tensors(tensors, path, metadata))
 
+    def check_state(self, model: ModelConfig) -> None:
+        """Compare the header of the resume state with the policy that the settings describe, before one is built.
+
+        Raises:
+            InputError: they do not fit; or there is no state yet, and the policy's weights alone fill this machine.
+        """
+        expected = TinyVLA.outline(model, self.best)
+        problem = f"{self._state} does not fit its {SETTINGS}"
+        if not self._state.exists():
+            check_room(4 * sum(tensor.numel() for tensor in expected.values()), f"the policy of {self.path}")
+            return
+        try:
+            with safe_open(self._state, framework="pt") as file:
+                check_header(file, expected, problem, prefix="model.")
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self._state, error) from None
+
     def load_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer) -> Progress:
         """Restore what `save_state` wrote; a run that was stopped before its first save starts afresh.
 
@@ -249,14 +268,18 @@ class RunFolder(Folder):
             state = _optimizer_state(tensors, policy, optimizer)
             policy.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-            first = " ".join(str(error).split())[:200]
-            raise InputError(f"{self._state} is damaged ({first}); start again with --overwrite") from None
+            raise _damaged(self._state, error) from None
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return progress
 
     def finish(self) -> None:
         """Drop the resume state of a complete run."""
         self._state.unlink(missing_ok=True)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    first = " ".join(str(error).split())[:200]
+    return InputError(f"{path} is damaged ({first}); start again with --overwrite")
 
 
 def _optimizer_state(

@@ -97,6 +97,29 @@ class Outlines(TorchFunctionMode):
         return func(*args, **options)
 
 
+def check_header(file: Any, expected: Mapping[str, Tensor], problem: str, prefix: str = "") -> None:
+    """Compare an open file's tensors with those that a policy has, without reading a number.
+
+    Args:
+        file: as `safetensors.safe_open` gives it.
+        expected: tensors of the same names, shapes and kinds; their numbers do not matter.
+        problem: how a message begins.
+        prefix: of the names in the file.
+
+    Raises:
+        InputError: one is missing, or has another shape or kind.
+    """
+    names = set(file.keys())
+    for name, tensor in expected.items():
+        check(prefix + name in names or name in OPTIONAL, f"{problem}: it lacks {name}")
+        if prefix + name in names and not name.endswith("_extra_state"):
+            part = file.get_slice(prefix + name)
+            shape, kind = tuple(part.get_shape()), part.get_dtype()
+            check(shape == tensor.shape, f"{problem}: {name} is {shape} and not {tuple(tensor.shape)}")
+            is_float = kind.startswith(("F", "BF"))
+            check(is_float == tensor.is_floating_point(), f"{problem}: {name} holds numbers of the kind {kind}")
+
+
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint, once the file's header is known to hold those that its policy has.
 
@@ -109,15 +132,8 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     problem = f"{path} does not fit its {CONFIG_FILE}"
     try:
         with safe_open(path, framework="pt") as file:
+            check_header(file, expected, problem)
             names = set(file.keys())
-            for name, tensor in expected.items():
-                check(name in names or name in OPTIONAL, f"{problem}: it lacks {name}")
-                if name in names and not name.endswith("_extra_state"):
-                    part = file.get_slice(name)
-                    shape, kind = tuple(part.get_shape()), part.get_dtype()
-                    check(shape == tensor.shape, f"{problem}: {name} is {shape} and not {tuple(tensor.shape)}")
-                    is_float = kind.startswith(("F", "BF"))
-                    check(is_float == tensor.is_floating_point(), f"{problem}: {name} holds numbers of the kind {kind}")
             more = sorted(names - set(expected))
             check(not more or not expected, f"{problem}: it holds {shown(more)} beyond the policy's own")
             tensors = {name: file.get_tensor(name) for name in names}

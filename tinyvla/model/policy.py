@@ -300,7 +300,7 @@ class TinyVLA(
         where = choose_device(device)
         folder = find_folder(folder_or_hub_id, hub_options)
         config = read_config(folder)
-        weights = read_weights(folder / WEIGHTS_FILE, cls._outline(config, folder))
+        weights = read_weights(folder / WEIGHTS_FILE, cls.outline(config, folder))
         policy = cls(config, make_vision(config.vision, folder), make_language(config.language, folder))
         try:
             policy.load_state_dict({**fixed_weights(policy), **weights})
@@ -311,8 +311,13 @@ class TinyVLA(
         return policy.to(where).eval()
 
     @classmethod
-    def _outline(cls, config: ModelConfig, folder: Path) -> dict[str, Tensor]:
-        """Tensors as a checkpoint's must be, without memory: sizes are compared before anything is built."""
+    def outline(cls, config: ModelConfig, folder: Path) -> dict[str, Tensor]:
+        """Returns tensors as a checkpoint's must be, without memory: sizes are compared before anything is built.
+
+        Args:
+            config: of the policy; none are returned for one with a part that cannot be built without numbers.
+            folder: where the files of pretrained towers lie.
+        """
         try:
             with Outlines():
                 policy = cls(config, *outlines(config, folder))
