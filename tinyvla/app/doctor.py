@@ -1,7 +1,7 @@
 """Is this machine fit for the course? Versions, CUDA, disk, real training steps, and an estimate for each preset.
 
 Notable:
-- the 20 steps are real: the `minimal` preset on BlockFind, forward, backward and optimizer;
+- the 20 steps are those that `tinyvla train` takes here: the `minimal` preset on BlockFind, forward, backward, optimizer;
 - other presets are estimated from their arithmetic (counted by PyTorch, on the meta device) at the rate just measured.
 """
 
@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -20,10 +21,10 @@ from tinyvla.config import PRESETS, ModelConfig
 from tinyvla.data.batch import TensorSplit, epoch_order
 from tinyvla.data.dataset import BlockFind
 from tinyvla.device import choose_device, cpu_name, synchronize
-from tinyvla.learn.train import PlainStep
 from tinyvla.measure.throughput import step_flops
 from tinyvla.model.policy import new_policy
-from tinyvla.recipes import DataConfig, TrainConfig, recipe
+from tinyvla.recipes import RECIPES, DataConfig
+from tinyvla.speed.step import make_step
 
 NEEDED = {"torch": "2.6", "numpy": "2.0", "transformers": "4.55", "safetensors": "0.4", "matplotlib": "3.8"}
 OPTIONAL = ("tensorboard", "ipywidgets", "jupyterlab", "jupytext")
@@ -32,11 +33,11 @@ NUM_STEPS = 20
 
 def seconds_per_step(config: ModelConfig, device: torch.device) -> tuple[float, float, float]:
     """Train `NUM_STEPS` steps (after two that do not count); returns seconds per step, first and last loss."""
-    settings = TrainConfig()
+    settings = replace(RECIPES["minimal"].train, learning_rate=1e-3)  # so few steps have no time to warm up
     policy = new_policy(config, seed=0, device=device)
     scenes = BlockFind((NUM_STEPS + 2) * settings.batch_size, seed=42)
     split = TensorSplit.from_blockfind(scenes, policy.language.encode, device)
-    step = PlainStep(policy, split, settings)
+    step = make_step(policy, split, settings)
     losses = []
     for number, index in enumerate(epoch_order(len(split), 0, 0).to(device).split(settings.batch_size)):
         if number == 2:
@@ -72,7 +73,7 @@ def run_doctor(device_name: str = "auto") -> bool:
     fine = _line(sys.version_info >= (3, 11), "Python", platform.python_version())
     fine &= _check_packages()
     print("machine")
-    _line(True, "CPU", f"{cpu_name()}, {torch.get_num_threads()} threads")
+    _line(True, "CPU", f"{cpu_name()}, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1))
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; the course runs without one"
     _line(True, "CUDA GPU", gpu)
     free = shutil.disk_usage(".").free / 1e9
@@ -88,15 +89,14 @@ def run_doctor(device_name: str = "auto") -> bool:
 
 
 def _print_estimates(seconds: float) -> None:
-    settings, data = TrainConfig(), DataConfig()
-    epoch_steps = settings.steps_per_epoch(data.num_train)
-    per_flop = seconds / step_flops(PRESETS["minimal"], settings.batch_size)
+    num_scenes = DataConfig().num_train
+    per_flop = seconds / step_flops(PRESETS["minimal"], RECIPES["minimal"].train.batch_size)
     print("estimated training time on this machine (`minimal` measured, others by arithmetic)")
     for name, config in PRESETS.items():
+        settings, num_steps = RECIPES[name].train, RECIPES[name].num_steps
         flops = step_flops(config, settings.batch_size)
-        num_steps = recipe(name, data.num_train).total_steps(data.num_train)
         times = f"{_duration(num_steps * flops * per_flop):>10} for the recipe's {num_steps} steps"
-        times += f"{_duration(20 * epoch_steps * flops * per_flop):>12} for 20 epochs"
+        times += f"{_duration(20 * settings.steps_per_epoch(num_scenes) * flops * per_flop):>12} for 20 epochs"
         print(f"       {name:14}{times}{flops / 1e9:>10.0f} GFLOP a step")
 
 
