@@ -1,8 +1,8 @@
 """Learned positions: the smaller they start, the longer the policy learns nothing? Writes `results/positions.json`.
 
-    python experiments/positions.py --data.num-val 500
+    python experiments/positions.py --device cuda --workers 7
 
-The same `nano` policy with several kinds of positions, each with three seeds. The learning rate stays constant after
+The same `nano` policy with several kinds of positions, each with ten seeds. The learning rate stays constant after
 the warm-up, so that no schedule ends a run early. A run ends when it has learned the task, or after `steps` steps.
 - sine-cosine: the package's own, fixed;
 - learned-STD: a trainable table that starts at that standard deviation, the same draw for each, only scaled;
@@ -47,9 +47,9 @@ class Args(harness.Args):
     """Train every kind with every seed."""
 
     kinds: tuple[str, ...] = KINDS
-    seeds: int = 3
+    seeds: int = 10
     preset: str = "nano"
-    steps: int = 400
+    steps: int = 3_000
     """After which a run that has not learned the task ends."""
     learning_rate: float = 1e-3
     out: Path = Path("results/positions.json")

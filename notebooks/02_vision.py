@@ -20,7 +20,7 @@
 #
 # Then you look inside the tokens: what does a patch token know before any training, and what after? The last part is
 # about one number, the scale at which the positions start. If it is small, the policy learns nothing for hundreds of
-# steps, although all it needs to know is there.
+# steps, sometimes more than a thousand, although all it needs to know is there.
 #
 # **You will be able to**
 #
@@ -866,11 +866,12 @@ plt.show()
 # 3. Nothing happens for a long time, and then it learns.
 #
 # Longer runs take minutes, so we have measured them: `python experiments/positions.py` trains `nano` with several kinds of
-# positions, three seeds each. The settings are those above, except that the learning rate does not fall at the end. A run
-# stops when it has learned the task, and at the latest after 400 steps. *Learned-1.0* is a table that starts at std 1.0,
-# and so on. *Scaled* is the table at std 0.02, multiplied by 50 where it is added.
+# positions, ten seeds each. The settings are those above, except that the learning rate does not fall at the end. A run
+# stops when it has learned the task, and at the latest after 3,000 steps. *Learned-1.0* is a table that starts at std 1.0,
+# and so on. *Scaled* is the table at std 0.02, multiplied by 50 where it is added. Mind the axis of the steps: from one
+# mark to the next their number grows about threefold.
 
-# %% mystnb={"image": {"alt": "The loss over the training steps, three seeds for each scale. At std 1.0 the curves fall before step 100. At std 0.1 they lie on the dashed line, the loss of always answering (0, 0), and then fall, two of them steeply, the third slowly. At std 0.02 they lie on it to the end, step 400."}}
+# %% mystnb={"image": {"alt": "The loss over the training steps, on a logarithmic axis, ten seeds for each scale. All curves begin on the dashed line, the loss of always answering (0, 0). At std 1.0 they fall together, shortly before step 100. At std 0.1 they fall between step 100 and 500. At std 0.02 they lie on the line, or a little below it, for hundreds of steps; the first falls after step 200, most between 700 and 1,200, the last after 2,000."}}
 from tinyvla.course.ch02 import plot_plateau
 from tinyvla.course.zoo import load_results
 
@@ -885,24 +886,28 @@ plot_plateau(results)
 plt.show()
 
 # %% [markdown]
-# **Explain.** The smaller the positions start, the longer the policy learns nothing. At std 1.0 all three seeds have left
-# the plateau after 99 steps. At std 0.1 it takes 150 to 313 steps: at first the loss lies on the dashed line, and nothing
-# in the curve tells you that this will end. Then it falls, fast with two seeds and slowly with the third. At std 0.02 it
-# still lies there after 400 steps, with every seed. How long that plateau is, these runs do not say. (Give them more
-# steps with `--steps` if you have the time.) But a flat curve does not prove that a policy cannot learn, and a short run
-# cannot tell a plateau from a failure.
+# **Explain.** All thirty runs of the three scales learn the task, but the smaller the positions start, the longer they learn
+# nothing. At std 1.0 every seed has left the plateau after 99 steps. At std 0.1 it takes 86 to 387 steps, and at std 0.02
+# from 228 to 1,904: at first the loss lies on the dashed line, and nothing in the curve tells you that this will end, or
+# when. Two runs that differ in nothing but the seed can need 274 and 2,793 steps. So a flat curve does not prove that a
+# policy cannot learn, and a short run cannot tell a plateau from a failure.
+#
+# Does the policy first make its positions louder, and then learn? Hardly. When the runs of std 0.02 have learned the task,
+# a position still has only 0.06<!-- result: positions/kinds/learned-0.02/ratio_at_end/median:.2f --> times the length of a
+# patch (the median; 0.04<!-- result: positions/kinds/learned-0.02/ratio_at_start/median:.2f --> at the start). They learn to
+# read quiet positions.
 #
 # Is it the scale in the sum that counts, or are the numbers in the table too small? *Scaled* tells the two apart. Its
-# table starts at std 0.02, but its tokens start as those of std 1.0, and it learns as soon as they do. So the scale in
-# the sum counts.
+# table starts at std 0.02, but its tokens start as those of std 1.0, and it learns at least as soon (85 to 108 steps,
+# against 97 to 126). So the scale in the sum counts.
 #
 # The lesson goes beyond positions: **quantities that are added should start at comparable scales.** TinyVLA's sine-cosine
 # positions are a little longer than the projected patches. Its CLS and word embeddings are drawn at std 1.0 (see
 # [Chapter 3](03_language.ipynb) for the words). Of the kinds in the table, sine-cosine learns soonest.
 #
 # The original ViT starts with 0.02 all the same. Its longest training passes several times over
-# [300 million images](https://arxiv.org/abs/2010.11929), in batches of 4,096. That is more than 70,000 steps a pass, and
-# a plateau of some hundred steps would hardly be seen.
+# [300 million images](https://arxiv.org/abs/2010.11929), in batches of 4,096. That is more than 70,000 steps a pass, so even
+# a plateau of two thousand steps would hardly be seen.
 #
 # ## Exercise 3: positions for another grid (10 minutes)
 #
@@ -1166,7 +1171,7 @@ with checking("Exercise 5"):
 #
 # <details><summary>Keep the table at std 0.02, but add `50 * positions` to the patches. Does the policy learn?</summary>
 #
-# Yes: this is *scaled* in the table of part 8, where all three seeds learn the task. It starts with the tokens of std 1.0.
+# Yes: this is *scaled* in the table of part 8, where all ten seeds learn the task. It starts with the tokens of std 1.0.
 # (There is one difference: a step of Adam now moves the position 50 times as far.) The scale in the sum counts, not
 # where it is written.
 #
@@ -1183,7 +1188,7 @@ with checking("Exercise 5"):
 # - Tokens of an untrained tower already hold colour and position. Training makes the answer easier to read and lets CLS
 #   gather the scene. A probe shows what can be read, not what is used.
 # - That the information is there does not mean that training finds it soon. The smaller the positions start, the longer
-#   the policy stays at chance. A flat curve may be a plateau.
+#   the policy stays at chance: about 80 steps at std 1.0, hundreds at 0.02. A flat curve may be a plateau.
 #
 # ## Sources
 #

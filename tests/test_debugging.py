@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,12 +179,11 @@ def test_the_program_says_what_the_page_quotes(message, tiny_config, tmp_path, m
     monkeypatch.chdir(tmp_path)
     place = Place(tmp_path, tiny_config)
     said = ""
-    try:
-        MESSAGES[message](place)
-    except InputError as error:
-        said = str(error)
-    except SystemExit as stop:
-        assert stop.code == 2
+    with suppress(SystemExit):  # a verb of the command line says it on stderr
+        try:
+            MESSAGES[message](place)
+        except InputError as error:
+            said = str(error)
     captured = capsys.readouterr()
     pattern = ".+".join(map(re.escape, message.split("...")))
     assert re.search(pattern, said + captured.err + captured.out), said + captured.err

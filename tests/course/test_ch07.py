@@ -45,8 +45,6 @@ def test_tables_name_the_budget_of_each_row():
     assert len({len(line) for line in lines}) == 1
     chunks = ch07.table_of_chunks(heads).splitlines()
     assert len(chunks) == 2 + sum("trajectories" in row for row in heads.values())
-    rows = {name: heads[name]["two answers"]["by_sampling_steps"] for name in ("flow", "diffusion")}
-    assert len(ch07.draw_steps(rows)[1].lines) == 3
     assert ch07.spread({"median": 0.5, "min": 0.25, "max": 1.0}) == "50.0% (25.0% to 100.0%)"
 
 

@@ -1,7 +1,7 @@
 """Is this machine fit for the course? Versions, CUDA, disk, real training steps, and an estimate for each preset.
 
 Notable:
-- the 20 steps are those that `tinyvla train` takes here: the `minimal` preset on BlockFind, forward, backward, optimizer;
+- the 20 steps are those that `tinyvla train` takes here: the `minimal` preset on BlockFind, with the step's options;
 - other presets are estimated from their arithmetic (counted by PyTorch, on the meta device) at the rate just measured.
 """
 

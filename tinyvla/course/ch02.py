@@ -46,7 +46,7 @@ def plot_attention_of_cls(image: UInt8[np.ndarray, "3 h w"], weights: Mapping[st
 
 
 def plot_plateau(results: dict[str, Any]) -> Figure:
-    """Losses of learned positions, a curve for each seed, from `results/positions.json`."""
+    """Losses of learned positions on a logarithmic axis, a curve for each seed, from `results/positions.json`."""
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
     fig.set_facecolor("white")
     kinds = {kind: runs for kind, runs in results["kinds"].items() if kind.startswith("learned-")}
@@ -54,8 +54,11 @@ def plot_plateau(results: dict[str, Any]) -> Figure:
     for (kind, runs), color in zip(kinds.items(), colors, strict=True):
         for number, losses in enumerate(runs["losses"]):
             label = kind.replace("learned-", "positions start at std ") if number == 0 else None
-            ax.plot(10 * np.arange(1, len(losses) + 1), losses, color=color, lw=1.4, label=label)
+            ax.plot(10 * np.arange(1, len(losses) + 1), losses, color=color, lw=1, alpha=0.8, label=label)
     ax.axhline(0.5, color="grey", lw=0.8, ls="--")
-    ax.set(xlabel="step", ylabel="mean squared error", ylim=(0, 0.6), xlim=(0, results["steps"]))
-    ax.legend(frameon=False, loc="lower right", fontsize=9)
+    ax.set(xlabel="step", ylabel="mean squared error", ylim=(0, 0.6), xscale="log", xlim=(10, results["steps"]))
+    ticks = [t for t in (10, 30, 100, 300, 1_000, 3_000) if t <= results["steps"]]
+    ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    ax.minorticks_off()
+    ax.legend(frameon=False, loc="lower left", fontsize=9)
     return fig

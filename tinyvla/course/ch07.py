@@ -122,28 +122,6 @@ def show_field(
     return fig, axes
 
 
-def draw_steps(rows: dict[str, dict[str, dict[str, float]]]) -> tuple[Figure, Axes]:
-    """Returns a chart of the answers near a right one against sampling steps; a band from the worst seed to the best.
-
-    Args:
-        rows: by head, then by number of steps: median, min and max.
-    """
-    fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-    for (name, by_steps), part in zip(rows.items(), ("action", "vision"), strict=True):
-        steps = [int(number) for number in by_steps]
-        median, low, high = ([100 * row[key] for row in by_steps.values()] for key in ("median", "min", "max"))
-        ax.plot(steps, median, "-o", ms=4, color=PART_COLORS[part], label=name)
-        ax.fill_between(steps, low, high, color=PART_COLORS[part], alpha=0.2, lw=0)
-        ax.set_xscale("log")
-        ax.set_xticks(steps, [str(number) for number in steps])
-    ax.set(xlabel="sampling steps", ylabel="near one of the two (%)", ylim=(0, 102))
-    ax.minorticks_off()
-    ax.axhline(95, color="grey", lw=0.8, ls="--")
-    ax.text(1, 94, "95 %", va="top", color="#555555", fontsize=9)
-    ax.legend(frameon=False, loc="lower right")
-    return fig, ax
-
-
 def draw_ways(scenes: BlockFind, ways: Float[np.ndarray, "n v h 2"], index: int) -> tuple[Figure, np.ndarray]:
     """Returns a scene with all right ways and their mean, and the speed along three of them."""
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained", width_ratios=(1, 2))

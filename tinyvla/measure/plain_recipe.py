@@ -4,8 +4,8 @@ Notable:
 - PyTorch's own modules, their own initial weights, float32; a `DataLoader` that tokenizes and pads each batch; AdamW
   with its default betas at 3e-4, a hundred steps of warm-up, gradients clipped at 1;
 - what would keep it from learning at all is left out: its positions are sine-cosine features and its token embeddings
-  start at PyTorch's standard deviation of 1. With learned positions at 0.02 `nano` is still at chance after 400 steps
-  (chapter 2);
+  start at PyTorch's standard deviation of 1. With learned positions at 0.02 `nano` needs ten times as many steps as
+  with those at 1.0 (chapter 2);
 - whatever separates TinyVLA's step and recipe from this one is taught in chapter 9, change by change.
 """
 

@@ -4,8 +4,8 @@ Notable:
 - a patch is cut out and projected by one linear layer, as in ViT (https://arxiv.org/abs/2010.11929), or goes through a
   few convolutions, which train more steadily and see more detail (https://arxiv.org/abs/2106.14881);
 - positions are fixed 2-D sine-cosine features measured from the image's centre, the point the actions start from.
-  Learned positions that start at the usual std of 0.02 are drowned by the patch projection: `nano` is still at chance
-  after 400 steps, where std 1.0 takes about a hundred to learn the task (`experiments/positions.py`).
+  Learned positions that start at the usual std of 0.02 are drowned by the patch projection: `nano` then needs about a
+  thousand steps to learn the task, where std 1.0 takes about a hundred (`experiments/positions.py`).
 """
 
 from __future__ import annotations
