@@ -141,6 +141,9 @@ def test_from_pretrained_downloads_from_the_hub(tiny_policy, tmp_path, monkeypat
     monkeypatch.setattr("tinyvla.model.checkpoint_files.snapshot_download", download)
     TinyVLA.from_pretrained("someone/tiny", revision="v1")
     assert asked == [("someone/tiny", "v1")]
+    with pytest.raises(InputError, match="no checkpoint folder 'checkpoints/best' here; train one"):
+        TinyVLA.from_pretrained("checkpoints/best")  # the command line's default; a stranger may own it on the hub
+    assert len(asked) == 1
 
 
 class TestDamagedCheckpoints:

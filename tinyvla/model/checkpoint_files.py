@@ -66,7 +66,8 @@ def find_folder(folder_or_hub_id: str | Path, hub_options: dict[str, Any]) -> Pa
     except (OSError, ValueError):  # no name that a folder can have
         is_file = False
     check(not is_file, f"{hub_id} is a file; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
-    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
+    # A run's DIR/best that is not here is never asked of the hub: a stranger may own that name there.
+    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")) or hub_id.endswith("/best"):
         raise InputError(f"{problem}; train one with `tinyvla train --out DIR` and pass DIR/best")
     try:
         return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.md"], **hub_options))
