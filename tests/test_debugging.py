@@ -76,6 +76,11 @@ def without_config(place: Place) -> None:
     place.load()
 
 
+def of_another_program(place: Place) -> None:
+    (place.best / "config.json").write_text('{"model_type": "llama", "hidden_size": 4096}')
+    place.load()
+
+
 def broken_state(place: Place) -> None:
     (place.out / "resume.safetensors").write_bytes(b"nonsense")
     place.command("train", "--resume")
@@ -145,7 +150,8 @@ MESSAGES: dict[str, Callable[[Place], object]] = {
     "holds no config.json": without_config,
     "missing, truncated or not a safetensors file": truncated,
     "does not fit its config.json": other_config,
-    "holds unknown keys": lambda place: TinyVLA.from_pretrained(place.out),
+    "is the folder of a run, not of a checkpoint": lambda place: TinyVLA.from_pretrained(place.out),
+    "holds unknown keys": of_another_program,
     "holds a run already": lambda place: place.command("train"),
     "--resume goes on with ...": lambda place: place.command("train", "--resume", "--learning-rate", "0.5"),
     "resume.safetensors is damaged": broken_state,

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -130,7 +132,7 @@ def test_resuming_a_complete_run_says_so(trained, capsys):
         (["evaluate", "--checkpoint", "{tmp}/none"], "no checkpoint folder"),
         (["evaluate", "--checkpoint", "nobody/nothing"], "the hub did not give one"),
         (["evaluate", "--checkpoint", "{run}/best", "--num-samples", "0"], "--num-samples is 0"),
-        (["evaluate", "--checkpoint", "{run}"], "unknown keys"),
+        (["evaluate", "--checkpoint", "{run}"], "is the folder of a run, not of a checkpoint; pass"),
         (["visualize", "--checkpoint", "{run}/best", "--num-samples", "100"], "a picture holds 1 to 64 scenes"),
         (["visualize", "--checkpoint", "{run}/best", "--out", "{tmp}/none/a.png"], "there is no folder"),
         (["sample", "--index", "-1"], "--index is -1"),
@@ -195,3 +197,52 @@ def test_killed_and_interrupted_runs_resume_to_the_same_weights(tmp_path):
         a, b = (load_file(run / name / "model.safetensors") for run in (whole, broken))
         assert all((a[k] == b[k]).all() for k in a), name
     assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()
+
+
+def test_a_warning_of_the_package_is_one_line_without_its_place_in_the_code(tiny_policy, tmp_path, capsys, monkeypatch):
+    """A policy that was trained with one colour, on scenes of six."""
+
+    def show(*what: object) -> None:  # pytest would keep warnings for itself
+        sys.stderr.write(warnings.formatwarning(*what[:4]))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(warnings, "showwarning", show)
+    tiny_policy.language.note_words(tiny_policy.language.encode(["find the red block"])[0])
+    tiny_policy.save_pretrained(tmp_path / "policy")
+    cli.main(["visualize", "--checkpoint", str(tmp_path / "policy"), "--out", str(tmp_path / "a.png")])
+    said = capsys.readouterr().err.splitlines()
+    pattern = r"tinyvla: warning: never seen in training: '\w+'; the answer may mean nothing"
+    assert said
+    assert all(re.fullmatch(pattern, line) for line in said), said
+
+
+def test_rules_of_dashes_do_not_come_into_the_message(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["metaworld"])
+    said = capsys.readouterr().err
+    assert said.startswith("tinyvla: error: Missing from tinyvla metaworld: ")
+    assert "---" not in said
+
+
+def test_a_terminal_without_letters_and_a_reader_that_leaves_are_no_errors(tmp_path):
+    """One process prints a name that ASCII has not, into a pipe that is closed already or is read to its end."""
+    code = "import sys; from tinyvla.app.cli import main; sys.stdin.read(); main(['sample', '--out', 'ü.png'])"
+    for is_read in (True, False):
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            if not is_read:
+                process.stdout.close()
+            process.stdin.close()
+            if is_read:
+                assert process.stdout.read().startswith("wrote \\xfc.png")
+            assert process.stderr.read() == ""
+        assert (tmp_path / "ü.png").is_file()

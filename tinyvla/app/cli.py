@@ -11,8 +11,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from functools import partial, wraps
 from itertools import pairwise
 from json import dumps  # not `json`: that is an option's name
@@ -235,10 +236,17 @@ def main(argv: list[str] | None = None) -> None:
     """Run one verb. Exit code 2 and one line on standard error when the input is at fault."""
     argv = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for stream in (sys.stdout, sys.stderr):  # a name with other letters is shown in a terminal that knows ASCII alone
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        parse(argv)()
+        with _brief_warnings():
+            parse(argv)()
     except InputError as error:
         _fail(str(error))
+    except BrokenPipeError:  # whoever read what is printed has heard enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
@@ -272,11 +280,28 @@ def parse(argv: list[str]) -> Callable[[], None]:
     except SystemExit as stop:
         if not stop.code:
             raise
-    said = " ".join(line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:])
+    lines = [line.strip("│╭╮╰╯─| ") for line in box.getvalue().splitlines()[1:]]
+    said = " ".join(line for line in lines if line.strip("-"))  # where the terminal knows no ─, rules are of dashes
     said = re.split(r"\.? (?:Argument helptext|Available subcommands|Got errors|For full helptext)", said)[0]
     said = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"(perhaps \1 is meant)", said)
     said = re.sub(r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*)\]", r"\2 is no \1", said)
     raise InputError(f"{said.strip(' .')}; `tinyvla {' '.join(argv[:1])} --help` lists the options")
+
+
+@contextmanager
+def _brief_warnings() -> Iterator[None]:
+    """Warnings of this package in one line, without the place in the code; those of others as they are."""
+    usual = warnings.formatwarning
+
+    def brief(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+        is_ours = category.__module__.startswith("tinyvla.")
+        return f"tinyvla: warning: {message}\n" if is_ours else usual(message, category, *where, **more)
+
+    warnings.formatwarning = brief
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _later(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:

@@ -246,7 +246,8 @@ def _fit(
     if place.is_main:
         size, steps = policy.num_parameters()["total"] / 1e6, config.total_steps(len(train_tensors))
         what = "frames" if settings.data.dataset else "scenes"
-        what = f"{steps} steps of {config.batch_size} {what}, {config.optimizer} at {config.learning_rate:g}"
+        size_of_batch = min(config.batch_size, len(train_tensors))
+        what = f"{steps} steps of {size_of_batch} {what}, {config.optimizer} at {config.learning_rate:g}"
         print(f"training {size:.1f} M parameters on {place}: {what} (step: {getattr(step, 'options', 'plain')})")
     with _watchers(place, log_dir, bool(settings.data.dataset)) as callbacks:
         try:

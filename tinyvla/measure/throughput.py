@@ -153,7 +153,7 @@ def report(
 def table(result: dict[str, Any]) -> str:
     """What `report` returned, for the terminal."""
     head = f"{'':14}{'M params':>10}{'ms a step':>11}{'scenes/s':>11}{'MFU':>8}{'GPU GB':>9}"
-    lines = [f"{result['machine']['device']}, {result['peak_flops_per_second'] / 1e12:.1f} TFLOP/s at best", head]
+    lines = [f"{result['machine']['device']}, {result['peak_flops_per_second'] / 1e12:.3g} TFLOP/s at best", head]
     for name, row in result["presets"].items():
         memory = f"{row['peak_gpu_memory_gb']:>9.2f}" if "peak_gpu_memory_gb" in row else f"{'-':>9}"
         lines.append(

@@ -82,7 +82,10 @@ def read_config(folder: Path) -> ModelConfig:
         InputError: the folder holds none, or one that does not describe a policy.
     """
     missing = f"{folder} holds no {CONFIG_FILE}, so it is no checkpoint; pass a folder such as DIR/best"
-    return ModelConfig.from_dict(read_json(folder / CONFIG_FILE, missing))
+    values = read_json(folder / CONFIG_FILE, missing)
+    is_run = {"model", "train", "data"} <= values.keys()
+    check(not is_run, f"{folder} is the folder of a run, not of a checkpoint; pass {folder / 'best'}")
+    return ModelConfig.from_dict(values)
 
 
 class Outlines(TorchFunctionMode):
