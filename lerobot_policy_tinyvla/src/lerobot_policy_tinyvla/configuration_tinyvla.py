@@ -61,6 +61,10 @@ class TinyVLAConfig(PreTrainedConfig):
     scheduler_decay_steps: int = 30_000
     scheduler_decay_lr: float = 1e-5
 
+    instruction: str = ""
+    """What the policy is told where LeRobot has no sentence, as in an environment without a task's name."""
+    action_feature_names: list[str] | None = None
+    """Names of the numbers of an action, in order; LeRobot writes them, and matches them to the robot's motors."""
     model: dict[str, Any] | None = None
     """TinyVLA's own configuration; written when the policy is made, and read when a checkpoint is loaded."""
 

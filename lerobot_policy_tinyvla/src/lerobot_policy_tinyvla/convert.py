@@ -11,6 +11,8 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 
 from tinyvla.data.lerobot import camera_name
 from tinyvla.fields import check, shown
+from tinyvla.files import read_json
+from tinyvla.model.checkpoint_files import CONFIG_FILE
 from tinyvla.model.observation import IMAGE_KEY
 from tinyvla.model.policy import TinyVLA
 
@@ -95,9 +97,10 @@ def from_lerobot(checkpoint: str | Path, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     check(not folder.exists(), f"{folder} exists; name a folder that does not")
-    check((Path(checkpoint) / "config.json").is_file(), f"{checkpoint} holds no config.json, so it is no checkpoint")
+    config_file = Path(checkpoint) / CONFIG_FILE
+    kind = read_json(config_file, f"{checkpoint} holds no {CONFIG_FILE}, so it is no checkpoint").get("type")
+    check(kind == "tinyvla", f"{config_file} is of the type {shown(kind)}, and not a tinyvla that LeRobot has saved")
     config = PreTrainedConfig.from_pretrained(checkpoint)
-    check(isinstance(config, TinyVLAConfig), f"{checkpoint} is a policy of the type {shown(config.type)}, not tinyvla")
     config.device = "cpu"
     TinyVLAPolicy.from_pretrained(checkpoint, config=config).model.save_pretrained(folder)
     return folder

@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tinyvla.data.batch import Batch
+from tinyvla.errors import InputError
 from tinyvla.fields import check
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY
 from tinyvla.model.policy import TinyVLA
@@ -68,7 +70,11 @@ class TinyVLAPolicy(PreTrainedPolicy):
         """Returns what LeRobot's processors made, as the batch that TinyVLA makes of the same observation."""
         named = {IMAGE_KEY + camera: batch[key] for key, camera in self.config.cameras.items()}
         named |= {STATE_KEY: batch[OBS_STATE]} if self.model.state_encoder is not None else {}
-        named[TASK_KEY] = batch.get("task") or ""  # an empty sentence is refused, in words
+        told = batch.get("task") or [""]
+        told = [told] if isinstance(told, str) else told
+        count = len(next(iter(named.values())))
+        check(len(told) in (1, count), f"there are {count} observations and {len(told)} sentences")
+        named[TASK_KEY] = [text or self.config.instruction for text in told] * (count // len(told))
         return self.model.prepare(named)[0].to(self.model.device)
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
@@ -105,7 +111,10 @@ class TinyVLAPolicy(PreTrainedPolicy):
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> TinyVLAPolicy:
         """Called by `from_pretrained`; a checkpoint that does not fit is refused, and not loaded in part."""
-        policy = super()._load_as_safetensor(model, model_file, map_location, strict=True)
+        try:
+            policy = super()._load_as_safetensor(model, model_file, map_location, strict=True)
+        except (RuntimeError, SafetensorError, OSError) as error:
+            raise InputError(f"{model_file} does not fit its config.json: {' '.join(str(error).split())[:200]}") from None
         policy.model.check_statistics()
         return policy
 
@@ -123,7 +132,7 @@ def take_statistics(model: TinyVLA, stats: Mapping[str, Mapping[str, Any]]) -> N
     )
 
 
-def _rows(stats: Mapping[str, Mapping[str, Any]], feature: str, kind: str) -> Float[Tensor, "101 a"] | None:
+def _rows(stats: Mapping[str, Mapping[str, Any]], feature: str, kind: str) -> Float[Tensor, "n a"] | None:
     """Returns rows whose statistics are exactly the given ones, for `TinyVLA.fit_statistics`; None if it needs none.
 
     Of two rows one standard deviation below and above it, the mean is the middle. Of 101 rows in order, the second is

@@ -45,6 +45,7 @@ class TinyVLAImagesStep(ObservationProcessorStep):
         return {key: self._scaled(value) if _is_image(key, value) else value for key, value in observation.items()}
 
     def _scaled(self, images: Tensor) -> Tensor:
+        images = images.cpu()  # `lerobot-rollout` has moved them; bytes are scaled on the CPU alone
         pixels = images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).to(torch.uint8)
         return resized(pixels, (self.height, self.width), self.resize).float() / 255
 
