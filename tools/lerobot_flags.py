@@ -69,8 +69,8 @@ def flags_of(kind: type, prefix: str, known: set[str], depth: int = 0) -> None:
     known |= {f"{prefix}{name}.path" for name in paths} | ({"config_path"} if not depth else set())
 
 
-def main() -> None:
-    """Write the list."""
+def all_flags() -> dict[str, object]:
+    """Returns LeRobot's version, and the options of each command."""
     from lerobot import __version__
     from lerobot.utils.import_utils import register_third_party_plugins
 
@@ -83,8 +83,14 @@ def main() -> None:
     for command, module in PARSERS.items():
         source = inspect.getsource(importlib.import_module(module))
         commands[command] = sorted(set(re.findall(r'"--([\w.-]+)"', source)))
-    TO.write_text(json.dumps({"lerobot": __version__, "commands": commands}, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {TO}: {sum(map(len, commands.values()))} options of lerobot {__version__}", file=sys.stderr)
+    return {"lerobot": __version__, "commands": commands}
+
+
+def main() -> None:
+    """Write the list."""
+    found = all_flags()
+    TO.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {TO.name} of lerobot {found['lerobot']}", file=sys.stderr)
 
 
 if __name__ == "__main__":

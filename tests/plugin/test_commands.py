@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from with_lerobot import ARM, DEVICE, PRETEND, WHY, lerobot, save_policy
+from with_lerobot import ARM, DEVICE, PRETEND, lerobot, save_policy
 
 from tinyvla.model.policy import TinyVLA
 
@@ -81,7 +81,12 @@ def test_the_asynchronous_server_runs_the_policy_on_loopback(checkpoint, plan, t
     with (tmp_path / "server").open("w") as out, subprocess.Popen(serve, stdout=out, **run) as server:
         try:
             wait_until(lambda: "PolicyServer started" in (tmp_path / "server").read_text(), server)
-            client = [sys.executable, "-m", "lerobot.async_inference.robot_client", f"--server_address=127.0.0.1:{port}"]
+            client = [
+                sys.executable,
+                "-m",
+                "lerobot.async_inference.robot_client",
+                f"--server_address=127.0.0.1:{port}",
+            ]
             client += [*ARM, f"--robot.calibration_dir={tmp_path}", f"--robot.log={log}", "--policy_type=tinyvla"]
             client += [f"--pretrained_name_or_path={checkpoint / 'theirs'}", f"--policy_device={DEVICE}"]
             client += [f"--task={TASK}", "--actions_per_chunk=6", "--chunk_size_threshold=0", "--fps=5"]
@@ -93,8 +98,8 @@ def test_the_asynchronous_server_runs_the_policy_on_loopback(checkpoint, plan, t
         finally:
             server.terminate()
     assert np.abs(goals(log)[: len(plan)] - plan).max() <= (1e-3 if DEVICE == "cpu" else 0.5), (
-        (tmp_path / "server").read_text()
-    )
+        tmp_path / "server"
+    ).read_text()
 
 
 def wait_until(condition, process, seconds=240):

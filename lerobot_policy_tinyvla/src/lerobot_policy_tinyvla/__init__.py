@@ -7,7 +7,9 @@ itself; nothing of it is written here a second time.
 try:
     import lerobot  # noqa: F401
 except ImportError:
-    raise ImportError("lerobot is not installed; this package makes TinyVLA a policy of it: pip install lerobot") from None
+    raise ImportError(
+        "lerobot is not installed; this package makes TinyVLA a policy of it: pip install lerobot"
+    ) from None
 
 from .configuration_tinyvla import TinyVLAConfig
 from .convert import from_lerobot, to_lerobot

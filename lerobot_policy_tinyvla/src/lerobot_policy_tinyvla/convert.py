@@ -58,9 +58,7 @@ def to_lerobot(
         f"the policy has the cameras {', '.join(known)}, and not {', '.join(ordered) or 'none'}",
     )
     channels, state_dim = config.vision.num_channels, config.observation.state_dim
-    features = {
-        ordered[name][0]: PolicyFeature(FeatureType.VISUAL, (channels, *ordered[name][1])) for name in known
-    }
+    features = {ordered[name][0]: PolicyFeature(FeatureType.VISUAL, (channels, *ordered[name][1])) for name in known}
     features |= {OBS_STATE: PolicyFeature(FeatureType.STATE, (state_dim,))} if state_dim else {}
     horizon = config.head.horizon
     theirs = TinyVLAConfig(

@@ -114,7 +114,9 @@ class TinyVLAPolicy(PreTrainedPolicy):
         try:
             policy = super()._load_as_safetensor(model, model_file, map_location, strict=True)
         except (RuntimeError, SafetensorError, OSError) as error:
-            raise InputError(f"{model_file} does not fit its config.json: {' '.join(str(error).split())[:200]}") from None
+            raise InputError(
+                f"{model_file} does not fit its config.json: {' '.join(str(error).split())[:200]}"
+            ) from None
         policy.model.check_statistics()
         return policy
 
@@ -127,9 +129,7 @@ def take_statistics(model: TinyVLA, stats: Mapping[str, Mapping[str, Any]]) -> N
     """
     config = model.config
     state_kind = config.observation.state_normalization if model.state_encoder is not None else "none"
-    model.fit_statistics(
-        _rows(stats, ACTION, config.head.normalization), _rows(stats, OBS_STATE, state_kind)
-    )
+    model.fit_statistics(_rows(stats, ACTION, config.head.normalization), _rows(stats, OBS_STATE, state_kind))
 
 
 def _rows(stats: Mapping[str, Mapping[str, Any]], feature: str, kind: str) -> Float[Tensor, "n a"] | None:
