@@ -46,7 +46,8 @@ TINYVLA, LEROBOT = printed("tinyvla "), printed("lerobot-", "python -m lerobot."
 
 def test_commands_are_found():
     """An extraction that finds nothing would pass every test below."""
-    assert len(TINYVLA) >= 20 and len(LEROBOT) >= 12
+    assert len(TINYVLA) >= 20
+    assert len(LEROBOT) >= 12
     names = {command.values[0].split()[0] for command in LEROBOT}
     assert names >= {
         "lerobot-find-port",

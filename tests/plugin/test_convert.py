@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -84,7 +85,7 @@ def test_the_command_converts_and_refuses_in_one_line(tmp_path, capsys):
     mine, theirs, back = (str(tmp_path / name) for name in ("mine", "theirs", "back"))
     main(["to", mine, theirs, *(f"--camera={key}={h}x{w}" for key, (h, w) in CAMERAS.items()), "--execute=3"])
     config = json.loads((tmp_path / "theirs/config.json").read_text())
-    assert config["type"] == "tinyvla" and config["n_action_steps"] == 3
+    assert (config["type"], config["n_action_steps"]) == ("tinyvla", 3)
     assert config["input_features"]["observation.images.front"]["shape"] == [3, 96, 128]
     main(["from", theirs, back])
     for wrong in (
@@ -100,7 +101,8 @@ def test_the_command_converts_and_refuses_in_one_line(tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             main(wrong)
         out = capsys.readouterr().err
-        assert stop.value.code == 2 and out.count("\n") == 1 and out.startswith("error: "), (wrong, out)
+        assert stop.value.code == 2
+        assert re.fullmatch("error: .*\n", out), (wrong, out)
         assert not (tmp_path / "back2").exists()
 
 

@@ -1,4 +1,4 @@
-"""`lerobot-train --policy.type=tinyvla` on a data set of the course's own writer: the loss falls, the checkpoint works."""
+"""`lerobot-train --policy.type=tinyvla` on a data set of our own writer: the loss falls, the checkpoint works."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """TinyVLA as a policy of LeRobot.
 
-LeRobot imports this package when it is installed, and then knows `--policy.type=tinyvla`. The model is `tinyvla.TinyVLA`
-itself; nothing of it is written here a second time.
+LeRobot imports this package when it is installed, and then knows `--policy.type=tinyvla`. The model is
+`tinyvla.TinyVLA` itself; nothing of it is written here a second time.
 """
 
 try:

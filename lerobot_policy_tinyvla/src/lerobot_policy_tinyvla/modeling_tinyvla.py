@@ -104,7 +104,7 @@ class TinyVLAPolicy(PreTrainedPolicy):
         return self._plan.popleft()
 
     def _save_pretrained(self, save_directory: Path, **options: Any) -> None:
-        """Called by `save_pretrained`; TinyVLA's own configuration goes along, for its statistics have a fingerprint."""
+        """Called by `save_pretrained`; TinyVLA's own configuration goes along, with its statistics' fingerprint."""
         self.config.model = self.model.config.to_dict()
         super()._save_pretrained(save_directory, **options)
 

@@ -45,10 +45,10 @@ class PretendConfig(RobotConfig):
 
 class Pretend(NoHardware, Robot):
     config_class, name = PretendConfig, "pretend"
-    cameras: dict = {}
 
     def __init__(self, config):
         super().__init__(config)
+        self.cameras = {}
         self.config, self.joints = config, np.array([0.0, -30, 60, 20, 0, 50])
 
     @property
