@@ -2,8 +2,8 @@
 
     python tools/lerobot_flags.py          # in an environment with LeRobot; writes tests/plugin/lerobot_flags.json
 
-The options are read off LeRobot's own configuration classes, with those of every robot, policy, strategy and so on that
-can be chosen; they are kept by command, together with LeRobot's version.
+The options are read off LeRobot's own configuration classes, with those of the robots, policies, strategies and so on
+that the pages speak of; they are kept by command, together with LeRobot's version.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ CONFIGS = {
     "lerobot.async_inference.robot_client": ("lerobot.async_inference.robot_client", "RobotClientConfig"),
 }
 """A command, and where its configuration class is."""
+EXPANDED = {
+    *("so101_follower", "so101_leader", "opencv", "act", "smolvla", "tinyvla", "pi05", "metaworld", "pusht"),
+    *("base", "episodic", "dagger", "sentry", "highlight", "sync", "rtc", "adamw", "cosine_decay_with_warmup", "merge"),
+}
+"""Choices whose own options are kept; of others only the name is."""
 PARSERS = {
     "lerobot-find-port": "lerobot.scripts.lerobot_find_port",
     "lerobot-find-cameras": "lerobot.scripts.lerobot_find_cameras",
@@ -57,7 +62,7 @@ def flags_of(kind: type, prefix: str, known: set[str], depth: int = 0) -> None:
     chosen = getattr(kind, "get_known_choices", dict)()
     if chosen and depth:
         known.add(f"{prefix}type=" + "|".join(sorted(chosen)))
-    kinds = [*chosen.values()] if chosen and depth else [kind]
+    kinds = [chosen[name] for name in chosen if name in EXPANDED] if chosen and depth else [kind]
     for each in kinds:
         hints = typing.get_type_hints(each)
         for field in dataclasses.fields(each):

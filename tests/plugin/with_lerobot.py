@@ -29,6 +29,8 @@ PRETEND = Path(__file__).parent / "pretend"
 sys.path.insert(0, str(PRETEND))  # where LeRobot finds the arm, as an installed distribution
 os.environ["PYTHONPATH"] = os.pathsep.join([str(PRETEND), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 
+SIZES = {"front": (96, 128), "wrist": (64, 64)}
+"""Height and width of the arm's cameras."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ARM = ("--robot.type=pretend", "--robot.id=arm")
 
