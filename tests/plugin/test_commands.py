@@ -56,7 +56,7 @@ def test_lerobot_rollout_moves_the_arm_as_the_policy_says(checkpoint, plan, tmp_
         f"--robot.log={tmp_path / 'goals'}",
         f"--policy.path={checkpoint / 'theirs'}",
         f"--task={TASK}",
-        "--duration=2",
+        "--duration=5",
         "--fps=10",
         "--return_to_initial_position=false",
         "--play_sounds=false",
