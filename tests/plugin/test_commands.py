@@ -102,7 +102,7 @@ def test_the_asynchronous_server_runs_the_policy_on_loopback(checkpoint, plan, t
     ).read_text()
 
 
-def wait_until(condition, process, seconds=240):
+def wait_until(condition, process, seconds=600):
     for _ in range(seconds * 5):
         if condition():
             return

@@ -72,8 +72,9 @@ class TinyVLAConfig(PreTrainedConfig):
         super().__post_init__()
         check(self.n_obs_steps == 1, f"n_obs_steps is {self.n_obs_steps}; TinyVLA looks at one moment")
         check_number("n_action_steps", self.n_action_steps, Within(1, self.chunk_size))
-        for option, (part, name) in FIXED.items() if self.model else ():
-            mine, decided = getattr(self, option), self.model[part][name]
+        for option, (part, name) in FIXED.items():
+            mine = getattr(self, option)
+            decided = self.model[part][name] if self.model else mine
             check(mine == decided, f"policy.{option} is {mine!r}, but the checkpoint was made with {decided!r}")
 
     def validate_features(self) -> None:
