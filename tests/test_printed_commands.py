@@ -97,6 +97,22 @@ def test_lerobot_has_the_options_of_the_printed_commands(command):
     assert refused(command) == [], f"LeRobot {FLAGS['lerobot']} does not take them"
 
 
+SERVER = "lerobot.async_inference.policy_server"
+
+
+@pytest.mark.parametrize("command", printed("tinyvla-lerobot serve"))
+def test_the_server_s_options_are_lerobot_s_own(command):
+    assert refused(command.replace("tinyvla-lerobot serve", f"python -m {SERVER}")) == []
+
+
+@pytest.mark.parametrize("command", printed("tinyvla-lerobot to", "tinyvla-lerobot from"))
+def test_the_plugin_understands_its_printed_commands(command):
+    plugin = pytest.importorskip("lerobot_policy_tinyvla.cli", reason="needs LeRobot", exc_type=ImportError)
+    options, rest = plugin.parser().parse_known_args(shlex.split(command)[1:])
+    assert rest == []
+    assert options.folder.name
+
+
 def test_a_wrong_option_would_be_noticed():
     with pytest.raises(InputError, match="--episodes-of-training"):
         cli.parse(["train", "--episodes-of-training", "3"])
