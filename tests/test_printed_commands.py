@@ -1,0 +1,143 @@
+"""Every command that README and book print: TinyVLA's are parsed, LeRobot's are held against LeRobot's own options."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tinyvla.app import cli
+from tinyvla.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "index.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
+FLAGS = json.loads((Path(__file__).parent / "plugin/lerobot_flags.json").read_text(encoding="utf-8"))
+PROGRAMS = ("tinyvla", "lerobot-", "tinyvla-lerobot", "python -m lerobot")
+
+
+def commands(page: Path) -> list[str]:
+    """The commands in a page's shell blocks, and TinyVLA's between backticks, comments and continuations taken out."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^([ ]*)```(?:bash|sh|shell|console)\n(.*?)^\1```", text, re.M | re.S)
+    lines = "\n".join(block for _, block in blocks).replace("\\\n", " ").splitlines()
+    lines += [f" {inline}" for inline in re.findall(r"`(tinyvla [a-z]+ [^`]*?)`", text.replace("\n", " "))]
+    found = []
+    for line in lines:
+        for part in re.split(r"&&|;|\|(?!\w)", re.sub(r"\s#.*", "", line)):
+            words = re.sub(r"^(\w+=\S+ )+", "", part.strip())  # variables that stand before a command
+            found.append(words.removeprefix(".venv/bin/"))
+    return [words for words in found if words.startswith(PROGRAMS)]
+
+
+def printed(*prefixes: str) -> list:
+    return [
+        pytest.param(command, id=f"{page.name}: {command[:60]}")
+        for page in PAGES
+        for command in dict.fromkeys(commands(page))
+        if command.startswith(prefixes) and "..." not in command
+    ]
+
+
+TINYVLA, LEROBOT = printed("tinyvla "), printed("lerobot-", "python -m lerobot.")
+
+
+def test_commands_are_found():
+    """An extraction that finds nothing would pass every test below."""
+    assert len(TINYVLA) >= 20
+    assert len(LEROBOT) >= 12
+    names = {command.values[0].split()[0] for command in LEROBOT}
+    assert names >= {
+        "lerobot-find-port",
+        "lerobot-setup-motors",
+        "lerobot-calibrate",
+        "lerobot-teleoperate",
+        "lerobot-record",
+        "lerobot-dataset-viz",
+        "lerobot-train",
+        "lerobot-rollout",
+        "lerobot-eval",
+    }
+
+
+@pytest.mark.parametrize("command", TINYVLA)
+def test_tinyvla_understands_its_printed_commands(command, capsys):
+    words = shlex.split(command)[1:]
+    if words == ["--help"]:
+        with pytest.raises(SystemExit) as stop:
+            cli.parse(words)
+        assert not stop.value.code
+        return
+    assert callable(cli.parse(words))
+
+
+def refused(command: str) -> list[str]:
+    """The options of one of LeRobot's commands that LeRobot does not have, and choices that it does not offer."""
+    words = shlex.split(command)
+    name = words[2] if words[:2] == ["python", "-m"] else words[0]
+    known = FLAGS["commands"].get(name)
+    if known is None:
+        return [f"LeRobot has no command {name}"]
+    plain, choices = {flag for flag in known if "=" not in flag}, dict(f.split("=") for f in known if "=" in f)
+    wrong = []
+    for word in words:
+        if word.startswith("--"):
+            flag, _, value = word[2:].partition("=")
+            if flag in choices:
+                wrong += [word] if value not in choices[flag].split("|") else []
+            elif flag not in plain and not any(flag.startswith(f"{one}.") for one in ("robot.cameras",)):
+                wrong.append(word)
+    return wrong
+
+
+@pytest.mark.parametrize("command", LEROBOT)
+def test_lerobot_has_the_options_of_the_printed_commands(command):
+    assert refused(command) == [], f"LeRobot {FLAGS['lerobot']} does not take them"
+
+
+SERVER = "lerobot.async_inference.policy_server"
+
+
+@pytest.mark.parametrize("command", printed("tinyvla-lerobot serve"))
+def test_the_server_s_options_are_lerobot_s_own(command):
+    assert refused(command.replace("tinyvla-lerobot serve", f"python -m {SERVER}")) == []
+
+
+@pytest.mark.parametrize("command", printed("tinyvla-lerobot to", "tinyvla-lerobot from"))
+def test_the_plugin_understands_its_printed_commands(command):
+    plugin = pytest.importorskip("lerobot_policy_tinyvla.cli", reason="needs LeRobot", exc_type=ImportError)
+    options, rest = plugin.parser().parse_known_args(shlex.split(command)[1:])
+    assert rest == []
+    assert options.folder.name
+
+
+def test_a_wrong_option_would_be_noticed():
+    with pytest.raises(InputError, match="--episodes-of-training"):
+        cli.parse(["train", "--episodes-of-training", "3"])
+    assert refused("lerobot-train --policy.type=tinyvla --policy.chunks=3") == ["--policy.chunks=3"]
+    assert refused("lerobot-train --policy.type=tinyvlo") == ["--policy.type=tinyvlo"]
+    assert refused("lerobot-drive --fps=3") == ["LeRobot has no command lerobot-drive"]
+
+
+def test_the_list_of_options_is_that_of_the_lerobot_that_is_installed():
+    lerobot = pytest.importorskip("lerobot", reason="LeRobot is not installed here", exc_type=ImportError)
+    if lerobot.__version__ != FLAGS["lerobot"]:
+        pytest.skip(f"the list is of LeRobot {FLAGS['lerobot']}, and {lerobot.__version__} is installed")
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("lerobot_flags", ROOT / "tools/lerobot_flags.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.all_flags()["commands"]["lerobot-train"] == FLAGS["commands"]["lerobot-train"]
+
+
+def test_pages_say_once_how_the_environment_is_entered():
+    """Beyond the first lines, which run on a fresh machine as they are, commands need no `.venv/bin/`."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for line in text.splitlines():
+            if ".venv/bin/" in line and "activate" not in line:
+                makes_it = "-m venv" in line or "uv venv" in line or "for `.venv/bin/`" in f"for {line}"
+                assert makes_it, f"{page.name}: {line.strip()[:80]}; write it for an activated environment"
