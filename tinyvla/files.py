@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_JSON_BYTES = 2**24
+LFS = b"version https://git-lfs"
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 """Suffixes that a picture may have."""
 
@@ -53,6 +54,17 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
         InputError: there is none, it cannot be read, or it is not an object in JSON.
     """
     return parse_json(read_bytes(path, missing), str(path))
+
+
+def check_is_no_pointer(path: Path) -> None:
+    """Refuse what `git clone` leaves in a large file's place where Git LFS is not installed.
+
+    Raises:
+        InputError: the file is such a note.
+    """
+    with open(path, "rb") as file:
+        start = file.read(len(LFS))
+    check(start != LFS, f"{path} is a note by Git LFS in place of the file; run `git lfs pull` there")
 
 
 def read_bytes(path: Path, missing: str) -> bytes:
@@ -104,6 +116,13 @@ def check_folder(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise InputError(f"cannot write to {place}: {error.strerror}; choose another {option}") from None
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made anew: `$TINYVLA_CACHE`, or `tinyvla` in the user's cache folder."""
+    if chosen := os.environ.get("TINYVLA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinyvla"
 
 
 def temporary_of(path: Path) -> Path:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tinyvla.fields import MANY, SEED, Within, check, check_fields
+from tinyvla.fields import MANY, SEED, Within, check, check_fields, shown
 
 OPTIMIZERS = ("adamw", "muon")
 
@@ -28,14 +28,26 @@ class DataConfig:
     val_seed: Annotated[int, SEED] = 43
     test_seed: Annotated[int, SEED] = 44
     dataset: str = ""
-    """A LeRobotDataset's folder to learn from, in place of BlockFind."""
+    """A LeRobotDataset to learn from, in place of BlockFind: its folder, or owner/name on the Hugging Face hub."""
     val_episodes: Annotated[float, Within(0, 0.9, above=True)] = 0.02
     """Share of a data set's episodes that are held out, to see how training goes; at least one episode."""
+    cameras: tuple[str, ...] = ()
+    """Cameras of a data set, by name; all unless given."""
+    states: tuple[str, ...] = ()
+    """Keys of a data set whose numbers make the robot's state; observation.state unless given."""
+    leave_out: tuple[int, ...] = ()
+    """Episodes of a data set that nothing is learned from and nothing is judged on, by number."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         seeds = {self.train_seed, self.val_seed, self.test_seed}
         check(len(seeds) == 3, "train_seed, val_seed and test_seed must differ, or the splits share their scenes")
+        for name, kind, what in (("cameras", str, "names"), ("states", str, "keys"), ("leave_out", int, "numbers")):
+            values = getattr(self, name)
+            fits = isinstance(values, tuple) and all(type(value) is kind and value != "" for value in values)
+            check(fits, f"DataConfig.{name} is {shown(values)}; it must be a list of {what}")
+        chosen = self.cameras or self.states or self.leave_out
+        check(bool(self.dataset) or not chosen, "cameras, states and leave_out are of a data set; name it: --dataset")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_bad_calls_get_one_line(collected, tmp_path, monkeypatch, capsys):
     assert "unknown action 'fetch'" in refusal(capsys, "metaworld", "fetch", "x")
     assert "another collection" in refusal(capsys, "metaworld", "collect", str(collected), "--demos", "9")
     assert "workers are -1" in refusal(capsys, "metaworld", "collect", "x", "--workers", "-1")
-    assert "meta/info.json" in refusal(capsys, "train", "--dataset", "nowhere")
+    assert "there is no folder nowhere" in refusal(capsys, "train", "--dataset", "nowhere")
     assert "name them with --dataset" in refusal(capsys, "train", "--image-size", "64")
     assert "32 must divide it" in refusal(capsys, "train", "--dataset", str(collected), "--image-size", "50")
     assert "do not go with --dataset" in refusal(capsys, "train", "--dataset", str(collected), "--vision", "x")

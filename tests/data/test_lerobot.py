@@ -19,8 +19,8 @@ from tinyvla.act.rollout import expert, rollout
 from tinyvla.act.world import episode_seeds
 from tinyvla.data import lerobot_writer
 from tinyvla.data.demonstrations import Demonstrations
-from tinyvla.data.lerobot import camera_name, read_dataset, read_through_lerobot, write_dataset
-from tinyvla.data.lerobot_writer import feature_statistics, image_statistics
+from tinyvla.data.lerobot import camera_name, read_dataset, write_dataset
+from tinyvla.data.lerobot_statistics import feature_statistics, image_statistics
 from tinyvla.errors import InputError
 from tinyvla.model.normalize import Normalizer
 
@@ -166,8 +166,8 @@ def test_what_cannot_be_used_is_refused(recorded, folder, tmp_path):
     change_info(folder, features={k: v for k, v in features.items() if k != "action"})
     with pytest.raises(InputError, match="action and an image"):
         read_dataset(folder)
-    change_info(folder, codebase_version="v2.1")
-    with pytest.raises(InputError, match=r"v2\.1"):
+    change_info(folder, codebase_version="v1.6")
+    with pytest.raises(InputError, match=r"v1\.6.*convert_dataset_v21_to_v30"):
         read_dataset(folder)
     change_info(folder, codebase_version="v3.0", features=features)
     shutil.rmtree(folder / "data")
@@ -175,14 +175,10 @@ def test_what_cannot_be_used_is_refused(recorded, folder, tmp_path):
         read_dataset(folder)
 
 
-def test_video_needs_lerobot(folder, monkeypatch):
-    features = json.loads((folder / "meta/info.json").read_text())["features"]
-    features["observation.images.wrist"]["dtype"] = "video"
-    change_info(folder, features=features)
-    monkeypatch.setitem(sys.modules, "lerobot", None)
-    monkeypatch.setitem(sys.modules, "lerobot.datasets", None)
-    with pytest.raises(InputError, match=r"lerobot\[dataset\]"):
-        read_dataset(folder)
+def test_without_pyav_the_message_says_what_to_install(recorded, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match="pip install 'tinyvla"):
+        write_dataset(recorded, tmp_path / "video", video=True)
 
 
 def test_camera_names():
@@ -211,8 +207,19 @@ def their_dataset():
     return pytest.importorskip("lerobot.datasets", reason=reason, exc_type=ImportError).LeRobotDataset
 
 
-def test_lerobot_reads_the_same(recorded, folder, their_dataset):
-    same(read_through_lerobot(folder), recorded)
+@pytest.mark.parametrize("video", [False, True], ids=["images", "video"])
+def test_lerobot_reads_the_same(recorded, tmp_path, their_dataset, video):
+    folder = write_dataset(recorded, tmp_path / "ours", video=video)
+    read, theirs = read_dataset(folder), their_dataset("local/ours", root=folder)
+    for i in range(0, len(recorded), 7):
+        item = theirs[i]
+        for camera in recorded.images:
+            seen = np.round(255 * item[f"observation.images.{camera}"].numpy()).astype(int)
+            assert np.abs(seen - read.images[camera][i]).max() <= (2 if video else 0)  # decoders round colours
+        np.testing.assert_array_equal(item["action"], recorded.actions[i])
+        np.testing.assert_array_equal(item["observation.state"], recorded.states[i])
+        assert item["task"] == recorded.instructions[i]
+        assert item["episode_index"] == recorded.episodes[i]
 
 
 def test_lerobot_makes_the_same_chunks(recorded, folder, their_dataset):

@@ -86,7 +86,7 @@ def train(
 ) -> None:
     """Train a policy, keep its best checkpoint in OUT/best, and judge it on the test split.
 
-    With --dataset it learns from recordings; the last five options are for them alone.
+    With --dataset it learns from recordings; the last five options are for them alone. `tinyvla dataset` looks at them.
 
     Args:
         out: Folder for checkpoints, settings and metrics.
@@ -101,7 +101,7 @@ def train(
     from tinyvla.speed.data_parallel import OnlyReading
 
     place = Place.of(device, step)
-    recordings = recorded.read(data) if data.dataset and not resume else None
+    recordings = recorded.read(data, sizes.image_size) if data.dataset and not resume else None
     if recordings is not None:
         if vision or language:
             raise InputError("--vision and --language do not go with --dataset")
@@ -220,7 +220,8 @@ def _splits(
 
     data = settings.data
     if data.dataset:
-        return recorded.splits(recordings or recorded.read(data), policy, data, device)
+        size, resize = policy.config.vision.size, policy.config.observation.resize
+        return recorded.splits(recordings or recorded.read(data, size, resize), policy, data, device)
     train, val = BlockFind(data.num_train, data.train_seed), BlockFind(data.num_val, data.val_seed)
     encode = policy.language.encode
     return TensorSplit.from_blockfind(train, encode, device), TensorSplit.from_blockfind(val, encode, device)
@@ -285,7 +286,8 @@ def _print_epoch(record: Record, is_recorded: bool) -> None:
 def _judge(run: RunFolder, settings: RunSettings, place: Place) -> None:
     """Print how good the best checkpoint is, and what can be done next."""
     if settings.data.dataset:
-        print(f"\nbest checkpoint: {run.best}, judged by the held-out episodes' loss; let it act to see how good it is")
+        print(f"\nbest checkpoint: {run.best}, judged by the held-out episodes' loss")
+        print(f"next: tinyvla evaluate --dataset {settings.data.dataset} --checkpoint {run.best}")
         return
     from tinyvla.model.policy import TinyVLA
 

@@ -32,4 +32,4 @@ def small_scenes(num_samples: int, seed: int) -> BlockFind:
 def small_world(num_samples: int, seed: int, device: torch.device | str = "cpu") -> TensorSplit:
     """Returns `small_scenes` with their sentences, in images of 32 x 32 pixels with the same centre."""
     split = TensorSplit.from_blockfind(small_scenes(num_samples, seed), encode, device)
-    return replace(split, images={name: image[:, :, 16:48, 16:48].contiguous() for name, image in split.images.items()})
+    return replace(split, images={name: each[:][..., 16:48, 16:48].contiguous() for name, each in split.images.items()})

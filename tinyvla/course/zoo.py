@@ -25,6 +25,7 @@ from tinyvla.data.batch import TensorSplit
 from tinyvla.data.dataset import BlockFind
 from tinyvla.device import choose_device
 from tinyvla.errors import InputError
+from tinyvla.files import cache_folder
 from tinyvla.learn.callbacks import ProgressBar
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
@@ -57,13 +58,6 @@ class Figures(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         command = f"{self.get('command', 'tinyvla bench')} --out results/{self.name}.json"
         raise InputError(f"results/{self.name}.json lacks {key!r}; measure it with the options for it: {command}")
-
-
-def cache_folder() -> Path:
-    """Where trained policies are kept."""
-    if chosen := os.environ.get("TINYVLA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinyvla"
 
 
 def trained_policy(

@@ -3,7 +3,7 @@
 Notable:
 - a batch says what is what: images by camera, words, and where there are any the robot's state and the actions;
 - images stay uint8 (a quarter of the memory) until a batch is taken;
-- everything fits in memory, so there is no loader, no worker process and no collate function;
+- what fits in memory lies there, and the rest stays in its file: no loader, no worker process, no collate function;
 - the order of an epoch follows from its seed and number alone, so training can be resumed anywhere;
 - sentences are tokenized by the policy's own tokenizer (`policy.language.encode`), which the caller passes.
 """
@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from tinyvla.data.dataset import BlockFind
+from tinyvla.data.stored import StoredImages
 from tinyvla.errors import InputError
 
 CAMERA = "camera"
@@ -32,7 +33,11 @@ Tokenize = Callable[[Sequence[str]], Encoded]
 Named = TypeVar("Named", bound="Batch | TensorSplit")
 
 
-def _apply(named: Named, function: Callable[[Tensor], Tensor]) -> Named:
+def _images_of(array: Any) -> UInt8[Tensor, "n c h w"] | StoredImages:
+    return StoredImages(array) if isinstance(array, np.memmap) else torch.as_tensor(array)
+
+
+def _apply(named: Named, function: Callable[[Any], Any]) -> Named:
     """The same dataclass with every tensor in it changed by a function."""
     changed: dict[str, Any] = {}
     for field in fields(named):
@@ -94,7 +99,7 @@ class Batch:
 class TensorSplit:
     """Labelled observations, tokenized, on one device."""
 
-    images: dict[str, UInt8[Tensor, "n c h w"]]
+    images: dict[str, UInt8[Tensor, "n c h w"] | StoredImages]
     """By camera, at the policy's size."""
     input_ids: Int64[Tensor, "n t"]
     attention_mask: Bool[Tensor, "n t"]
@@ -144,7 +149,7 @@ class TensorSplit:
         rows = torch.tensor([number[sentence] for sentence in instructions])
         input_ids, attention_mask = (encoded[rows] for encoded in tokenize(sentences))
         split = cls(
-            {name: torch.as_tensor(array) for name, array in images.items()},
+            {name: _images_of(array) for name, array in images.items()},
             input_ids,
             attention_mask,
             torch.as_tensor(actions).float(),
@@ -168,7 +173,7 @@ class TensorSplit:
         both = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
         mine, theirs = both.pop("images")
         tensors: dict[str, Any] = {name: None if pair[0] is None else torch.cat(pair) for name, pair in both.items()}
-        return TensorSplit({name: torch.cat([mine[name], theirs[name]]) for name in mine}, **tensors)
+        return TensorSplit({name: torch.cat([mine[name][:], theirs[name][:]]) for name in mine}, **tensors)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -187,7 +192,12 @@ class TensorSplit:
 
     def rows(self, index: Int64[Tensor, "k"] | Bool[Tensor, "n"]) -> TensorSplit:
         """Returns the rows at an index, or where a mask is True, as a split of their own."""
-        return _apply(self, lambda tensor: tensor[index])
+        return _apply(self, lambda each: each.rows(index) if isinstance(each, StoredImages) else each[index])
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether images of a camera lie in a file."""
+        return any(isinstance(images, StoredImages) for images in self.images.values())
 
     def in_order(self, batch_size: int = 250) -> Iterator[Batch]:
         """Every row once, in order; the last batch may be smaller."""

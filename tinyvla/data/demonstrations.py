@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from tinyvla.config import ModelConfig, ObservationConfig, model_config
 from tinyvla.data.batch import TensorSplit, check_finite
@@ -42,12 +42,15 @@ class Demonstrations:
     """Frames a second."""
     action_names: tuple[str, ...] = ()
     """What each number of an action is; unnamed if empty."""
+    timestamps: Float64[np.ndarray, "n"] | None = None
+    """Seconds since the episode's beginning, as they were recorded; `fps` says what they should be."""
 
     def __post_init__(self) -> None:
         self._check_kinds()
         counts = {name: len(images) for name, images in self.images.items()}
         counts |= {"instructions": len(self.instructions), "episodes": len(self.episodes)}
         counts |= {} if self.states is None else {"states": len(self.states)}
+        counts |= {} if self.timestamps is None else {"timestamps": len(self.timestamps)}
         wrong = {name: count for name, count in counts.items() if count != len(self.actions)}
         if wrong or not len(self.actions):
             raise InputError(f"there are {len(self.actions)} actions, but {wrong or 'no frames at all'}")
@@ -87,6 +90,7 @@ class Demonstrations:
             instructions=[self.instructions[i] for i in index],
             episodes=np.unique(self.episodes[index], return_inverse=True)[1].astype(np.int64),
             states=None if self.states is None else self.states[index],
+            timestamps=None if self.timestamps is None else self.timestamps[index],
         )
 
     def policy_config(

@@ -1,10 +1,11 @@
-"""Demonstrations out to a LeRobotDataset v3: Parquet files, images inside, and a folder of facts.
+"""Demonstrations out to a LeRobotDataset v3: Parquet files, images inside or beside them as video, and facts.
 
     meta/info.json                            frames a second, features with shapes and names, where files lie
     meta/stats.json                           minimum, maximum, mean, std and quantiles of every feature
     meta/tasks.parquet                        the sentences, numbered
     meta/episodes/chunk-000/file-000.parquet  a row for each episode: its length, its sentences, where it lies
     data/chunk-000/file-000.parquet           a row for each frame; many episodes a file, a row group for each
+    videos/KEY/chunk-000/file-000.mp4         cameras that are stored as video (`tinyvla.data.lerobot_videos`)
 
 Notable:
 - the layout is that of https://github.com/huggingface/lerobot/blob/main/docs/source/lerobot-dataset-v3.mdx, and
@@ -18,16 +19,27 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Num, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from tinyvla.data.lerobot_layout import IMAGE_PREFIX
+from tinyvla.data.lerobot_statistics import (
+    Histogram,
+    Statistics,
+    feature_statistics,
+    histogram_of,
+    image_statistics,
+)
+from tinyvla.data.lerobot_videos import VIDEO_PATH, VideoFiles
 from tinyvla.errors import InputError
+from tinyvla.fields import check
 from tinyvla.files import write_text
 
 if TYPE_CHECKING:
@@ -42,57 +54,14 @@ except ImportError:
     ) from None
 
 VERSION = "v3.0"
-IMAGE_PREFIX = "observation.images."
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 INFO_PATH = "meta/info.json"
 FILES_PER_CHUNK, FILE_MEGABYTES = 1_000, 100
-QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 INDICES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64"}
 INDICES["task_index"] = "int64"
 PNG_LEVEL = 1
 """Of zlib; higher ones take longer and save little."""
-
-Histogram = Int64[np.ndarray, "3 256"]
-Statistics = dict[str, list[Any]]
-
-
-def feature_statistics(values: Num[np.ndarray, "n *shape"] | Bool[np.ndarray, "n"]) -> Statistics:
-    """Returns minimum, maximum, mean, std and quantiles over the frames, as `stats.json` has them."""
-    wide = values.reshape(len(values), -1)
-    wide = wide.astype(np.float64) if wide.dtype == bool else wide
-    found = {name: getattr(wide, name)(axis=0) for name in ("min", "max", "mean", "std")}
-    found |= {_quantile_name(q): np.quantile(wide, q, axis=0) for q in QUANTILES}
-    return {**{name: value.tolist() for name, value in found.items()}, "count": [len(values)]}
-
-
-def image_statistics(histogram: Histogram, count: int) -> Statistics:
-    """Returns the same for images in [0, 1], over frames and pixels, of shape `(3, 1, 1)`.
-
-    Args:
-        histogram: how often each value from 0 to 255 occurs in each channel.
-        count: number of frames.
-    """
-    values, total = np.arange(256) / 255, histogram.sum(axis=1)
-    there = histogram > 0
-    mean = histogram @ values / total
-    found = {"min": values[there.argmax(axis=1)], "max": values[255 - there[:, ::-1].argmax(axis=1)], "mean": mean}
-    found["std"] = np.sqrt(np.maximum(histogram @ values**2 / total - mean**2, 0))
-    found |= {_quantile_name(q): _quantiles(histogram, q) for q in QUANTILES}
-    return {**{name: value.reshape(3, 1, 1).tolist() for name, value in found.items()}, "count": [count]}
-
-
-def _quantile_name(quantile: float) -> str:
-    return f"q{round(100 * quantile):02d}"
-
-
-def _quantiles(histogram: Histogram, quantile: float) -> np.ndarray:
-    """Of each channel, as `np.quantile` has them: between two neighbours in a straight line."""
-    upto = histogram.cumsum(axis=1)
-    place = quantile * (upto[:, -1] - 1)
-    low, high = (np.array([np.searchsorted(row, k, "right") for row, k in zip(upto, at, strict=True)])
-                 for at in (np.floor(place), np.ceil(place)))  # fmt: skip
-    return (low + (high - low) * (place - np.floor(place))) / 255
 
 
 @dataclass(frozen=True)
@@ -106,6 +75,8 @@ class Episode:
     """By camera's key."""
     statistics: dict[str, Statistics]
     """By the key of each column."""
+    videos: dict[str, UInt8[np.ndarray, "t h w 3"]] = field(default_factory=dict)
+    """By camera's key: frames that are to be written as video."""
 
     @classmethod
     def of(
@@ -114,31 +85,36 @@ class Episode:
         columns: Mapping[str, Float32[np.ndarray, "t d"] | Bool[np.ndarray, "t"]],
         tasks: Sequence[str],
         fps: int,
+        as_video: bool = False,
     ) -> Episode:
-        """Returns an episode, its images encoded.
+        """Returns an episode, its images encoded; for video they are encoded when they are written.
 
         Args:
             images: by camera's name.
             columns: vectors such as `action` and `observation.state`, or flags, under the data set's own keys.
             tasks: the sentence of each frame.
             fps: frames a second.
+            as_video: whether the cameras are to be stored as video.
         """
-        arrays, histograms = {}, {}
-        for name, frames in images.items():
+        arrays, histograms = {}, {IMAGE_PREFIX + name: histogram_of(frames) for name, frames in images.items()}
+        for name, frames in images.items() if not as_video else ():
             rows = [{"bytes": _png(frame), "path": f"frame-{i:06d}.png"} for i, frame in enumerate(frames)]
             arrays[IMAGE_PREFIX + name] = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-            histograms[IMAGE_PREFIX + name] = np.stack(
-                [np.bincount(frames[..., channel].ravel(), minlength=256) for channel in range(3)]
-            )
         arrays |= {key: _array(values) for key, values in columns.items()}
         frame = np.arange(len(next(iter(arrays.values()))))
         arrays |= {"timestamp": pa.array((frame / fps).astype(np.float32)), "frame_index": pa.array(frame)}
         statistics = {key: image_statistics(value, len(frame)) for key, value in histograms.items()}
         statistics |= {key: feature_statistics(values) for key, values in columns.items()}
-        return cls(pa.table(arrays), list(tasks), histograms, statistics)
+        videos = {IMAGE_PREFIX + name: frames for name, frames in images.items() if as_video}
+        return cls(pa.table(arrays), list(tasks), histograms, statistics, videos)
 
     def save(self, path: Path) -> None:
-        """Write it as a file of its own, to be added to a data set later; under another name until it is whole."""
+        """Write it as a file of its own, to be added to a data set later; under another name until it is whole.
+
+        Raises:
+            InputError: its cameras are to be stored as video.
+        """
+        check(not self.videos, "an episode with video cannot be kept in a file of its own; add it to its data set")
         histograms = {key: value.tolist() for key, value in self.histograms.items()}
         note = {"tasks": self.tasks, "histograms": histograms, "statistics": self.statistics}
         unfinished = path.with_suffix(".part")
@@ -178,6 +154,7 @@ class DatasetWriter:
         tasks: all sentences, in the order of their numbers.
         names: of a vector's numbers, by its key.
         robot_type: noted in `info.json`.
+        codec: of cameras that are stored as video, one of `tinyvla.data.video.CODECS`.
     """
 
     def __init__(
@@ -187,6 +164,7 @@ class DatasetWriter:
         tasks: Sequence[str],
         names: Mapping[str, Sequence[str]] | None = None,
         robot_type: str = "tinyvla",
+        codec: str = "av1",
     ) -> None:
         self.folder, self.fps, self.tasks = folder, fps, list(tasks)
         self.names, self.robot_type = dict(names or {}), robot_type
@@ -196,6 +174,7 @@ class DatasetWriter:
         self._features: dict[str, Any] = {}
         self._file: pq.ParquetWriter | None = None
         self._size, self._frames, self._files = 0.0, 0, 0
+        self._videos = VideoFiles(folder, fps, codec)
 
     def add(self, episode: Episode) -> None:
         """Write an episode behind the others."""
@@ -205,11 +184,13 @@ class DatasetWriter:
         table = episode.table
         for key, values in columns.items():
             table = table.append_column(key, pa.array(values))
-        self._features = self._features or self._described(table)
+        self._features = self._features or self._described(table, episode.videos)
         row: dict[str, Any] = {"episode_index": number, "tasks": list(dict.fromkeys(episode.tasks)), "length": length}
         row |= self._write(table)
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
-        for key in table.column_names:
+        for key, frames in episode.videos.items():
+            row |= self._videos.add(key, frames)
+        for key in [*episode.videos, *table.column_names]:
             statistics = episode.statistics.get(key)
             if key in episode.histograms:
                 self._histograms[key] = self._histograms.get(key, 0) + episode.histograms[key]
@@ -233,9 +214,9 @@ class DatasetWriter:
         self._size += table.nbytes
         return {f"data/{key}": value for key, value in _place(self._files - 1).items()}
 
-    def _described(self, table: pa.Table) -> dict[str, Any]:
+    def _described(self, table: pa.Table, videos: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """What `info.json` says of every feature."""
-        features = {}
+        features = {key: self._videos.described(frames) for key, frames in videos.items()}
         for key in table.column_names:
             if key.startswith(IMAGE_PREFIX):
                 with Image.open(io.BytesIO(table.column(key)[0]["bytes"].as_py())) as image:
@@ -258,6 +239,7 @@ class DatasetWriter:
         if self._file is None:
             raise InputError("a data set needs at least one episode")
         self._file.close()
+        self._videos.close()
         statistics = {key: feature_statistics(np.concatenate(values)) for key, values in self._numbers.items()}
         statistics |= {key: image_statistics(value, self._frames) for key, value in self._histograms.items()}
         _write_table(pa.Table.from_pylist(self._rows), self.folder / EPISODES_PATH.format(**_place(0)))
@@ -273,37 +255,53 @@ class DatasetWriter:
             "fps": self.fps,
             "splits": {"train": f"0:{len(self._rows)}"},
             "data_path": DATA_PATH,
-            "video_path": None,
+            "video_path": VIDEO_PATH if self._videos.is_used else None,
             "features": self._features,
         }
         for path, content in (("meta/stats.json", statistics), (INFO_PATH, info)):
             write_text(self.folder / path, json.dumps(content, indent=4) + "\n")
 
 
-def write_dataset(demonstrations: Demonstrations, folder: str | Path, robot_type: str = "tinyvla") -> Path:
+def write_dataset(
+    demonstrations: Demonstrations,
+    folder: str | Path,
+    robot_type: str = "tinyvla",
+    video: bool = False,
+    codec: str = "av1",
+) -> Path:
     """Write a LeRobotDataset v3; returns its folder.
 
     Args:
         demonstrations: what was recorded.
         folder: must not exist yet.
         robot_type: noted in `info.json`.
+        video: whether cameras are stored as video, which is small and loses a little, or as images, which lose nothing.
+        codec: of videos, one of `tinyvla.data.video.CODECS`.
 
     Raises:
-        InputError: the folder exists.
+        InputError: the folder exists, or the images cannot be written as video.
     """
     folder, data = Path(folder), demonstrations
     if folder.exists():
         raise InputError(f"{folder} exists already; choose another folder, or remove it")
     names = {"action": list(data.action_names)} if data.action_names else {}
-    writer = DatasetWriter(folder, data.fps, list(dict.fromkeys(data.instructions)), names, robot_type)
+    writer = DatasetWriter(folder, data.fps, list(dict.fromkeys(data.instructions)), names, robot_type, codec)
+    try:
+        _add_all(writer, data, video)
+        writer.close()
+    except BaseException:  # half a data set is none
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _add_all(writer: DatasetWriter, data: Demonstrations, as_video: bool) -> None:
     starts = np.flatnonzero(np.diff(data.episodes, prepend=-1))
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(data)], strict=True):
         images = {name: frames[start:stop].transpose(0, 2, 3, 1) for name, frames in data.images.items()}
         columns = {"action": data.actions[start:stop]}
         columns |= {} if data.states is None else {"observation.state": data.states[start:stop]}
-        writer.add(Episode.of(images, columns, data.instructions[start:stop], data.fps))
-    writer.close()
-    return folder
+        writer.add(Episode.of(images, columns, data.instructions[start:stop], data.fps, as_video))
 
 
 def _place(file: int) -> dict[str, int]:

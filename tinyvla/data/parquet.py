@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -12,14 +14,19 @@ from PIL import Image
 
 from tinyvla.errors import InputError
 from tinyvla.fields import MAX_SIDE, check, shown
+from tinyvla.files import check_is_no_pointer
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError:
     raise InputError(
         "tinyvla.data.lerobot needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
     ) from None
+
+Table = pa.Table
+"""Columns in memory."""
 
 
 def read_tables(paths: list[Path], columns: list[str]) -> pa.Table:
@@ -30,12 +37,15 @@ def read_tables(paths: list[Path], columns: list[str]) -> pa.Table:
     """
     tables = []
     for path in paths:
+        if path.is_file():
+            check_is_no_pointer(path)
         try:
-            table = pq.read_table(path)
+            there = pq.read_schema(path).names
+            table = pq.read_table(path, columns=[name for name in columns if name in there] or None)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())[:200]})") from None
-        lacking = [name for name in columns if name not in table.column_names]
-        check(not lacking, f"{path} lacks the columns {', '.join(lacking)}; it has {shown(table.column_names)}")
+        lacking = [name for name in columns if name not in there]
+        check(not lacking, f"{path} lacks the columns {', '.join(lacking)}; it has {shown(there)}")
         tables.append(table.select(columns) if columns else table)
     return joined(tables, paths)
 
@@ -90,11 +100,41 @@ def vectors(table: pa.Table, key: str) -> Float32[np.ndarray, "n d"]:
     is_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     try:
         with np.errstate(over="ignore"):  # infinite numbers are refused in words
-            rows = np.array(column.to_pylist(), np.float32) if is_numbers else np.empty(0)
+            rows = _numbers_of(column) if is_numbers else np.empty(0)
     except (TypeError, ValueError):
         rows = np.empty(0)
     check(len(rows) > 0 and rows.ndim <= 2, f"{key} is {column.type}; each row must hold equally many numbers")
     return rows[:, None] if rows.ndim == 1 else rows
+
+
+def _numbers_of(column: pa.ChunkedArray) -> Float32[np.ndarray, "..."]:
+    """Numbers or lists of them as an array; lists that are equally long need not become Python's on the way."""
+    array = column.combine_chunks()
+    is_list = hasattr(array.type, "value_type")
+    flat = array.flatten() if is_list else array
+    width = len(flat) // len(array) if len(array) else 0
+    if array.null_count or flat.null_count or not (pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type)):
+        return np.array(column.to_pylist(), np.float32)
+    is_even = not is_list or bool(pc.all(pc.equal(pc.list_value_length(array), width)).as_py())
+    if not is_even or not width:
+        return np.array(column.to_pylist(), np.float32)
+    values = flat.to_numpy(zero_copy_only=False).astype(np.float32)
+    return values.reshape(len(array), width) if is_list else values
+
+
+def picture_rows(path: Path, key: str) -> list[tuple[int, int]]:
+    """The numbers of a file's row groups and of the rows in them.
+
+    Raises:
+        InputError: the file is missing or damaged, or lacks the column of pictures.
+    """
+    try:
+        facts = pq.read_metadata(path)
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())[:200]})") from None
+    check(key in names, f"{path} lacks the columns {key}; it has {shown(names)}")
+    return [(group, facts.row_group(group).num_rows) for group in range(facts.num_row_groups)]
 
 
 class Pictures:
@@ -124,14 +164,39 @@ class Pictures:
             self.done += 1
 
     def _decoded(self, value: pa.Scalar, frame: int) -> UInt8[np.ndarray, "3 h w"]:
-        cell = value.as_py()
-        if not isinstance(cell, dict) or not isinstance(cell.get("bytes"), bytes) or not cell["bytes"]:
-            raise InputError(
-                f"{self.key} has no image in frame {frame}: it is empty, or names a file; embed the images themselves"
-            )
+        return decoded(value.as_py(), self.key, frame).transpose(2, 0, 1)
+
+    @staticmethod
+    def of_group(path: Path, key: str, group: int, first: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        """Yields the pictures of one row group, read when the first one is asked for.
+
+        Args:
+            first: number of its first frame, for messages.
+
+        Raises:
+            InputError: one is missing or damaged.
+        """
         try:
-            with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
-                check(max(image.size) <= MAX_SIDE, f"{image.size} pixels are more than {MAX_SIDE} a side")
-                return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-        except Exception as error:  # Pillow raises many kinds
-            raise InputError(f"the image in frame {frame} of {self.key} is damaged ({error})") from None
+            column = pq.ParquetFile(path).read_row_group(group, [key]).column(key)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())[:200]})") from None
+        for number, value in enumerate(column, start=first):
+            yield decoded(value.as_py(), key, number)
+
+
+def decoded(cell: Any, key: str, frame: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the picture in a cell of a table.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    if not isinstance(cell, dict) or not isinstance(cell.get("bytes"), bytes) or not cell["bytes"]:
+        raise InputError(
+            f"{key} has no image in frame {frame}: it is empty, or names a file; embed the images themselves"
+        )
+    try:
+        with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
+            check(max(image.size) <= MAX_SIDE, f"{image.size} pixels are more than {MAX_SIDE} a side")
+            return np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow raises many kinds
+        raise InputError(f"the image in frame {frame} of {key} is damaged ({error})") from None

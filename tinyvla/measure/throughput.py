@@ -100,7 +100,7 @@ def throughput(
 
 def split_bytes(split: TensorSplit) -> int:
     """Memory that a split takes."""
-    tensors = [*split.images.values(), split.input_ids, split.attention_mask, split.actions]
+    tensors = [*(images[:] for images in split.images.values()), split.input_ids, split.attention_mask, split.actions]
     tensors += [tensor for tensor in (split.state, split.action_is_pad) if tensor is not None]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

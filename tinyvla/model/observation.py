@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import Batch, TensorSplit, Tokenize, check_finite
+from tinyvla.data.resize import resized
 from tinyvla.errors import InputError
 from tinyvla.fields import MAX_SIDE
 from tinyvla.model.normalize import Normalizer
@@ -203,34 +204,12 @@ class StateEncoder(nn.Module):
         return self.output(F.gelu(self.hidden(self.normalizer(state))))
 
 
-def resized(
-    images: Shaped[Tensor, "n c h w"], size: tuple[int, int], kind: str = "stretch"
-) -> Shaped[Tensor, "n c h2 w2"]:
-    """Returns images, uint8 or float, at another height and width; those that have it already are returned as they are.
-
-    Args:
-        images: on the CPU.
-        size: height and width in pixels.
-        kind: "stretch" fills the size; "pad" keeps the proportions and fills the rest with black, evenly on both sides.
-    """
-    height, width = images.shape[-2:]
-    if (height, width) == size:
-        return images
-    if kind == "stretch":
-        return F.interpolate(images, size=size, mode="bilinear", antialias=True)
-    scale = min(size[0] / height, size[1] / width)
-    inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    around = (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top)
-    return F.pad(F.interpolate(images, size=inner, mode="bilinear", antialias=True), around)
-
-
-def _resized_in_parts(images: Any, size: tuple[int, int], kind: str) -> Tensor:
-    """A recording's images, a few at a time: large ones need not all lie in memory twice."""
-    tensor = torch.as_tensor(images)
-    if tuple(tensor.shape[-2:]) == size:
-        return tensor
-    return torch.cat([resized(part, size, kind) for part in tensor.split(256)])
+def _resized_in_parts(images: Any, size: tuple[int, int], kind: str) -> Any:
+    """A recording's images, a few at a time: large ones need not all lie in memory twice, and those in a file stay."""
+    if tuple(images.shape[-2:]) == size:
+        return images if isinstance(images, np.memmap) else torch.as_tensor(images)
+    parts = (torch.as_tensor(np.array(images[i : i + 256])) for i in range(0, len(images), 256))
+    return torch.cat([resized(part, size, kind) for part in parts])
 
 
 def _get(observation: Observation, key: str) -> Any:

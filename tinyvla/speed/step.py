@@ -63,7 +63,7 @@ def make_step(
     _check(policy, config, options)
     if accelerator is not None:
         return SharedStep(policy, train, config, accelerator, options)
-    if options.graph:
+    if options.graph and not train.is_stored:  # what is recorded cannot read a file
         return RecordedStep(policy, train, config, options)
     is_plain = options == PLAIN and config.accumulate == 1 and not config.recompute
     return PlainStep(policy, train, config) if is_plain else TunedStep(policy, train, config, options)
