@@ -60,9 +60,9 @@ def read_dataset(
     lacking = [key for key in state if key not in features]
     check(not lacking, f"{folder} lacks {', '.join(lacking)}; it has the features {', '.join(features)}")
     in_memory = size is None and not any(layout.is_video(key) for key in chosen.values())
-    columns = ["action", *state, "index", "episode_index", "task_index"]
+    columns = list(dict.fromkeys(["action", *state, "index", "episode_index", "task_index"]))
     needs_time = any(layout.is_video(key) for key in chosen.values())
-    columns += ["timestamp"] * (needs_time or "timestamp" in features)
+    columns += ["timestamp"] * ((needs_time or "timestamp" in features) and "timestamp" not in columns)
     paths = layout.data_files()
     pictures = {key: Pictures(key, sum(map(num_rows, paths))) for key in chosen.values()} if in_memory else {}
     table = _read(paths, columns, pictures)
@@ -133,7 +133,7 @@ class _Rows:
         steps = np.diff(times)[np.diff(episodes) == 0]
         rate = 1 / max(float(np.median(steps)), 1e-9) if len(steps) else layout.fps
         check(
-            0.8 < rate / layout.fps < 1.25 or rate > 1_000,  # those that do not go on at all are said to be so elsewhere
+            0.8 < rate / layout.fps < 1.25 or rate > 1_000,  # those that stand still are refused elsewhere
             f"the time stamps in {layout.folder} go on at {rate:.4g} frames a second, and info.json says {layout.fps}",
         )
 

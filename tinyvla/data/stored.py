@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-SHARE_OF_FREE_MEMORY = 2
-"""One camera's images are put on a GPU where they take at most this part of what is free there: a half."""
+SHARE_OF_FREE_MEMORY = 0.6
+"""One camera's images are put on a GPU where they take at most this share of what is free there."""
 
 
 class StoredImages:
@@ -61,7 +61,7 @@ class StoredImages:
         where = torch.device(device)
         if where.type == "cuda":
             free = torch.cuda.mem_get_info(where)[0]
-            if int(np.prod(self.shape)) * SHARE_OF_FREE_MEMORY <= free:
+            if int(np.prod(self.shape)) <= SHARE_OF_FREE_MEMORY * free:
                 return self._copied(where)
         return StoredImages(self.file, self.index, where)
 

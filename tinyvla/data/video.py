@@ -110,8 +110,8 @@ def _repeated(
     missing = off > tolerance
     check(
         not bool(missing.any()),
-        f"the video {path} has no frame at {asked[missing.argmax()]:.3f} s, the nearest is at {frame.time:.3f} s: it is "
-        "cut short, or has another rate than fps in meta/info.json",
+        f"the video {path} has no frame at {asked[missing.argmax()]:.3f} s, the nearest is at {frame.time:.3f} s: it "
+        "is cut short, or has another rate than fps in meta/info.json",
     )
     picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
     for _ in asked:

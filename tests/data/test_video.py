@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinyvla.data.video import CODECS, VideoWriter, frames_at
+from tinyvla.errors import InputError
+
+FPS = 10
+
+
+def ramp(count: int) -> np.ndarray:
+    """Frames of one brightness each, so that each frame says which one it is."""
+    return np.broadcast_to((5 * np.arange(count, dtype=np.uint8))[:, None, None, None], (count, 32, 48, 3))
+
+
+@pytest.fixture(scope="module", params=CODECS)
+def video(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "ramp.mp4"
+    with VideoWriter(path, FPS, request.param) as writer:
+        writer.add(ramp(40)[:15])
+        writer.add(ramp(40)[15:])
+        assert writer.count == 40
+    return path
+
+
+def numbers(video, times, tolerance=0.05) -> list[int]:
+    return [round(float(frame.mean()) / 5) for frame in frames_at(video, np.array(times), tolerance)]
+
+
+def test_each_frame_comes_back_at_its_time(video):
+    assert numbers(video, np.arange(40) / FPS) == list(range(40))
+    assert next(iter(frames_at(video, np.zeros(1), 0.05))).shape == (32, 48, 3)
+
+
+def test_a_part_is_found_without_what_lies_before(video):
+    assert numbers(video, [2.3, 2.4, 2.5]) == [23, 24, 25]
+
+
+def test_the_nearest_frame_is_taken_as_often_as_it_is_asked_for(video):
+    assert numbers(video, [1.04, 1.06, 1.06, 3.9]) == [10, 11, 11, 39]
+
+
+@pytest.mark.parametrize(("times", "first"), [([3.9, 4.0, 4.1], "4.000"), ([0.0, 0.15, 0.25], "0.150"), ([9.0], "9")])
+def test_a_frame_that_is_not_there_is_refused(video, times, first):
+    with pytest.raises(InputError, match=f"no frame at {first}"):
+        numbers(video, times, tolerance=0.03)
+
+
+def test_sizes_must_fit(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", FPS) as writer, pytest.raises(InputError, match="must be even"):
+        writer.add(np.zeros((1, 33, 48, 3), np.uint8))
+    with VideoWriter(tmp_path / "b.mp4", FPS) as writer:
+        writer.add(np.zeros((1, 32, 48, 3), np.uint8))
+        with pytest.raises(InputError, match="do not go into a video"):
+            writer.add(np.zeros((1, 48, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="choose from av1, h264"):
+        VideoWriter(tmp_path / "c.mp4", FPS, "gif")
