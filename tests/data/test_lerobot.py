@@ -131,8 +131,8 @@ def test_statistics_of_images_are_numpys():
 
 
 def test_a_new_file_begins_where_one_is_full(recorded, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot_writer, "FILE_MEGABYTES", 0.01)
-    monkeypatch.setattr(lerobot_writer, "FILES_PER_CHUNK", 2)
+    monkeypatch.setattr("tinyvla.data.lerobot_writer.FILE_MEGABYTES", 0.01)
+    monkeypatch.setattr("tinyvla.data.lerobot_writer.FILES_PER_CHUNK", 2)
     folder = write_dataset(recorded, tmp_path / "many")
     files = sorted(str(path.relative_to(folder)) for path in (folder / "data").rglob("*.parquet"))
     assert len(files) > 2

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 
-from tinyvla.data import lerobot_videos
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.lerobot import local_folder, read_dataset, write_dataset
 from tinyvla.data.lerobot_layout import Layout, camera_name
@@ -39,8 +38,8 @@ def test_episodes_lie_behind_each_other(folder):
 
 
 def test_a_large_video_is_followed_by_another(recorded, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot_videos, "FILE_MEGABYTES", 0)
-    monkeypatch.setattr(lerobot_videos, "FILES_PER_CHUNK", 2)
+    monkeypatch.setattr("tinyvla.data.lerobot_videos.FILE_MEGABYTES", 0)
+    monkeypatch.setattr("tinyvla.data.lerobot_videos.FILES_PER_CHUNK", 2)
     monkeypatch.setenv("TINYVLA_CACHE", str(tmp_path / "cache"))
     long = recorded.rows(np.arange(9).repeat(20))  # longer than what an encoder holds back
     folder = write_dataset(long, tmp_path / "many", video=True)
