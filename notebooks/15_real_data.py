@@ -29,7 +29,7 @@
 # - judge a policy offline beside floors, and find out whether it looks and whether it listens;
 # - plan the next recording from what the last one lacks.
 #
-# **Time:** about 75 minutes to read, about 3 minutes on two CPU cores, 1 minute on a GPU to run.
+# **Time:** about 75 minutes to read, about 4 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 6](06_evaluation.ipynb) explains floors and the instruction swap, [Chapter
 # 13](13_robot_arm.ipynb) the arm and its expert.
@@ -390,13 +390,13 @@ print("the package's normaliser has the same offsets and scales")
 #
 # Frames of one episode are nearly the same picture. If some of them are learned and others judged, the judgement is a
 # memory test. So whole episodes are held back: ten of them, drawn by chance. The policy gets both cameras and the sentence,
-# and answers with a chunk of eight actions. It is not given the joint angles: from so few episodes a policy learns more
-# readily where the arm usually goes from there than where the block is.
+# and answers with a chunk of eight actions. It is not given the joint angles, so that there are two things only
+# which it can go by: pictures and words.
 
 # %%
 EPISODES = int(clean.episodes[-1]) + 1
 held = np.isin(clean.episodes, np.random.RandomState(0).permutation(EPISODES)[:10])
-STEPS, BATCH = 250, 32
+STEPS, BATCH = 500, 32
 
 
 def trained(demonstrations, seed=0):
@@ -431,7 +431,7 @@ plt.show()
 assert losses[-1] < 0.7 * losses[0]
 
 # %% [markdown]
-# The loss falls nicely. Many projects stop here and carry the policy to the robot.
+# The loss falls nicely. It is tempting to stop here and to carry the policy to the robot.
 #
 # ## 5. Judge it without a robot
 #
@@ -527,17 +527,20 @@ off = np.abs(chunks[inside].astype(float) - rows.actions[inside - 1][:, None]) *
 assert np.allclose(off.sum(axis=(0, 1)) / (~is_pad[inside]).sum(), judged.errors[LAST], atol=1e-4)
 print("the package's error of the last action is ours")
 assert judged.share(MEAN) > judged.share(OWN)
-assert judged.share(IMAGES) > 1.2 * judged.share(OWN)
-assert judged.share(SENTENCES) < 1.15 * judged.share(OWN)
-print("better than the mean action; looks; does not listen")
+assert judged.share(IMAGES) > 1.1 * judged.share(OWN)
+assert judged.share(SENTENCES) < 1.5 * judged.share(OWN)
+assert judged.share(SENTENCES) < judged.share(IMAGES)
+print("better than the mean action; it needs the pictures, and hardly the words")
 
 # %% [markdown]
-# Read this slowly. The policy is better than always giving the mean. With other pictures its error grows, so it
-# looks. With another sentence its error stays as it is: **"reach the blue block" and "reach the red block" are the same to
-# it.** And yet its error on the episodes that were held back is small. How can a policy that does not listen be right about
-# which block is meant?
+# Read the table slowly, from left to right. Repeating the last action is a strong floor, as we said; a policy from one minute
+# of recordings has a hard time with it. Always giving the mean is worse than the policy. With other pictures the error
+# grows: the policy looks. With other words it grows much less, and in no clear majority of the episodes: **"reach the blue
+# block" and "reach the red block" are nearly the same to it.** Ten episodes are few, so the intervals are wide, and *not
+# shown* means just that.
 #
-# Think before you read on. What must be true of these recordings?
+# On the same table the two sentences ask for different blocks. A policy that treats them alike has to guess which one is meant,
+# unless something else in the pictures tells. Think before you read on: what could that be?
 
 # %% [markdown]
 # ## 6. Predict what will fail
@@ -583,8 +586,8 @@ assert before["right"]["other"] > before["right"]["named"]
 print("on the right it goes to the wrong block more often than to the right one")
 
 # %% [markdown]
-# That is Monday. Nothing in the training was wrong, and a longer training or a larger model would have learned the same rule.
-# The remedy is in the recording.
+# That is Monday. Nothing in the training was wrong: the rule fits every episode, and nothing in the recording speaks against
+# it. The remedy is another recording.
 #
 # ## 7. Plan the next fifty episodes
 #
@@ -663,7 +666,8 @@ both = seen.joined(sunday)
 out_of_both = np.concatenate([held, np.isin(sunday.episodes, range(10))])
 better, _ = trained(both.rows(np.flatnonzero(~out_of_both)))
 again = evaluate_offline(better, both, out_of_both)
-assert again.share(SENTENCES) > 1.4 * again.share(OWN)
+times = [report.share(SENTENCES) / report.share(OWN) for report in (judged, again)]
+assert times[1] > max(1.4, times[0] + 0.3)
 print("with other words its error grows now: it listens")
 
 # %% tags=["slow", "nbval-ignore-output"]
