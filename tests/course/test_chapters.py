@@ -21,6 +21,7 @@ MODULES = (
     "tinyvla.course.ch07_checks",
     "tinyvla.course.ch08",
     "tinyvla.course.ch13",
+    "tinyvla.course.ch15",
 )
 """Each is run by its chapter, whose cells pytest executes."""
 

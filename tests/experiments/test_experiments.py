@@ -26,6 +26,7 @@ import positions
 import pretraining
 import processes
 import pytest
+import reading
 import recipe_search
 import scaling
 
@@ -346,3 +347,15 @@ def test_positions(device, tiny_preset, tmp_path):
     report = done(positions, positions.Args(**sizes, data=DATA, out=tmp_path / "p.json"))
     assert_same_form(report, "positions", "kinds/scaled", "kinds/learned-0.1/direction_accuracy")
     assert "| learned-0.1 |" in positions.section(report)
+
+
+def test_reading(tmp_path):
+    """From video to the cache to the policy, in little memory."""
+    sizes = {"frames": 20, "episode": 8, "height": 32, "width": 48, "many_frames": 64, "image_size": 32}
+    few = {"codecs": ("h264",), "repeats": 1, "batch_size": 4, "steps": 1}
+    report = done(reading, reading.Args(**sizes, **few, out=tmp_path / "reading.json"))
+    assert report["decode"]["h264"]["frames"] == 40
+    assert report["decode"]["h264"]["frames_per_second"]["median"] > 0
+    assert set(report["train"]["milliseconds"]) == {"file", "arrays"}
+    assert 0 < report["memory"]["megabytes"] < 1_024 * report["memory"]["limit_gigabytes"]
+    assert "32 x 32" in reading.section(report)

@@ -93,6 +93,28 @@ class Demonstrations:
             timestamps=None if self.timestamps is None else self.timestamps[index],
         )
 
+    def joined(self, other: Demonstrations) -> Demonstrations:
+        """Returns these episodes and then the other's, which must have the same cameras and the same numbers.
+
+        Raises:
+            InputError: they have not.
+        """
+        fits = self.images.keys() == other.images.keys() and self.fps == other.fps
+        fits = fits and (self.states is None) == (other.states is None) and self.action_names == other.action_names
+        check(fits, "only recordings with the same cameras, states, action names and fps can be joined")
+        try:
+            return replace(
+                self,
+                images={name: np.concatenate([images, other.images[name]]) for name, images in self.images.items()},
+                actions=np.concatenate([self.actions, other.actions]),
+                instructions=[*self.instructions, *other.instructions],
+                episodes=np.concatenate([self.episodes, other.episodes + self.episodes[-1] + 1]),
+                states=_both(self.states, other.states),
+                timestamps=_both(self.timestamps, other.timestamps),
+            )
+        except ValueError as error:
+            raise InputError(f"recordings of other sizes cannot be joined ({error})") from None
+
     def policy_config(
         self,
         preset: str = "minimal",
@@ -205,6 +227,10 @@ class Demonstrations:
         where = policy.device if device is None else device
         future = self.future(waypoints) if waypoints else None
         return policy.prepare.split(self.images, self.instructions, actions, where, self.states, is_pad, future)
+
+
+def _both(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return None if one is None or other is None else np.concatenate([one, other])
 
 
 def _check_array(array: Any, what: str, kind: str, ndim: int) -> None:

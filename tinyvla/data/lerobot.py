@@ -176,11 +176,11 @@ def _video_parts(layout: Layout, key: str, rows: _Rows) -> Iterator[Part]:
     """Videos: each episode's frames, a thousand at a time."""
     assert rows.timestamps is not None  # read because there is video
     tolerance = 0.5 / layout.fps
-    place = np.argsort(rows.order)
-    for episode in np.unique(rows.episodes).tolist():
-        frames = np.flatnonzero(rows.episodes == episode)
-        frames = frames[np.argsort(place[frames])]
-        span, times = layout.span(key, episode), rows.timestamps[frames]
+    times_in_order, episodes = rows.timestamps[rows.order], rows.episodes[rows.order]
+    starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1)).tolist()
+    for first, end in zip(starts, [*starts[1:], len(episodes)], strict=True):
+        episode, times = int(episodes[first]), times_in_order[first:end]
+        span = layout.span(key, episode)
         steps = np.diff(times)
         check(
             bool((steps > 0).all() and times[0] >= 0),
@@ -192,9 +192,9 @@ def _video_parts(layout: Layout, key: str, rows: _Rows) -> Iterator[Part]:
             f"the time stamps of episode {episode} in {layout.folder} jump: they end at {times[-1]:.3f} s, and the "
             f"episode's part of its video is {span.stop - span.start:.3f} s long",
         )
-        for start in range(0, len(frames), MOST_FRAMES):
-            chunk = slice(start, start + MOST_FRAMES)
-            yield Part(place[frames[chunk]], partial(frames_at, span.path, span.start + times[chunk], tolerance, 1))
+        for start in range(0, len(times), MOST_FRAMES):
+            some = span.start + times[start : start + MOST_FRAMES]
+            yield Part(first + start + np.arange(len(some)), partial(frames_at, span.path, some, tolerance, 1))
 
 
 def _flat(names: dict[str, object]) -> list[object]:

@@ -10,6 +10,9 @@ from matplotlib.figure import Figure
 
 from tinyvla.data.demonstrations import Demonstrations
 
+WIDTH = 1.7
+"""Of a picture, in inches."""
+
 
 def plot_frames(
     recordings: Demonstrations, episodes: Sequence[int], moments: Sequence[float] = (0.0, 0.33, 0.67, 1.0)
@@ -23,8 +26,10 @@ def plot_frames(
     """
     cameras = list(recordings.images)
     rows, columns = len(episodes) * len(cameras), len(moments)
-    size = (1.7 * columns + 0.6, 1.7 * rows + 0.45 * len(episodes))
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    heights = [WIDTH * images.shape[2] / images.shape[3] for images in recordings.images.values()]
+    size = (WIDTH * columns + 0.5, len(episodes) * (sum(heights) + 0.35))
+    ratios = {"height_ratios": heights * len(episodes)}
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", gridspec_kw=ratios)
     for place, episode in enumerate(episodes):
         frames = np.flatnonzero(recordings.episodes == episode)
         for row, camera in enumerate(cameras, start=place * len(cameras)):
@@ -32,9 +37,9 @@ def plot_frames(
                 frame = frames[round(moment * (len(frames) - 1))]
                 ax.imshow(recordings.images[camera][frame].transpose(1, 2, 0))
                 ax.set(xticks=[], yticks=[])
-                if row == place * len(cameras):
+                if row == place * len(cameras) and ax is not axes[row, 0]:
                     ax.set_title(f"{(frame - frames[0]) / recordings.fps:.1f} s", fontsize=8, loc="right")
             axes[row, 0].set_ylabel(camera, fontsize=9)
         first = axes[place * len(cameras), 0]
-        first.set_title(f"{episode}: {recordings.instructions[frames[0]][:40]}", fontsize=9, loc="left")
+        first.set_title(f"{episode}: {recordings.instructions[frames[0]][:60]}", fontsize=9, loc="left")
     return fig, axes
