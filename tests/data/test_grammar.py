@@ -1,4 +1,4 @@
-"""Sentences are read back by a reader that knows nothing of the grammar, and every scene is searched for what they say."""
+"""Sentences are read back by a reader that knows nothing of the grammar, and scenes are searched for what they say."""
 
 from __future__ import annotations
 

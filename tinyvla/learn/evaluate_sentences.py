@@ -27,6 +27,8 @@ from tinyvla.learn.evaluate import DIRECTION_COSINE, Metrics, predict_split, vis
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
 
+FLOOR_SCENES = 8_000
+"""From which the language-only floor learns."""
 CHANGES = ("color", "side", "not")
 """What the one word is in which the sentences of a pair differ."""
 
@@ -140,7 +142,7 @@ def evaluate_sentences(
         num_scenes: of each kind.
         seed: of the scenes; those that the language-only floor learns from are others.
     """
-    train = SentenceFind(8_000, seed + 1)
+    train = SentenceFind(FLOOR_SCENES, seed + 1)
     return SentenceReport({kind: _judge(policy, SentenceFind(num_scenes, seed, (kind,)), train) for kind in kinds})
 
 
