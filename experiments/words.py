@@ -44,7 +44,7 @@ from tinyvla.data.dataset import COLORS, BlockFind, directions
 from tinyvla.data.grammar import NEW_NAMES, NEW_NOUNS, NEW_VERBS, TRAINING, Wording
 from tinyvla.data.sentences import KINDS, NEW, SentenceFind
 from tinyvla.learn.evaluate import Metrics, predict_split, vision_only_floor
-from tinyvla.learn.evaluate_sentences import is_right, meaning_floor, pair_accuracy
+from tinyvla.learn.evaluate_sentences import FLOOR_SCENES, is_right, meaning_floor, pair_accuracy
 from tinyvla.model.efficientnet import EfficientNetVision
 from tinyvla.model.hub import MINILM
 from tinyvla.model.policy import TinyVLA, new_policy
@@ -53,7 +53,6 @@ from tinyvla.recipes import TrainConfig
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions
 
-RESULTS = ("words",)
 TOWERS = ("scratch", "random", "untrained", "frozen", "lora", "learned")
 SHARES = {"untrained": (0.02, 0.06, 0.2), "lora": (0.03, 0.1, 0.3), "learned": (0.003, 0.01, 0.03)}
 """Shares of the learning rate that are tried for weights of MiniLM's shape; a validation chooses."""
@@ -373,7 +372,7 @@ def alike(states: Tensor) -> float:
 
 def floors(args: Args) -> dict[str, Row]:
     """What can be had of each kind without words, and without the image."""
-    train_scenes, found = SentenceFind(8_000, TEST_SEED + 1), {}
+    train_scenes, found = SentenceFind(FLOOR_SCENES, TEST_SEED + 1), {}
     for kind in KINDS:
         scenes = test_scenes(kind, args.num_test)
         ways = {"vision_only": vision_only_floor(scenes), "language_only": meaning_floor(train_scenes, scenes)}

@@ -27,6 +27,8 @@ class DataConfig:
     train_seed: Annotated[int, SEED] = 42
     val_seed: Annotated[int, SEED] = 43
     test_seed: Annotated[int, SEED] = 44
+    sentences: bool = False
+    """Learn sentences with structure (`tinyvla.data.sentences`) in place of "find the {color} block"."""
     dataset: str = ""
     """A LeRobotDataset's folder to learn from, in place of BlockFind."""
     val_episodes: Annotated[float, Within(0, 0.9, above=True)] = 0.02

@@ -26,9 +26,16 @@ import processes
 import pytest
 import recipe_search
 import scaling
+import torch
+import transformers
+import words
+import words_page
+from safetensors.torch import save_file
 
 from tinyvla.act import dagger
+from tinyvla.model.efficientnet import EfficientNetVision
 from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import load_tokenizer
 from tinyvla.recipes import DataConfig
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -315,3 +322,32 @@ def test_positions(device, tiny_preset, tmp_path):
     report = done(positions, positions.Args(**sizes, data=DATA, out=tmp_path / "p.json"))
     assert_same_form(report, "positions", "kinds/scaled", "kinds/learned-0.1/direction_accuracy")
     assert "| learned-0.1 |" in positions.section(report)
+
+
+def small_minilm(folder: Path) -> Path:
+    """A tower of MiniLM's class, small and untrained, with the tokenizer that it has; and EfficientNet's shape."""
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.BertModel(transformers.BertConfig(**shape)).save_pretrained(folder)
+    load_tokenizer().save_pretrained(folder)
+    save_file(EfficientNetVision(pretrained=False).state_dict(), folder / "efficientnet.safetensors")
+    return folder
+
+
+def test_words(tiny_preset, tmp_path, monkeypatch):
+    """All studies, with all towers, on few scenes."""
+    monkeypatch.setattr(words, "FLOOR_SCENES", 60)
+    monkeypatch.setattr(words, "SHARES", {tower: shares[:1] for tower, shares in words.SHARES.items()})
+    sizes = {"num_train": 16, "few": (8,), "batch_size": 4, "num_test": 4, "num_names": 24, "seeds": 2, "few_seeds": 2}
+    steps = {"steps": 1, "choosing_steps": 1, "short_steps": 1, "preset": tiny_preset}
+    args = words.Args(**sizes, **steps, weights=small_minilm(tmp_path / "minilm"), out=tmp_path / "words.json")
+    report = done(words, args)
+    paths = ("weights", "floors/*", "towers/*/kinds/*", "towers/*/names/*", "differences/*", "demonstrations/*")
+    assert_same_form(report, "words", *paths, "names/*", "forgetting/*", "vision/*", "rows", "rates/*")
+    assert list(report["towers"]) == list(words.TOWERS)
+    frozen = next(row for row in report["forgetting"] if row["tower"] == "frozen")
+    assert frozen["cosine_with_before"]["mean"] > 0.9999  # nothing in it moved
+    learned = [row["cosine_with_before"]["mean"] for row in report["forgetting"] if row["tower"] == "learned"]
+    assert min(learned) < 0.9999
+    assert "| new relations |" in words_page.section(report)

@@ -107,7 +107,7 @@ def six_word_policy(language: str | None = None, seed: int = 0, device: str = "c
     return _trained(policy, BlockFind(NUM_SCENES, 42), settings)
 
 
-def mended(policy: TinyVLA, pairs: Sequence[Pair], num_scenes: int = 1_500) -> TinyVLA:
+def mended(policy: TinyVLA, pairs: Sequence[Pair], num_scenes: int = 800) -> TinyVLA:
     """A copy of a policy that has gone on to learn from sentences of one's own, and from its old ones as often.
 
     Args:
