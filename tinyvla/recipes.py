@@ -53,7 +53,7 @@ class TrainConfig:
     weight_decay: Annotated[float, Within(0, 1_000)] = 0.01
     """Applied to matrices; embeddings, biases and norms are left alone."""
     pretrained_rate: Annotated[float, Within(0, 1, above=True)] = 1.0
-    """Share of the learning rate at which pretrained towers learn that are not frozen; below 1, by AdamW in any case."""
+    """Share of the learning rate at which pretrained towers learn that are not frozen; below 1 always by AdamW."""
     beta1: Annotated[float, Within(0, 0.999999)] = 0.9
     beta2: Annotated[float, Within(0, 0.999999)] = 0.99
     warmup_steps: Annotated[int, Within(0, 10**9)] = 100
