@@ -211,8 +211,16 @@ NEW_REQUESTS = (
     "{phrase} has to be {done}",
     "try to {verb} {phrase}",
 )
-NEW_RELATION = (("to the left of", "on the left side of"), ("to the right of", "on the right side of"))
-NEW_RELATION += (("over", "higher than"), ("under", "lower than"))
-NEW_EXTREME = (("the {noun} farthest to the left",), ("the {noun} farthest to the right",))
-NEW_EXTREME += (("the topmost {noun}", "the highest {noun}"), ("the bottommost {noun}", "the lowest {noun}"))
+NEW_RELATION = (
+    ("to the left of", "on the left side of"),
+    ("to the right of", "on the right side of"),
+    ("over", "higher than"),
+    ("under", "lower than"),
+)
+NEW_EXTREME = (
+    ("the {noun} farthest to the left",),
+    ("the {noun} farthest to the right",),
+    ("the topmost {noun}", "the highest {noun}"),
+    ("the bottommost {noun}", "the lowest {noun}"),
+)
 NEW_NEGATION = ("the {noun} that is neither {nor}",)

@@ -142,7 +142,8 @@ class SentenceFind(BlockFind):
 
     def rows(self, index: Bool[np.ndarray, "n"] | Int64[np.ndarray, "k"]) -> SentenceFind:
         """Returns the scenes at an index, or where a mask is True, as a split of their own."""
-        split = type(self).from_blocks(self.cells[index], self.colors[index])
+        split = type(self).__new__(type(self))
+        split._set_blocks(self.cells[index], self.colors[index])
         numbers = np.arange(len(self))[index]
         split.sentences, split.kinds = ([values[i] for i in numbers] for values in (self.sentences, self.kinds))
         return split
@@ -196,7 +197,8 @@ def _draw(
 ) -> tuple[Int64[np.ndarray, "n b"], Int64[np.ndarray, "n b"], list[Meaning]]:
     """Returns cells, colours and a meaning for each of `count` scenes; the only block that it fits is in slot 0."""
     known = meanings(kind.meaning, kind.held_out)
-    parts, chosen = [], []
+    parts: list[list[np.ndarray]] = []
+    chosen: list[Meaning] = []
     while len(chosen) < count:
         cells, colors = _scenes(rng, max(64, 2 * count), kind.min_blocks)
         fits = np.stack([_fits_one(meaning, cells, colors) for meaning in known], axis=1)  # (n, meanings, b)
