@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import html
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,11 +29,11 @@ from tinyvla.errors import InputError
 from tinyvla.learn.evaluate import predict_split
 from tinyvla.learn.evaluate_sentences import is_right
 from tinyvla.learn.train import fit
-from tinyvla.model.policy import TinyVLA, new_policy
+from tinyvla.model.policy import TinyVLA, UnseenWordWarning, new_policy
 from tinyvla.model.pretrained import pretrained_config
 from tinyvla.model.tokenizer import load_wordpiece, split_words
 from tinyvla.recipes import RECIPES, TrainConfig
-from tinyvla.show.plots import plot_sample
+from tinyvla.show.plots import PART_COLORS, draw_arrow
 from tinyvla.show.scene_svg import scene_svg
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions
@@ -90,20 +91,23 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
             raise InputError(f"{pair[1]!r} is no colour of the task; choose from {', '.join(COLORS)}")
 
 
-def six_word_policy(language: str | None = None, seed: int = 0, device: str = "cpu") -> TinyVLA:
+def six_word_policy(
+    language: str | None = None, seed: int = 0, device: str = "cpu", share: float | None = None
+) -> TinyVLA:
     """A `nano` policy that has learned "find the {color} block" by the preset's measured recipe.
 
     Args:
-        language: source of a pretrained language tower, which stays frozen; without one, the preset's own learns.
+        language: source of a pretrained language tower; without one, the preset's own learns.
         seed: of weights and order.
         device: where to train.
+        share: of the learning rate, at which a pretrained tower learns, too; unless given, it stays frozen.
 
     Returns:
         The policy, ready to act.
     """
-    config = pretrained_config(None, language, "nano") if language else model_config("nano")
+    config = pretrained_config(None, language, "nano", frozen=share is None) if language else model_config("nano")
     policy = new_policy(config, seed, device)
-    settings = replace(RECIPES["nano"].for_scenes(NUM_SCENES), seed=seed)
+    settings = replace(RECIPES["nano"].for_scenes(NUM_SCENES), seed=seed, pretrained_rate=share or 1.0)
     return _trained(policy, BlockFind(NUM_SCENES, 42), settings)
 
 
@@ -176,7 +180,9 @@ class SentenceBoxState:
         Raises:
             InputError: the sentence cannot be read.
         """
-        arrow: np.ndarray = self.policy.predict(self.scene.image, self.sentence).numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnseenWordWarning)  # new words are what the box is for
+            arrow: np.ndarray = self.policy.predict(self.scene.image, self.sentence).numpy()
         return arrow
 
     def explained(self) -> str:
@@ -213,10 +219,12 @@ def sentence_box(policy: TinyVLA, scene_seed: int = 0) -> Any:
 def sentence_figure(policy: TinyVLA, sentences: Sequence[str], scene_seed: int = 0) -> tuple[Figure, np.ndarray]:
     """The box without a kernel: one scene under several sentences, with tokens and nearest words below each."""
     state = SentenceBoxState(policy, scene_seed)
-    fig, axes = plt.subplots(1, len(sentences), figsize=(3 * len(sentences), 3.6), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(1, len(sentences), figsize=(3 * len(sentences), 3.8), squeeze=False, layout="constrained")
     for ax, state.sentence in zip(axes[0], sentences, strict=True):
-        sample = replace(state.scene, instruction=state.sentence, action=np.zeros(2, np.float32))
-        plot_sample(sample, state.answer(), ax)
+        ax.imshow(state.scene.image.transpose(1, 2, 0), interpolation="nearest")
+        draw_arrow(ax, state.answer(), PART_COLORS["action"], "predicted")
         near = "\n".join(f"{color} {alike:+.2f}" for color, alike in nearest_colors(policy, state.sentence)[:3])
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(state.sentence, fontsize=10)
         ax.set_xlabel(f"{' · '.join(tokens_of(state.sentence))}\n{near}", fontsize=8)
     return fig, axes[0]
