@@ -1,4 +1,4 @@
-"""The section of the results page on `results/words.json`, which `experiments/words.py` makes."""
+"""Sections of the results page on what `experiments/words.py` found: six words alone, and the whole study."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from page import Results, grid, percent, points, prose, section_of, source
 
 from tinyvla.data.sentences import KINDS
 
-RESULTS = ("words",)
+RESULTS, SIX_WORDS_RESULTS = ("words",), ("words_cpu",)
 
 
 def mean(value: Results) -> str:
@@ -25,11 +25,11 @@ def kinds_table(words: Results) -> str:
     return grid(f"kind of sentence | {' | '.join(towers)} | no words | no image", rows)
 
 
-def gap_table(words: Results) -> str:
+def gap_table(differences: list[Results], worse: tuple[str, ...] = ("scratch", "untrained")) -> str:
     """Differences within a seed; bold where the interval leaves out zero."""
-    gaps = [row for row in words["differences"] if row["worse"] in ("scratch", "untrained")]
+    gaps = [row for row in differences if row["worse"] in worse]
     rows = []
-    for kind in KINDS:
+    for kind in gaps[0]["kinds"]:
         cells = []
         for gap in gaps:
             value = gap["kinds"][kind]
@@ -73,7 +73,7 @@ def names_table(words: Results) -> str:
 def forgetting_table(words: Results) -> str:
     """Six words alone."""
     rows = []
-    for row in words["forgetting"]:
+    for row in words["six_words"]:
         name = row["tower"] if row["times"] == 1 else f"{row['tower']}, {row['times']} x the rate"
         alike = (
             f"{row[key]['mean']:.2f}" for key in ("cosine_with_before", "same_neighbour", "alike_before", "alike_after")
@@ -90,6 +90,30 @@ def vision_table(words: Results) -> str:
     own = {"vision": "the preset's own, learning", **words["towers"]["frozen"]}
     rows = ((row["vision"], *(mean(row["kinds"][kind]) for kind in asked)) for row in (own, *words["vision"]))
     return grid(f"vision tower | {' | '.join(asked)}", rows)
+
+
+def six_words_section(study: Results) -> str:
+    """Policies that learned "find the {color} block" alone."""
+    kinds = study["six_words"][0]["kinds"]
+    rows = (
+        (row["tower"], mean(row["six_words"]), *(mean(row["kinds"][kind]) for kind in kinds))
+        for row in study["six_words"]
+    )
+    about = f"""Policies learn "find the {{color}} block" alone, from {study["num_train"]:,} scenes: `{study["preset"]}`,
+        {study["short_steps"]} steps of {study["batch_size"]}, {kinds["color"]["seeds"]} seeds, {study["num_test"]} test
+        scenes of each kind of sentence (`tinyvla.data.sentences`). The language tower is the preset's own (*scratch*),
+        MiniLM (`{study["weights"]["model"]}`), frozen, or one of MiniLM's shape with random weights, frozen (*random*).
+        Direction accuracy in per cent, mean over the seeds (95 % t-interval):"""
+    gaps = """Differences in points within a seed, and the 95 % t-interval of their mean, in bold where it leaves out
+        zero; none is corrected for the number of rows:"""
+    return section_of(
+        "Six words",
+        prose(about),
+        grid(f"tower | the six sentences | {' | '.join(kinds)}", rows),
+        prose(gaps),
+        gap_table(study["six_words_differences"], ("scratch", "random")),
+        source(study),
+    )
 
 
 def section(words: Results) -> str:
@@ -122,7 +146,7 @@ def section(words: Results) -> str:
         prose(about),
         kinds_table(words),
         prose(gaps),
-        gap_table(words),
+        gap_table(words["differences"]),
         prose(pairs),
         pair_table(words),
         prose(fewer_text),

@@ -338,16 +338,16 @@ def small_minilm(folder: Path) -> Path:
 def test_words(tiny_preset, tmp_path, monkeypatch):
     """All studies, with all towers, on few scenes."""
     monkeypatch.setattr(words, "FLOOR_SCENES", 60)
-    monkeypatch.setattr(words, "SHARES", {tower: shares[:1] for tower, shares in words.SHARES.items()})
     sizes = {"num_train": 16, "few": (8,), "batch_size": 4, "num_test": 4, "num_names": 24, "seeds": 2, "few_seeds": 2}
-    steps = {"steps": 1, "choosing_steps": 1, "short_steps": 1, "preset": tiny_preset}
+    steps = {"steps": 1, "short_steps": 1, "preset": tiny_preset}
     args = words.Args(**sizes, **steps, weights=small_minilm(tmp_path / "minilm"), out=tmp_path / "words.json")
     report = done(words, args)
-    paths = ("weights", "floors/*", "towers/*/kinds/*", "towers/*/names/*", "differences/*", "demonstrations/*")
-    assert_same_form(report, "words", *paths, "names/*", "forgetting/*", "vision/*", "rows", "rates/*")
+    assert_same_form(report, "words_cpu", "weights", "floors/*", "six_words/*", "six_words_differences/*", "rows")
     assert list(report["towers"]) == list(words.TOWERS)
-    frozen = next(row for row in report["forgetting"] if row["tower"] == "frozen")
-    assert frozen["cosine_with_before"]["mean"] > 0.9999  # nothing in it moved
-    learned = [row["cosine_with_before"]["mean"] for row in report["forgetting"] if row["tower"] == "learned"]
-    assert min(learned) < 0.9999
+    assert {row["vision"] for row in report["vision"]} == {"efficientnet", "random-efficientnet"}
+    assert [row["names"] for row in report["names"] if row["tower"] == "lora"] == [0, 1, 2, 3]
+    moved = {(row["tower"], row["times"]): row["cosine_with_before"]["mean"] for row in report["six_words"]}
+    assert moved["frozen", 1] > 0.9999
+    assert moved["learned", 10] < moved["learned", 1] < 0.99999
     assert "| new relations |" in words_page.section(report)
+    assert "| frozen |" in words_page.six_words_section(report)
