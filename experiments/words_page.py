@@ -99,7 +99,7 @@ def six_words_section(study: Results) -> str:
         (row["tower"], mean(row["six_words"]), *(mean(row["kinds"][kind]) for kind in kinds))
         for row in study["six_words"]
     )
-    about = f"""Policies learn "find the {{color}} block" alone, from {study["num_train"]:,} scenes: `{study["preset"]}`,
+    about = f"""Policies learn "find the {{color}} block" alone: `{study["preset"]}`, {study["num_train"]:,} scenes,
         {study["short_steps"]} steps of {study["batch_size"]}, {kinds["color"]["seeds"]} seeds, {study["num_test"]} test
         scenes of each kind of sentence (`tinyvla.data.sentences`). The language tower is the preset's own (*scratch*),
         MiniLM (`{study["weights"]["model"]}`), frozen, or one of MiniLM's shape with random weights, frozen (*random*).

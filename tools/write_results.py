@@ -28,7 +28,6 @@ import pretraining
 import processes
 import results_of_bench as bench
 import scaling
-import words_page
 from page import grid, load, percent, place, seconds_of, span
 
 BEGIN, END = "<!-- results: begin, written by tools/write_results.py -->", "<!-- results: end -->"
@@ -48,9 +47,7 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
         (experiment.section, experiment.RESULTS)
         for experiment in (latency, processes, heads, learning, fusions, positions)
     ),
-    *((experiment.section, experiment.RESULTS) for experiment in (closed_loop, pretraining, lora, arm)),
-    (words_page.six_words_section, words_page.SIX_WORDS_RESULTS),
-    (scaling.section, scaling.RESULTS),
+    *((experiment.section, experiment.RESULTS) for experiment in (closed_loop, pretraining, lora, arm, scaling)),
     (scaling.section_of_runs, scaling.RUN_RESULTS),
     (count_presets.section, count_presets.RESULTS),
     (bench.notebook_section, ("notebook_times",)),
