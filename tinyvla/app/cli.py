@@ -32,6 +32,7 @@ from tinyvla.app.cli_measure import (
     info,
     load,
     print_report,
+    print_sentences,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
@@ -54,6 +55,7 @@ def evaluate(
     val_episodes: float | None = None,
     states: tuple[str, ...] = (),
     leave_out: tuple[int, ...] = (),
+    sentences: bool = False,
 ) -> None:
     """Judge a policy on the test split, beside floors and the instruction swap; with --dataset, on recordings.
 
@@ -61,21 +63,26 @@ def evaluate(
     mean one, and the policy itself with other images, other words and another state.
 
     Args:
-        num_samples: Test scenes.
+        num_samples: Test scenes; of each kind of sentence, with --sentences.
         dataset: A LeRobotDataset: its folder, or owner/name on the Hugging Face hub.
         val_episodes: Share of its episodes to judge on; those that the policy's run held out unless given.
         states: Keys whose numbers make the robot's state; the run's, or observation.state, unless given.
         leave_out: Episodes that are not judged on, by number; those of the run unless given.
+        sentences: Judge it by kind of sentence instead: paraphrases, relations, negation, words that are held out.
     """
     check_number("--num-samples", num_samples, MANY)
     if dataset:
+        if sentences:
+            raise InputError("--sentences asks about BlockFind's scenes and --dataset about recordings; give one of them")
         if val_episodes is not None:
             check_number("--val-episodes", val_episodes, Within(0, 0.9, above=True), whole=False)
         judge(checkpoint, DataConfig(dataset=dataset, states=states, leave_out=leave_out), val_episodes, device, json)
         return
     if val_episodes is not None or states or leave_out:
         raise InputError("--val-episodes, --states and --leave-out are of recordings; name them with --dataset")
-    print_report(load(checkpoint, device, blocks=True), num_samples, DataConfig(), as_json=json)
+    policy = load(checkpoint, device, blocks=True)
+    report = print_sentences if sentences else print_report
+    report(policy, num_samples, DataConfig(), as_json=json)
 
 
 def rollout(
