@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from book_site import ROOT, book, chromium, requested, show, site  # noqa: F401 - fixtures
+from book_site import ROOT, requested, show
 from browser import require
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from book_site import ROOT, book, chromium, requested, show, site  # noqa: F401 - fixtures
+from book_site import ROOT, requested, show
 from browser import require
 
 from tinyvla.act.blocks.world import BlockWorld, WorldConfig
@@ -45,6 +45,7 @@ def places():
 
 PLACES = places()
 PAGES = {place.name: place.document for place in PLACES} | {"playground": "index"}
+STANDING = {place.name for place in PLACES if place.stands} | {"playground"}
 
 
 class Part:
@@ -66,8 +67,8 @@ class Part:
 
     def wait_for(self, script: str, *arguments):
         """The value of an `async` piece of script, in which `mount` and `args` are known."""
-        code = f"const done = arguments[arguments.length - 1], args = arguments, mount = document.querySelector('{self.css}');"
-        code += f"(async () => {{ {script} }})().then(value => done({{value}}), error => done({{error: String(error)}}))"
+        code = f"const args = arguments, mount = document.querySelector('{self.css}'), done = args[args.length - 1];"
+        code += f"(async () => {{ {script} }})().then(value => done({{value}}), error => done({{error: `${{error}}`}}))"
         answer = self.driver.execute_async_script(code, *arguments)
         assert "error" not in answer, answer
         return answer.get("value")
@@ -106,6 +107,19 @@ class Part:
             value,
         )
 
+    def type(self, text: str) -> None:
+        """Type a sentence in place of the one that is there."""
+        from selenium.webdriver.common.keys import Keys
+
+        box = self.run("return mount.querySelector('input[type=text]')")
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(text)
+
+    def key(self, css: str, key: str) -> None:
+        """Press a key on the first element."""
+        event = "new KeyboardEvent('keydown', {key: arguments[1], bubbles: true})"
+        self.run(f"const e = mount.querySelector(arguments[0]); e.focus(); e.dispatchEvent({event})", css, key)
+
     def drag(self, block: int, x: float, y: float) -> None:
         """Drag a block to pixel (x, y) of its scene with a pointer, in a few steps."""
         from selenium.webdriver import ActionChains
@@ -140,11 +154,12 @@ class Part:
 
 
 @pytest.fixture
-def wake(chromium, site):  # noqa: F811
+def wake(chromium, site):
     """Opens a page, touches a part of it, and in the end asks the browser for its complaints."""
     opened = []
 
     def open_part(name: str) -> Part:
+        require(name in STANDING, f"what the part {name} loads: python tools/book_policies.py, tools/book_films.py")
         show(chromium, "light", 1300)
         opened.append(Part(chromium, site, name))
         return opened[-1]
@@ -176,7 +191,13 @@ def scenes(count: int, seed: int):
     return blocks, render(cells, colors)
 
 
-ODD = ("go to the crimson cube", "FIND the {} block!", "{}", "please find any {} thing, s'il vous plaît", "[CLS] block {}")
+ODD = (
+    "go to the crimson cube",
+    "FIND the {} block!",
+    "{}",
+    "please find any {} thing, s'il vous plaît",
+    "[CLS] block {}",
+)
 
 
 def sentences(count: int, seed: int) -> list[str]:
@@ -203,6 +224,7 @@ def test_files_of_parts_are_short_and_every_part_has_one():
 
 
 def test_every_film_is_there_and_small():
+    require("films" in STANDING, "the films: python tools/book_films.py")
     films = json.loads((LIVE / "films.json").read_text(encoding="utf-8"))["films"]
     folder = ROOT / "book" / "_static" / "live" / "films"
     assert {each["file"] for each in films} == {path.name for path in folder.iterdir()}
@@ -219,6 +241,7 @@ def test_positions_and_presets_are_the_package_s():
 
 
 def test_policies_do_what_their_results_file_says():
+    require({"fusion", "world"} <= STANDING, "all policies: python tools/book_policies.py")
     results = json.loads((ROOT / "results" / "book_policies.json").read_text(encoding="utf-8"))["parts"]
     assert results["nano"]["direction_accuracy"] > 0.99
     assert results["cloning"]["rollout"]["success"] < results["dagger"]["rollout"]["success"]
@@ -229,11 +252,13 @@ def test_policies_do_what_their_results_file_says():
 # --- weight ---
 
 
-def size_of(book: Path, urls: set[str], site: str) -> int:  # noqa: F811
-    return sum((book / url.removeprefix(site + "/").split("?")[0]).stat().st_size for url in urls if url.startswith(site))
+def size_of(book: Path, urls: set[str], site: str) -> int:
+    return sum(
+        (book / url.removeprefix(site + "/").split("?")[0]).stat().st_size for url in urls if url.startswith(site)
+    )
 
 
-def test_the_first_page_stays_light_until_it_is_touched(book, wake, site):  # noqa: F811
+def test_the_first_page_stays_light_until_it_is_touched(book, wake, site):
     part = wake("playground")
     loaded = requested(part.driver)
     live = {url for url in loaded if "/live/" in url}
@@ -255,10 +280,7 @@ def test_a_typed_sentence_turns_the_arrow_to_what_pytorch_says(wake):
     seen = []
     for color in COLORS:
         text = f"find the {color} block"
-        part.run(
-            "const i = mount.querySelector('input[type=text]'); i.value = arguments[0]; i.dispatchEvent(new Event('input'))",
-            text,
-        )
+        part.type(text)
         part.until(f"mount.answer?.text === '{text}'")
         answer = part.run("return mount.answer")
         blocks = answer["blocks"]
@@ -312,14 +334,11 @@ def test_dragging_and_keys_move_a_block_and_the_arrow_follows(wake):
     after = part.run("return mount.answer.action")
     assert degrees(before, after) > 5
     assert degrees(after, [1, 1]) < 15
-    part.run(
-        "const b = mount.querySelectorAll('.tv-block')[0]; b.focus();"
-        "b.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true}))"
-    )
+    part.key(".tv-block", "ArrowLeft")
     part.until("mount.answer.blocks[0].x === 52")
     assert "row 8, column 7" in part.run("return mount.querySelector('[role=status]').textContent")
     count = len(part.places_of_blocks())
-    part.run("mount.querySelectorAll('.tv-block')[0].dispatchEvent(new KeyboardEvent('keydown', {key: 'Delete', bubbles: true}))")
+    part.key(".tv-block", "Delete")
     part.until(f"mount.answer.blocks.length === {count - 1}")
     part.press(color, "blocks in the scene")
     part.until(f"mount.answer.blocks.length === {count}")
@@ -328,9 +347,10 @@ def test_dragging_and_keys_move_a_block_and_the_arrow_follows(wake):
 def test_word_pieces_are_those_of_the_package(wake):
     part = wake("wordpiece")
     texts = [
-        "find the red block", "Find the ULTRAMARINE block!", "s'il te plaît, Étagère № 42", "go 🤖 go", "東京 tower", "a\tb\n c",
-        "antidisestablishmentarianism", "x" * 101, "x" * 100, "don't-stop... now?", "[SEP] [mask] [MASK]", "ﬁnd naïve ½ Ω", "“quoted” — dash",
-        "e\u0301 combining", "soft\u00adhyphen zero\u200bwidth", "İstanbul ß ǅ", "हिन्दी العربية ไทย", "$5 + 3 = 8 ^_^ `code` ~ | <b>",
+        "find the red block", "Find the ULTRAMARINE block!", "s'il te plaît, Étagère № 42", "go 🤖 go", "東京 tower",
+        "a\tb\n c", "antidisestablishmentarianism", "x" * 101, "x" * 100, "don't-stop... now?", "[SEP] [mask] [MASK]",
+        "ﬁnd naïve ½ Ω", "“quoted” — dash", "e\u0301 combining", "soft\u00adhyphen zero\u200bwidth", "İstanbul ß ǅ",
+        "हिन्दी العربية ไทย", "$5 + 3 = 8 ^_^ `code` ~ | <b>",
     ]  # fmt: skip
     found = part.wait_for("const t = await TinyVLA.tokenizer(); return args[0].map(t.encode)", texts)
     assert found == [load_wordpiece().encode(text).ids for text in texts]
@@ -385,7 +405,7 @@ def test_a_push_and_another_sentence_change_the_course(wake):
     part.until("mount.dataset.ended === 'success'", 60)
     steps = int(part.run("return mount.dataset.steps"))
     assert "It stopped on it" in part.said
-    part.run("mount.querySelector('[role=application]').dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true}))")
+    part.key("[role=application]", "ArrowLeft")
     assert float(part.run("return mount.dataset.distance")) > 3
     assert "Pushed left" in part.run("return mount.querySelector('[role=status]').textContent")
     part.press("One step")
@@ -422,7 +442,8 @@ def test_patches_that_look_alike_have_different_codes(wake):
     assert same == (0 if (60, 60) in blocks else 59)
     part.press("position codes", "what is compared")
     assert "No other patch" in part.said
-    shades = part.run("return [...mount.querySelectorAll('rect[fill=\"#2a78b5\"]')].map(r => +r.getAttribute('fill-opacity'))")
+    blue = "[...mount.querySelectorAll('rect[fill=\"#2a78b5\"]')]"
+    shades = part.run(f"return {blue}.map(rect => +rect.getAttribute('fill-opacity'))")
     assert int(np.argmax(shades)) == 63
     assert shades[62] > shades[56] > 0.05
 
@@ -430,11 +451,12 @@ def test_patches_that_look_alike_have_different_codes(wake):
 def test_two_fusions_answer_as_pytorch_does_while_a_block_moves(wake):
     part = wake("fusion")
     policies = [load_compact(LIVE / f"{name}.onnx") for name in ("pool", "nano")]
-    before = part.run("return mount.answer")
-    part.drag(0, 4, 60) if part.places_of_blocks()[0] != [4, 60] else part.drag(0, 60, 4)
-    part.until("JSON.stringify(mount.answer) !== arguments[0]".replace("arguments[0]", json.dumps(json.dumps(before, separators=(",", ":")))))
-    time.sleep(0.5)
-    places, fills = part.places_of_blocks(), part.run("return [...mount.querySelectorAll('.tv-block')].map(b => b.getAttribute('fill'))")
+    part.run("mount.first = JSON.stringify(mount.answer)")
+    part.drag(0, *([60, 4] if part.places_of_blocks()[0] == [4, 60] else [4, 60]))
+    part.until("JSON.stringify(mount.answer) !== mount.first")
+    time.sleep(0.5)  # the last answer of the drag
+    places = part.places_of_blocks()
+    fills = part.run("return [...mount.querySelectorAll('.tv-block')].map(block => block.getAttribute('fill'))")
     colors = [list(PALETTE.values()).index(tuple(map(int, re.findall(r"\d+", fill)))) for fill in fills]
     image = render(np.array([[int(y // 8 * 8 + x // 8) for x, y in places]]), np.array([colors]))[0]
     text = re.search(r"find the \w+ block", part.said)[0]
@@ -484,8 +506,12 @@ def test_regression_averages_and_bins_and_flow_choose(wake):
 def test_chunks_say_what_was_measured(wake):
     part = wake("chunks")
     results = json.loads((ROOT / "results" / "closed_loop_chunks.json").read_text(encoding="utf-8"))
-    for head, world, label in (("flow", "exact", "still world"), ("regression", "drifting", f"current of {results['drift']} px a step")):
-        part.press(head, "head"), part.press(label, "world"), part.press("chunk of 16", "chunk length"), part.press("execute 4", "actions executed")
+    worlds = {"exact": "still world", "drifting": f"current of {results['drift']} px a step"}
+    for head, world in (("flow", "exact"), ("regression", "drifting")):
+        part.press(head, "head")
+        part.press(worlds[world], "world")
+        part.press("chunk of 16", "chunk length")
+        part.press("execute 4", "actions executed")
         wanted = {"head": head, "world": world, "horizon": 16, "execute": 4}
         (run,) = (run for run in results["runs"] if wanted.items() <= run.items())
         assert f"success {100 * run['success']['median']:.1f} %" in part.said
@@ -512,23 +538,28 @@ def test_a_rank_holds_what_its_singular_values_say(wake):
     assert "Rank 1 of" in part.said
 
 
+WAYS = ((64, False, 1, False), (256, True, 4, False), (8, True, 1, True), (512, False, 2, True))
+"""Batch, bfloat16, parts, recomputation."""
+
+
 def test_what_fits_is_what_the_package_says(wake):
     part = wake("fit")
     shapes = json.loads((LIVE / "presets.json").read_text(encoding="utf-8"))
     for name, config in PRESETS.items():
-        for batch, bfloat16, accumulate, recompute in ((64, False, 1, False), (256, True, 4, False), (8, True, 1, True), (512, False, 2, True)):
+        for way in WAYS:
             found = part.run(
-                "const b = TinyVLA.parts.fit.budget(arguments[0], arguments[1]); return [b.parameters, TinyVLA.parts.fit.memory(b)]",
-                shapes[name], {"batch": batch, "bfloat16": bfloat16, "accumulate": accumulate, "recompute": recompute},
-            )  # fmt: skip
-            right = budget(config, batch, bfloat16, accumulate, recompute)
+                "const {budget, memory} = TinyVLA.parts.fit, parts = budget(arguments[0], arguments[1]);"
+                "return [parts.parameters, memory(parts)]",
+                shapes[name],
+                dict(zip(("batch", "bfloat16", "accumulate", "recompute"), way, strict=True)),
+            )
+            right = budget(config, *way)
             np.testing.assert_allclose(found, [right.parameters, right.memory], rtol=1e-12)
     assert "fits" in part.said
     part.press("smolvla_like", "preset")
     part.press("4 GB", "memory of the device")
     assert "does not fit" in part.said
-    expected = budget(PRESETS["smolvla_like"], 64).memory
-    assert part.run("return mount.bytes") == pytest.approx(expected)
+    assert part.run("return mount.bytes") == pytest.approx(budget(PRESETS["smolvla_like"], 64).memory)
 
 
 def test_a_film_is_chosen_by_its_sentence(wake):
@@ -575,14 +606,14 @@ def test_an_awake_part_is_accessible_in_light_and_dark_and_on_a_phone(wake, name
     assert part.run("return mount.querySelector('[role=status]') !== null")
 
 
-def test_a_book_opened_from_a_folder_is_alive_too(book, chromium):  # noqa: F811
+def test_a_book_opened_from_a_folder_is_alive_too(book, chromium):
     require((ROOT / "node_modules" / "onnxruntime-web").exists(), "onnxruntime-web: npm install")
     chromium.get((book / "index.html").as_uri())
     chromium.execute_script("document.querySelector('.tv-wake').click()")
     end = time.monotonic() + 60
     while not chromium.execute_script("return document.querySelector('[data-live]').dataset.awake !== undefined"):
-        assert time.monotonic() < end, chromium.execute_script("return document.querySelector('[data-live]').textContent")
+        assert time.monotonic() < end, chromium.execute_script(
+            "return document.querySelector('[data-live]').textContent"
+        )
         time.sleep(0.1)
-    assert len(chromium.execute_script("return document.querySelector('[data-live]').answer.action")) == 2
-
-
+    assert len(chromium.execute_script(f"{mount}.answer.action")) == 2

@@ -1,4 +1,4 @@
-"""Film chapter 13's policy for the page: every colour, both tasks, success and failure. Writes `results/book_films.json`.
+"""Film chapter 13's policy: every colour, both tasks, success and failure. Writes `results/book_films.json`.
 
 python tools/book_films.py                              # train the policy, about ten minutes on two CPU cores, and film
 python tools/book_films.py --checkpoint FOLDER          # film a policy that `experiments/arm.py` or this has trained
@@ -35,8 +35,8 @@ from tinyvla.device import describe_device
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import DataConfig, TrainConfig
-from tinyvla.show.scene_svg import circle_radii
 from tinyvla.show.attention import attention_map
+from tinyvla.show.scene_svg import circle_radii
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, COLUMNS, EXECUTE = 200, 8, 4
@@ -108,7 +108,9 @@ def frame(policy: TinyVLA, world: ArmWorld) -> Image.Image:
     assert weights is not None
     scale = 4 * SIDE / 64
     for (x, y), radius in zip(cell_centers(np.arange(NUM_CELLS)) * scale, circle_radii(weights) * scale, strict=True):
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(122, 79, 176, 150), outline="white", width=4)
+        draw.ellipse(
+            (x - radius, y - radius, x + radius, y + radius), fill=(122, 79, 176, 150), outline="white", width=4
+        )
     picture.paste(seen.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (SIDE, 0))
     return picture
 
@@ -151,11 +153,21 @@ def main(args: Args) -> None:
                 name = f"{task}_{color}_{'success' if success else 'failure'}.webp"
                 sheet(frames).save(folder / name, quality=args.quality, method=6)
                 verb = sentence.split(" the ")[0]
-                about = {"verb": verb, "color": color, "sentence": sentence, "seed": seed, "frames": len(frames), "file": name}
+                about = {
+                    "verb": verb,
+                    "color": color,
+                    "sentence": sentence,
+                    "seed": seed,
+                    "frames": len(frames),
+                    "file": name,
+                }
                 films.append({**about, **ended})
     listed.write_text(json.dumps({"side": SIDE, "columns": COLUMNS, "films": films}) + "\n", encoding="utf-8")
     size = sum((folder / each["file"]).stat().st_size for each in films)
-    command = "python tools/book_films.py" + f" --device {args.device} --demonstrations {args.demonstrations} --steps {args.steps}"
+    command = (
+        "python tools/book_films.py"
+        + f" --device {args.device} --demonstrations {args.demonstrations} --steps {args.steps}"
+    )
     training = {"demonstrations": args.demonstrations, "steps": args.steps, "seed": args.seed}
     about = {"command": command, "machine": describe_device(torch.device(args.device)), **training, "judged": judged}
     text = json.dumps({**about, "films": len(films), "bytes": size}, indent=2)

@@ -6,8 +6,8 @@ python tools/book_policies.py --train --device cuda pool     # only train, to be
 
 Notable:
 - `book/live/NAME.onnx` is what a page loads: `tinyvla export --compact` of a policy that the chapters train;
-- `nano` is the notebooks' policy, `pool` the same with the fusion pool-add; `cloning` and `dagger` are chapter 8's, with
-  as many steps of training each; `heads` are three heads of chapter 7, behind its perfect eyes;
+- `nano` is the notebooks' policy, `pool` the same with the fusion pool-add; `cloning` and `dagger` are chapter 8's,
+  with as many steps of training each; `heads` are three heads of chapter 7, behind its perfect eyes;
 - `codes` and `rank` are numbers and no policies: the codes of the patches' positions, and one change of chapter 11;
 - the results file says how well each does in PyTorch, in the form in which the page has it.
 """
@@ -37,7 +37,7 @@ from tinyvla.course.ch07_checks import config_of
 from tinyvla.course.ch07_checks import train as train_head
 from tinyvla.course.zoo import cache_folder, trained_policy
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.dataset import BlockFind, ChangedFind
+from tinyvla.data.dataset import PALETTE, BlockFind, ChangedFind
 from tinyvla.deploy.compact import export_compact, load_compact, without_remarks
 from tinyvla.device import describe_device
 from tinyvla.learn.evaluate import Metrics, predict_split
@@ -152,7 +152,12 @@ def heads() -> Row:
     row: Row = {}
     for name, (module, inputs, outputs) in programs.items():
         exported = torch.onnx.export(
-            module.eval(), tuple(inputs.values()), input_names=list(inputs), output_names=outputs, dynamo=True, verbose=False
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamo=True,
+            verbose=False,
         )
         (LIVE / f"{name}.onnx").write_bytes(without_remarks(exported.model_proto).SerializeToString())
         row[name] = {"bytes": (LIVE / f"{name}.onnx").stat().st_size}
@@ -195,7 +200,10 @@ def rank() -> Row:
     base = trained("nano")
     changed = TinyVLA(base.config)
     changed.load_state_dict(base.state_dict())
-    splits = [TensorSplit.from_blockfind(ChangedFind(n, s), base.language.encode, "cpu") for n, s in ((1_000, 142), (500, 144))]
+    splits = [
+        TensorSplit.from_blockfind(ChangedFind(n, s), base.language.encode, "cpu")
+        for n, s in ((1_000, 142), (500, 144))
+    ]
     fit(changed, *splits, TrainConfig(epochs=8, learning_rate=1e-3, warmup_steps=20))
     layers = target_layers(base, ("attention", "inputs"))
     name = "fusion.text_projection" if "fusion.text_projection" in layers else layers[-1]
@@ -205,7 +213,11 @@ def rank() -> Row:
     for key, matrix in (("change", change), ("random", random * change.std())):
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         scale = values[:, None].sqrt()
-        found[key] = {"values": rounded(values, 5), "left": rounded((left * scale.T).T, 4), "right": rounded(scale * right, 4)}
+        found[key] = {
+            "values": rounded(values, 5),
+            "left": rounded((left * scale.T).T, 4),
+            "right": rounded(scale * right, 4),
+        }
     write_json("rank", found)
     accuracy = Metrics.of(predict_split(changed.eval(), splits[1]), splits[1].actions).direction_accuracy
     return {"layer": name, "shape": list(change.shape), "direction_accuracy": accuracy}
@@ -224,7 +236,10 @@ def still() -> Row:
     policy, scene = load_compact(LIVE / "nano.onnx"), BlockFind(1, DataConfig().test_seed)
     cells, colors = (a[0][scene.cells[0] >= 0].tolist() for a in (scene.cells, scene.colors))
     named = list(scene.palette)
-    blocks = [{"color": named[c], "x": cell % 8 * 8 + 4, "y": cell // 8 * 8 + 4} for cell, c in zip(cells, colors, strict=True)]
+    blocks = [
+        {"color": named[c], "x": cell % 8 * 8 + 4, "y": cell // 8 * 8 + 4}
+        for cell, c in zip(cells, colors, strict=True)
+    ]
     text = scene.instructions[0]
     action = policy.predict(scene.images[0], text).tolist()
     attention = attention_map(policy, scene.images[0], text)
@@ -234,17 +249,20 @@ def still() -> Row:
 
 def page(blocks: list[Row], text: str, action: list[float], attention: np.ndarray) -> str:
     """The mount of the first page."""
-    from tinyvla.data.dataset import PALETTE
-
-    shapes = [f'<rect x="{b["x"] - 4}" y="{b["y"] - 4}" width="8" height="8" fill="rgb{PALETTE[b["color"]]}"/>' for b in blocks]
+    shapes = [
+        f'<rect x="{b["x"] - 4}" y="{b["y"] - 4}" width="8" height="8" fill="rgb{PALETTE[b["color"]]}"/>'
+        for b in blocks
+    ]
     for cell, radius in enumerate(3.6 * np.sqrt(attention / attention.max())):
         if radius > 0.6:
             place = f'cx="{cell % 8 * 8 + 4}" cy="{cell // 8 * 8 + 4}" r="{radius:.2f}"'
             shapes.append(f'<circle {place} fill="#7a4fb0" fill-opacity=".45" stroke="#fff" stroke-width=".3"/>')
     tip, along = 32 + 26 * np.array(action), np.array(action) / np.linalg.norm(action)
     across, base = np.array([-along[1], along[0]]), tip - 3 * along
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (tip, tip - 5 * along + 2.4 * across, tip - 5 * along - 2.4 * across))
-    shapes.append(f'<path d="M32 32L{base[0]:.1f} {base[1]:.1f}" stroke="#c2185b" stroke-width="1.7"/><polygon points="{points}" fill="#c2185b"/>')
+    corners = (tip, tip - 5 * along + 2.4 * across, tip - 5 * along - 2.4 * across)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+    shapes.append(f'<path d="M32 32L{base[0]:.1f} {base[1]:.1f}" stroke="#c2185b" stroke-width="1.7"/>')
+    shapes.append(f'<polygon points="{points}" fill="#c2185b"/>')
     label = f"A scene of {len(blocks)} blocks. Told to {text}, the policy points at it and looks there."
     data = json.dumps(blocks, separators=(",", ":")).replace('"', "&quot;")
     return (

@@ -95,7 +95,9 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
 
     for kind in ("script_files", "css_files"):
         files = context.get(kind, [])
-        context[kind] = [each for each in files if each not in thebe and not any(name in named(each) for name in unused)]
+        context[kind] = [
+            each for each in files if each not in thebe and not any(name in named(each) for name in unused)
+        ]
     if "body" in context:
         for old, new in (
             ('<div role="list" class="citation-list">', '<div class="citation-list">'),

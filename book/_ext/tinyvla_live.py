@@ -43,6 +43,13 @@ class Place:
     title: str
     invitation: str
     """What the part shows, in a sentence; a reader without JavaScript sees this."""
+    needs: str = ""
+    """The file of `book/live` without which it cannot stand."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether what it needs was made."""
+        return not self.needs or (POLICIES / self.needs).exists()
 
 
 PLACES = (
@@ -73,6 +80,7 @@ PLACES = (
         "fusion",
         "Two fusions, one scene",
         "Drag the blocks: where pool-add points, where cross-attention points, and where cross-attention looks.",
+        "pool.onnx",
     ),
     Place(
         "notebooks/05_training",
@@ -101,6 +109,7 @@ PLACES = (
         "world",
         "Push it off its course",
         "Three policies drive the camera; steer against them with the arrow keys, or change the sentence on the way.",
+        "cloning.onnx",
     ),
     Place(
         "notebooks/11_lora",
@@ -122,6 +131,7 @@ PLACES = (
         "films",
         "The arm in motion",
         "Choose a sentence and see the trained policy act: success, failure, and where it looks.",
+        "films.json",
     ),
 )
 
@@ -156,7 +166,7 @@ class LiveParts(SphinxTransform):
     def apply(self, **kwargs: Any) -> None:
         """Insert this document's parts."""
         for place in PLACES:
-            if place.document == self.env.docname:
+            if place.document == self.env.docname and place.stands:
                 self._insert(place)
 
     def _insert(self, place: Place) -> None:

@@ -201,16 +201,21 @@ def demo(
     run_demo(policy, scene_seed, picture)
 
 
-def export(checkpoint: Checkpoint = Path("checkpoints/best"), out: Path = Path("policy.onnx")) -> None:
+def export(
+    checkpoint: Checkpoint = Path("checkpoints/best"), out: Path = Path("policy.onnx"), compact: bool = False
+) -> None:
     """Write a policy as ONNX (.onnx) or as a torch.export program (.pt2) that runs without this package.
 
     Args:
         out: Where to write; its suffix chooses the format.
+        compact: For a web page: weights in half precision, rows for the words of training alone, and a second output,
+            where the policy looks.
     """
+    from tinyvla.deploy.compact import export_compact
     from tinyvla.deploy.export import SUFFIXES, export_policy, usage
 
-    check_output(out, SUFFIXES)
-    difference = export_policy(load(checkpoint, "cpu"), out)
+    check_output(out, (".onnx",) if compact else SUFFIXES)
+    difference = (export_compact if compact else export_policy)(load(checkpoint, "cpu"), out)
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB; largest difference from PyTorch {difference:.1e}")
     print(f"next, in Python:\n\n{usage(out)}")
 

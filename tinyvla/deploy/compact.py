@@ -167,7 +167,9 @@ def compact_bytes(small: TinyVLA) -> bytes:
         raise InputError("only a policy with one camera and no state has a compact form")
     if small.config.head.kind not in EXPORTABLE_HEADS:
         can = ", ".join(EXPORTABLE_HEADS)
-        raise InputError(f"a {small.config.head.kind} head draws its answer and cannot be exported; heads that can: {can}")
+        raise InputError(
+            f"a {small.config.head.kind} head draws its answer and cannot be exported; heads that can: {can}"
+        )
     _need("onnx", "onnxscript", "onnxruntime")
     free = _free_copy(small)
     free.language.token_embedding = shared = _shared(small)

@@ -129,7 +129,7 @@
   const choice = (label, options, chosen, pick, show = String) => {
     const press = (option) => buttons.forEach((each) => each.setAttribute("aria-pressed", each.value === String(option)));
     const buttons = options.map((option) =>
-      button(show(option), () => (press(option), pick(option)), { value: option, "aria-pressed": option === chosen }));
+      button(show(option), () => (press(option), pick(option)), { value: option, "aria-pressed": String(option === chosen) }));
     options.forEach((option, i) => {
       if (palette[option]) buttons[i].prepend(element("span", { class: "tv-dot", style: `background:rgb(${palette[option]})` }));
     });

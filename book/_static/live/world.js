@@ -88,7 +88,7 @@
     };
     const ways = { ArrowLeft: [-1, 0, "left"], ArrowRight: [1, 0, "right"], ArrowUp: [0, -1, "up"], ArrowDown: [0, 1, "down"] };
     map.addEventListener("keydown", (event) => ways[event.key] && (event.preventDefault(), push(...ways[event.key])));
-    const go = button("Go", () => (world.ended && begin(world.blocks), play(!timer)), { "aria-pressed": false });
+    const go = button("Go", () => (world.ended && begin(world.blocks), play(!timer)), { "aria-pressed": "false" });
     const scene = () => TinyVLA.randomBlocks(4).map(({ color, x, y }) => ({ color, x: x + 32, y: y + 32 }));
     const fresh = () => {
       const blocks = scene();
