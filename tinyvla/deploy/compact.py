@@ -221,8 +221,7 @@ def _stored_small(model: Any, small: TinyVLA, shared: SharedRows) -> bytes:
             each.CopyFrom(onnx.numpy_helper.from_array(halved, stored))
         for own, weight in weights.items():
             if own not in found and (is_it := _same(array, weight)) is not None:
-                found[own] = (each.name, is_it)
-                break
+                found[own] = (each.name, is_it)  # weights that are equal may share one
     missing = set(weights) - set(found)
     assert not missing, f"weights that the exporter changed: {sorted(missing)}"
     nodes = [*casts, *model.graph.node]
