@@ -11,6 +11,7 @@ Notable:
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import torch
 from tinyvla.device import describe_device
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOK, RESULTS = ROOT / "_build" / "html", ROOT / "results" / "book_page.json"
+BOOK, RESULTS = Path(os.environ.get("TINYVLA_BOOK", ROOT / "_build" / "html")), ROOT / "results" / "book_page.json"
 RUNS = 5
 TIMED = """
     const done = arguments[0], mount = document.querySelector('[data-live]'), started = performance.now();

@@ -23,7 +23,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = Path(os.environ.get("TINYVLA_BOOK", ROOT / "_build" / "html"))
 OUT = ROOT / "book" / "images" / "first_page.gif"
-WIDTH, FRAMES, MILLISECONDS, NUM_COLORS = 860, 72, 140, 64
+WIDTH, FRAMES, MILLISECONDS, NUM_COLORS = 760, 72, 140, 128
 MOUNT = "const mount = document.querySelector('[data-live]');"
 BLOCKS = '[{"color":"red","x":12,"y":20},{"color":"blue","x":52,"y":12},{"color":"yellow","x":44,"y":52}]'
 SENTENCES = (
@@ -34,13 +34,20 @@ SENTENCES = (
 )
 
 
-def picture(driver: Any) -> Image.Image:
-    """The live part as it is now."""
-    box = driver.execute_script(
-        MOUNT + "const b = mount.getBoundingClientRect(); return [b.x + scrollX, b.y + scrollY]"
+def place_of(driver: Any) -> dict[str, float]:
+    """Where the live part stands in the page."""
+    size = {"width": 1300, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_script("scrollTo({top: 0, behavior: 'instant'})")
+    x, y = driver.execute_script(
+        MOUNT + "const {x, y} = mount.getBoundingClientRect(); return [x + scrollX, y + scrollY]"
     )
-    clip = {"x": box[0] - 8, "y": box[1] - 8, "width": WIDTH, "height": 470, "scale": 1}
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+    return {"x": x - 8, "y": y - 8, "width": WIDTH, "height": 470, "scale": 1}
+
+
+def picture(driver: Any, clip: dict[str, float]) -> Image.Image:
+    """The live part as it is now."""
+    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip})
     return Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
 
 
@@ -85,11 +92,11 @@ def main() -> None:
         while not driver.execute_script(MOUNT + "return mount.dataset.awake !== undefined"):
             time.sleep(0.1)
         driver.execute_script("document.activeElement.blur()")
-        frames = []
+        clip, frames = place_of(driver), []
         for number in range(FRAMES):
             play(driver, number)
             time.sleep(0.15)
-            frames.append(picture(driver))
+            frames.append(picture(driver, clip))
         driver.quit()
     palette = frames[-1].quantize(NUM_COLORS)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

@@ -50,7 +50,7 @@
         const { x, y } = at(event);
         grip = { x: block.x - x, y: block.y - y, from: [block.x, block.y] };
         rect.setPointerCapture(event.pointerId);
-        event.preventDefault(), rect.focus();
+        event.preventDefault(), rect.focus({ preventScroll: true });
       });
       rect.addEventListener("pointermove", (event) => {
         if (!grip) return;
