@@ -19,6 +19,7 @@ install_import_hook("tinyvla", "beartype.beartype")
 
 import pytest
 import torch
+from book_site import book, chromium, site  # noqa: F401 - fixtures of two files
 from policies import awakened
 
 from tinyvla.config import FusionConfig, HeadConfig, LanguageConfig, ModelConfig, VisionConfig

@@ -10,30 +10,19 @@ import base64
 import html.parser
 import importlib.util
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import threading
 import time
 import urllib.parse
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from browser import require, start_chromium
+from book_site import ROOT, requested, show
+from browser import require
 
-from tinyvla.data.dataset import COLORS, PALETTE, BlockFind, directions
-
-ROOT = Path(__file__).parent.parent
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 PROSE = sorted([ROOT / "index.md", *(ROOT / "book").glob("*.md")])
-SECONDS_TO_BUILD = 120  # about 30 on a fast core and 70 on a slow one
 
 
 def extension():
@@ -129,47 +118,7 @@ def test_no_line_of_prose_is_a_comment_by_mistake(path):
     assert not re.findall(r"(?m)^%.*", path.read_text(encoding="utf-8"))
 
 
-def test_playground_shows_the_scenes_of_the_test_split_and_answers_that_are_right():
-    text = (ROOT / "book" / "_static" / "playground_data.js").read_text(encoding="utf-8")
-    data = json.loads(text.removeprefix("window.TINYVLA = ").removesuffix(";\n"))
-    assert data["palette"] == {name: list(rgb) for name, rgb in PALETTE.items()}
-    split = BlockFind(len(data["scenes"]), seed=44)
-    for index, scene in enumerate(data["scenes"]):
-        present = split.cells[index] >= 0
-        expected = np.stack([split.cells[index][present], split.colors[index][present]], axis=1).tolist()
-        assert scene["blocks"] == expected
-        assert len(scene["answers"]) == len(COLORS)
-        for cell, color in scene["blocks"]:
-            action = np.array(scene["answers"][color]["action"])
-            assert action @ directions(np.array(cell)) / np.linalg.norm(action) > 0.8
-
-
 # --- the built pages ---
-
-
-@pytest.fixture(scope="session")
-def book(tmp_path_factory) -> Path:
-    """The built site. Strict, and without network: whatever wanted it would meet a closed door."""
-    require(importlib.util.find_spec("jupyter_book"), 'jupyter-book 1.x: pip install -e ".[book]"')
-    folder = tmp_path_factory.mktemp("book")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "http_proxy": closed, "https_proxy": closed, "no_proxy": "", "OMP_NUM_THREADS": "1"}
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder)]
-    before = os.times()
-    done = subprocess.run(
-        [*command, "-W", "-n", "--keep-going"], env=environment, capture_output=True, text=True, check=False
-    )
-    after = os.times()  # processor time: a clock would also measure what else the machine does
-    seconds = after.children_user + after.children_system - before.children_user - before.children_system
-    complaints = [line for line in (done.stdout + done.stderr).splitlines() if re.search("WARNING|ERROR", line)]
-    assert done.returncode == 0, "\n".join(complaints) or done.stderr[-3000:]
-    assert (folder / "_build" / "html" / "index.html").exists(), (
-        "jupyter-book said nothing and built nothing: is it 2.x?"
-    )
-    assert seconds < SECONDS_TO_BUILD, f"the build took {seconds:.0f} s of processor time"
-    return folder / "_build" / "html"
 
 
 class Page(html.parser.HTMLParser):
@@ -275,43 +224,6 @@ def test_measured_minutes_stand_on_notebook_pages(book):
 # --- in a browser ---
 
 
-@pytest.fixture(scope="session")
-def site(book):
-    """The address of the built book on this machine."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(book)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    driver = start_chromium(tmp_path_factory.mktemp("profile"), logs=("browser", "performance"))
-    yield driver
-    driver.quit()
-
-
-def requested(driver) -> set[str]:
-    """Addresses that the page has asked for since the last call."""
-    messages = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
-    return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
-
-
-def show(driver, theme: str, width: int) -> None:
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    driver.execute_script(
-        "for (const k of ['theme', 'mode']) document.documentElement.dataset[k] = arguments[0]", theme
-    )
-
-
 def screenshot(driver, name: str) -> None:
     """The whole page, as far as a picture may be long."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -383,18 +295,3 @@ def test_page_in_a_browser(name, site, chromium):
     assert not errors, errors
     outside = {url for url in requested(driver) if not url.startswith((site, "data:", "blob:", "chrome:", "about:"))}
     assert not outside, f"requests that leave the machine: {outside}"
-
-
-def test_the_playground_answers_to_its_buttons(site, chromium):
-    driver = chromium
-    driver.get(f"{site}/index.html")
-    tip = "return document.querySelector('.tv-picture polygon').getAttribute('points').split(' ')[0]"
-    seen = set()
-    for index in range(len(COLORS)):
-        driver.execute_script(f"document.querySelectorAll('.tv-colors button')[{index}].click()")
-        label = driver.execute_script("return document.querySelector('.tv-picture svg').getAttribute('aria-label')")
-        assert f"find the {COLORS[index]} block" in label
-        seen.add(driver.execute_script(tip))
-    assert len(seen) == len(COLORS), "each word turns the arrow"
-    driver.execute_script("document.querySelectorAll('.tv-more button')[1].click()")
-    assert driver.execute_script("return document.querySelectorAll('.tv-picture circle').length") == 64

@@ -82,12 +82,22 @@ def blank_line_before_lists(app: Sphinx, what: str, name: str, obj: Any, options
 def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Mend what the tools below leave in a page.
 
-    Thebe is not used, and its settings, written twice, are an error in the console. A list of citations is no list
+    Thebe is not used, and its settings, written twice, are an error in the console; nor are the parts of sphinx-design,
+    whose files are larger than all that the live parts of the book add to a page. A list of citations is no list
     to a screen reader, for its items are none; and folded code is called what is written on its fold.
     """
     scripts = context.get("script_files", [])
     thebe = [s for s in scripts if "THEBE" in str(getattr(s, "attributes", {}).get("body")) or "sphinx-thebe" in str(s)]
-    context["script_files"] = [script for script in scripts if script not in thebe]
+    unused = ("sphinx-thebe", "design-tabs", "sphinx-design")
+
+    def named(asset: Any) -> str:
+        return str(getattr(asset, "filename", asset))
+
+    for kind in ("script_files", "css_files"):
+        files = context.get(kind, [])
+        context[kind] = [
+            each for each in files if each not in thebe and not any(name in named(each) for name in unused)
+        ]
     if "body" in context:
         for old, new in (
             ('<div role="list" class="citation-list">', '<div class="citation-list">'),

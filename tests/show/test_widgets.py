@@ -15,12 +15,11 @@ from tinyvla.data.dataset import COLORS, NUM_CELLS, BlockFind
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
+from tinyvla.show.attention import attention_map, has_attention_map
 from tinyvla.show.scene_svg import circle_radii, scene_svg
 from tinyvla.show.widgets import (
     Playground,
     PlaygroundState,
-    attention_map,
-    has_attention_map,
     playground,
     playground_figure,
 )

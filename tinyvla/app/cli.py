@@ -73,7 +73,7 @@ def evaluate(
     check_number("--num-samples", num_samples, MANY)
     if dataset:
         if sentences:
-            raise InputError("--sentences asks about BlockFind's scenes and --dataset about recordings; give one of them")
+            raise InputError("--sentences asks about BlockFind and --dataset about recordings; give one of them")
         if val_episodes is not None:
             check_number("--val-episodes", val_episodes, Within(0, 0.9, above=True), whole=False)
         judge(checkpoint, DataConfig(dataset=dataset, states=states, leave_out=leave_out), val_episodes, device, json)
@@ -228,16 +228,21 @@ def demo(
     run_demo(policy, scene_seed, picture)
 
 
-def export(checkpoint: Checkpoint = Path("checkpoints/best"), out: Path = Path("policy.onnx")) -> None:
+def export(
+    checkpoint: Checkpoint = Path("checkpoints/best"), out: Path = Path("policy.onnx"), compact: bool = False
+) -> None:
     """Write a policy as ONNX (.onnx) or as a torch.export program (.pt2) that runs without this package.
 
     Args:
         out: Where to write; its suffix chooses the format.
+        compact: For a web page: weights in half precision, rows for the words of training alone, and a second output,
+            where the policy looks.
     """
+    from tinyvla.deploy.compact import export_compact
     from tinyvla.deploy.export import SUFFIXES, export_policy, usage
 
-    check_output(out, SUFFIXES)
-    difference = export_policy(load(checkpoint, "cpu"), out)
+    check_output(out, (".onnx",) if compact else SUFFIXES)
+    difference = (export_compact if compact else export_policy)(load(checkpoint, "cpu"), out)
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB; largest difference from PyTorch {difference:.1e}")
     print(f"next, in Python:\n\n{usage(out)}")
 

@@ -17,8 +17,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,8 +32,8 @@ from tinyvla.data.dataset import (
     Sample,
 )
 from tinyvla.errors import InputError
-from tinyvla.model.observation import IMAGE_KEY, TASK_KEY
 from tinyvla.model.policy import TinyVLA, UnseenWordWarning
+from tinyvla.show.attention import attention_map, has_attention_map
 from tinyvla.show.plots import PART_COLORS, angle_between, plot_sample
 from tinyvla.show.remarks import angle_of, named_colors, note_on_words, warning_for
 from tinyvla.show.scene_svg import TRUE_GREY, circle_radii, place, scene_svg
@@ -45,34 +44,6 @@ except ImportError:
     raise ImportError("tinyvla.show.widgets needs ipywidgets; install it with: pip install 'ipywidgets>=8.1'") from None
 
 TEXT = '<div style="line-height:1.5">{}</div>'
-
-
-def has_attention_map(policy: TinyVLA) -> bool:
-    """Whether the fusion is a sentence's query to 64 patches and CLS, so that its weights make a picture."""
-    asks = callable(getattr(policy.fusion, "query", None))
-    attends = hasattr(getattr(policy.fusion, "attention", None), "weights")
-    return asks and attends and policy.config.vision.num_tokens == NUM_CELLS + 1
-
-
-@torch.no_grad()
-def attention_map(
-    policy: TinyVLA, image: UInt8[np.ndarray, "3 64 64"], instruction: str
-) -> Float32[np.ndarray, "64"] | None:
-    """The fusion's attention to each cell, row by row, averaged over the heads; None where the fusion has no such map.
-
-    The CLS token is left out, so the weights sum to one less its share.
-
-    Raises:
-        InputError: the instruction cannot be read.
-    """
-    if not has_attention_map(policy):
-        return None
-    shown = {IMAGE_KEY + policy.config.observation.cameras[0]: image, TASK_KEY: instruction}
-    batch = policy.prepare(shown)[0].to(policy.device)
-    fusion: Any = policy.fusion
-    query = fusion.query(policy.language, batch.input_ids, batch.attention_mask)
-    weights = fusion.attention.weights(query, context=policy.vision(batch.image))  # (1, heads, 1, 65)
-    return weights[0, :, 0, 1:].mean(dim=0).float().cpu().numpy()
 
 
 @dataclass(frozen=True)
