@@ -1069,7 +1069,7 @@ assert who["cloning_more"]["path_ratio"]["min"] > who["dagger"]["path_ratio"]["m
 # %% [markdown]
 # ## Exercise 3: what kind of failure? (20 minutes)
 #
-# "60 % success" does not tell you what to repair. Write `kinds_of_end(result)`, which returns a list with one word per
+# "60 %<!-- given --> success" does not tell you what to repair. Write `kinds_of_end(result)`, which returns a list with one word per
 # episode. `result` is what `rollout` returns; you need its `success`, its `instructions`, and two entries of its
 # `outcome`: `reached`, and `ended_on` (the colour that the camera is centred on in the end, or `None`).
 #
