@@ -73,8 +73,8 @@ def compact(policy: TinyVLA) -> TinyVLA:
     if not bool(policy.language.seen.any()):
         raise InputError("this policy has no record of the words of its training, so none can be left out; train it")
     small = copy.deepcopy(policy).cpu().eval().requires_grad_(False)
-    rows = small.language.token_embedding.weight
-    rows[~small.language.seen] = rows[vocabulary()["[UNK]"]].clone()  # type: ignore[index]
+    rows: Any = small.language.token_embedding.weight
+    rows[~policy.language.seen.cpu()] = rows[vocabulary()["[UNK]"]].clone()
     for parameter in small.parameters():
         parameter.copy_(parameter.half().float())
     return small
@@ -125,7 +125,7 @@ def load_compact(path: str | Path) -> TinyVLA:
         raise InputError(f"{path} is not a compact policy ({type(error).__name__})") from None
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     policy = TinyVLA(ModelConfig.from_dict(about["config"])).eval().requires_grad_(False)
-    state = policy.state_dict()
+    state = {name: torch.zeros_like(tensor) for name, tensor in policy.state_dict().items()}
     for name, (stored, is_transposed) in about["weights"].items():
         array = arrays[stored].astype(np.float32)
         state[name] = torch.from_numpy(np.ascontiguousarray(array.T if is_transposed else array))
@@ -148,7 +148,7 @@ class _Looking(nn.Module):
         policy, words = self.policy, (input_ids, attention_mask)
         camera = policy.config.observation.cameras[0]
         tokens = policy.see(Batch({camera: images}, *words))
-        fusion, attention = policy.fusion, ()
+        fusion, attention = policy.fusion, tuple[Tensor, ...]()
         if isinstance(fusion, CrossAttention):
             query = fusion.query(policy.language, *words)
             fusion.query = lambda *_: query  # type: ignore[method-assign]  # the sentence is read once, for both answers
@@ -192,11 +192,11 @@ def compact_bytes(small: TinyVLA) -> bytes:
 def _shared(small: TinyVLA) -> SharedRows:
     """The embedding of a compact policy: row 0 is [UNK]'s, the others are those of the words that were learned."""
     learned = small.language.seen.nonzero().flatten()  # type: ignore[operator]
-    weight = small.language.token_embedding.weight
+    weight: Any = small.language.token_embedding.weight
     row_of_id = torch.zeros(len(weight), dtype=torch.int64)
     row_of_id[learned] = 1 + torch.arange(len(learned))
     unknown = torch.tensor([vocabulary()["[UNK]"]])
-    return SharedRows(weight[torch.cat([unknown, learned])].clone(), row_of_id)  # type: ignore[index]
+    return SharedRows(weight[torch.cat([unknown, learned])].clone(), row_of_id)
 
 
 def _stored_small(model: Any, small: TinyVLA, shared: SharedRows) -> bytes:
@@ -222,7 +222,8 @@ def _stored_small(model: Any, small: TinyVLA, shared: SharedRows) -> bytes:
         for own, weight in weights.items():
             if own not in found and (is_it := _same(array, weight)) is not None:
                 found[own] = (each.name, is_it)  # weights that are equal may share one
-    missing = set(weights) - set(found)
+    # A bias of zeros may be left out of the program; `load_compact` knows that.
+    missing = {name for name, weight in weights.items() if name not in found and weight.any()}
     assert not missing, f"weights that the exporter changed: {sorted(missing)}"
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
