@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from tinyvla.errors import InputError
 from tinyvla.fields import MANY, SEED, check_number
@@ -163,6 +163,12 @@ class BlockFind:
         """The same images with the instruction naming another present block, the one in `slot` (1 or 2)."""
         order = [slot, *(s for s in range(self.cells.shape[1]) if s != slot)]
         return type(self).from_blocks(self.cells[:, order], self.colors[:, order])
+
+    def rows(self, index: Bool[np.ndarray, "n"] | Int64[np.ndarray, "k"]) -> BlockFind:
+        """Returns the scenes at an index, or where a mask is True, as a split of their own."""
+        split = type(self).from_blocks(self.cells[index], self.colors[index])
+        split.article = self.article
+        return split
 
     def __len__(self) -> int:
         return len(self.cells)
