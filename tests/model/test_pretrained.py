@@ -22,7 +22,7 @@ from tinyvla.data.dataset import COLORS, BlockFind, instruction_for
 from tinyvla.deploy.export import export_bytes
 from tinyvla.errors import InputError
 from tinyvla.learn.evaluate import evaluate, predict_split
-from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.learn.optimizer import make_optimizer, set_learning_rate
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.pretrained import PretrainedVision, make_language, make_vision, pretrained_config
@@ -301,6 +301,20 @@ class TestPolicies:
         held = {id(p) for group in make_optimizer(policy, TrainConfig()).param_groups for p in group["params"]}
         assert held == {id(p) for p in policy.parameters() if p.requires_grad}
         assert not held & {id(p) for p in policy.vision.parameters()}
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_pretrained_weights_can_learn_more_slowly(self, optimizer, configure):
+        policy = new_policy(configure("siglip", "distilbert", frozen=False), 0)
+        config = TrainConfig(optimizer=optimizer, learning_rate=1e-2, pretrained_rate=0.1)
+        made = make_optimizer(policy, config)
+        set_learning_rate(made, 2e-2)
+        towers = {id(p) for tower in (policy.vision, policy.language) for p in tower.parameters()}
+        rates = {(id(p) in towers, group["lr"]) for group in made.param_groups for p in group["params"]}
+        assert rates == {(True, pytest.approx(2e-3)), (False, pytest.approx(2e-2))}
+        held = [id(p) for group in made.param_groups for p in group["params"]]
+        assert sorted(held) == sorted(id(p) for p in policy.parameters())
+        decayed = {p.ndim == 1 for group in made.param_groups if group["weight_decay"] for p in group["params"]}
+        assert decayed == {False}
 
     def test_frozen_towers_keep_acting_while_the_rest_trains(self, configure):
         """DistilBERT has dropout; a frozen one must not use it."""

@@ -18,7 +18,9 @@ CPU = torch.device("cpu")
 def test_kinds_are_options():
     assert step_options("plain", CPU) == PLAIN
     rounds = has_bfloat16_units(CPU)
-    assert step_options("auto", CPU) == StepOptions(bfloat16=rounds, one_product=rounds, used_rows=True)
+    assert step_options("auto", CPU) == StepOptions(
+        bfloat16=rounds, one_product=rounds, used_rows=True, known_sentences=True
+    )
     with pytest.raises(InputError, match="needs a CUDA GPU"):
         step_options("compiled", CPU)
     with pytest.raises(InputError, match="unknown step 'fast'; choose from auto, plain, compiled"):
@@ -27,7 +29,7 @@ def test_kinds_are_options():
 
 def test_without_units_for_bfloat16_auto_stays_in_float32(monkeypatch):
     monkeypatch.setattr("tinyvla.speed.tuned.has_bfloat16_units", lambda device: False)
-    assert step_options("auto", CPU) == StepOptions(used_rows=True)
+    assert step_options("auto", CPU) == StepOptions(used_rows=True, known_sentences=True)
 
 
 def test_the_step_is_made_that_is_asked_for(tiny_config):

@@ -97,7 +97,7 @@ def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
     apart = (split.actions * swapped.actions).sum(axis=1) <= DIRECTION_COSINE - 1e-6  # less what rounding could add
     if not apart.any():
         return 0.0, 0
-    scenes = type(split).from_blocks(swapped.cells[apart], swapped.colors[apart])
+    scenes = swapped.rows(apart)
     predicted = predict_split(policy, TensorSplit.from_blockfind(scenes, policy.language.encode, policy.device))
     return Metrics.of(predicted, torch.from_numpy(scenes.actions)).direction_accuracy, int(apart.sum())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from tinyvla.device import has_bfloat16_units
 from tinyvla.learn.muon import Muon
+from tinyvla.model.pretrained import PretrainedLanguage, PretrainedVision
 from tinyvla.recipes import TrainConfig
 
 
@@ -30,10 +32,12 @@ def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = Fa
         capturable: keep the learning rate on the device, for steps that are recorded.
     """
     embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    fetched = pretrained_weights(policy) if config.pretrained_rate < 1 else set()
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in policy.parameters():
         if parameter.requires_grad:
-            groups[parameter.ndim == 2 and id(parameter) not in embeddings].append(parameter)
+            decays = parameter.ndim == 2 and id(parameter) not in embeddings
+            groups[decays, id(parameter) in fetched].append(parameter)
     device = next(policy.parameters()).device
     rate = torch.tensor(config.learning_rate, device=device) if capturable else config.learning_rate
     options: dict[str, Any] = {
@@ -43,18 +47,29 @@ def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = Fa
         "fused": True,
         "capturable": capturable,
     }
-    others: dict[str, Any] = {"params": groups[False], "weight_decay": 0.0}
+    others: list[dict[str, Any]] = [{"params": groups[False, False], "weight_decay": 0.0}]
+    for decays in (True, False):
+        if found := groups[decays, True]:
+            slow = torch.tensor(config.learning_rate, device=device) if capturable else config.learning_rate
+            decay = config.weight_decay if decays else 0.0
+            others.append({"params": found, "weight_decay": decay, "lr": slow, "share": config.pretrained_rate})
     if config.optimizer == "muon":
         dtype = torch.bfloat16 if has_bfloat16_units(device) else torch.float32
-        return Muon(groups[True], [others], dtype=dtype, **options)
-    return torch.optim.AdamW([{"params": groups[True]}, others], **options)
+        return Muon(groups[True, False], others, dtype=dtype, **options)
+    return torch.optim.AdamW([{"params": groups[True, False]}, *others], **options)
+
+
+def pretrained_weights(policy: nn.Module) -> set[int]:
+    """Returns the ids of the weights in towers that came from elsewhere."""
+    towers = (m for m in policy.modules() if isinstance(m, PretrainedVision | PretrainedLanguage))
+    return {id(parameter) for tower in towers for parameter in tower.parameters()}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """For all weights; in place where the rate lies on a device."""
-    on_device = {id(group["lr"]): group["lr"] for group in optimizer.param_groups if isinstance(group["lr"], Tensor)}
-    for tensor in on_device.values():  # groups may share one
-        tensor.fill_(rate)
+    """For all weights, or that share of it which their group has; in place where the rate lies on a device."""
     for group in optimizer.param_groups:
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = rate
+        own = rate * group.get("share", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own

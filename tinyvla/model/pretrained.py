@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tinyvla.config import LanguageConfig, ModelConfig, PretrainedConfig, VisionConfig, model_config
 from tinyvla.errors import InputError
 from tinyvla.fields import check
-from tinyvla.model.hub import NO_CODE, explained, read_model_config, read_processing, read_tokenizer, side_of
+from tinyvla.model.hub import NO_CODE, explained, files_of, read_model_config, read_processing, read_tokenizer, side_of
 from tinyvla.model.language import LanguageTower, TinyLanguageModel
 from tinyvla.model.tokenizer import EXAMPLE, Encoded, check_text, pad
 from tinyvla.model.vision import TinyViT, VisionTower
@@ -271,7 +271,7 @@ def _load_model(slot: str, config: PretrainedConfig, folder: Path | None) -> tup
             found = read_model_config(slot, config.source, config.revision)
             revision = getattr(found, "_commit_hash", None) or config.revision
             options: dict[str, Any] = {"revision": revision or None, "use_safetensors": True, **NO_CODE}
-            model = AutoModel.from_pretrained(config.source, config=found, **options)
+            model = AutoModel.from_pretrained(files_of(config.source), config=found, **options)
     return model.to(getattr(torch, config.dtype)).eval(), revision
 
 

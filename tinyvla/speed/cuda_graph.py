@@ -47,7 +47,7 @@ class RecordedStep(TunedStep):
         super().__init__(policy, train, config, options)
         self.index = torch.zeros(config.batch_size, dtype=torch.long, device=train.device)
         # What lies at the addresses in a recording must stay alive: the split (`self.train`) and these.
-        self.known = torch.cat([train.input_ids, train.attention_mask.long()], dim=1).unique(dim=0)
+        self.sentences = torch.cat([train.input_ids, train.attention_mask.long()], dim=1).unique(dim=0)
         self._recording: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
     def __call__(self, index: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
@@ -66,7 +66,7 @@ class RecordedStep(TunedStep):
         graph, policy, seed = torch.cuda.CUDAGraph(), self.policy, self.generator.initial_seed()
         graph.register_generator_state(self.generator)
         compiled = compiled_towers(policy) if self.options.compile else nullcontext()
-        with compiled, one_product(policy), encode_text_alongside(policy, self.known, torch.cuda.Stream()):
+        with compiled, one_product(policy), encode_text_alongside(policy, self.sentences, torch.cuda.Stream()):
             warmup = torch.cuda.Stream()
             warmup.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(warmup), unchanged(policy, self.optimizer):
@@ -112,7 +112,8 @@ def encode_text_alongside(policy: TinyVLA, known: Int64[Tensor, "k n"], stream: 
     """Let the language model's kernels run beside the vision tower's, and encode each known sentence once.
 
     Both towers are small enough that their kernels are ruled by the time it takes to start one; side by side, the
-    words cost next to nothing. A policy that stayed so would answer with nothing to any other sentence.
+    words cost next to nothing. Where more sentences occur than a batch has rows, each row is encoded instead. A policy
+    that stayed so would answer with nothing to any other sentence.
     """
     started: list[torch.cuda.Event] = []
 
@@ -123,7 +124,10 @@ def encode_text_alongside(policy: TinyVLA, known: Int64[Tensor, "k n"], stream: 
         main = torch.cuda.current_stream()
         stream.wait_event(started[0])  # not for the vision tower, which was asked for before
         with torch.cuda.stream(stream):
-            states = encode_known(policy.language, known, input_ids, attention_mask)
+            if len(known) > len(input_ids):
+                states = policy.language.mean_state(input_ids, attention_mask)
+            else:
+                states = encode_known(policy.language, known, input_ids, attention_mask)
         main.wait_stream(stream)
         return states
 

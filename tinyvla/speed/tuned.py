@@ -24,8 +24,9 @@ from tinyvla.model.policy import TinyVLA
 from tinyvla.model.vision import TinyViT
 from tinyvla.recipes import TrainConfig
 from tinyvla.speed.embedding_rows import UsedRows, learned_embedding
+from tinyvla.speed.known_sentences import KnownSentences, never_learns
 from tinyvla.speed.memory import backward_in_parts, recomputed
-from tinyvla.speed.patching import one_product
+from tinyvla.speed.patching import one_product, patched
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class StepOptions:
     """Project self-attention's queries, keys and values together. A recorded step always does."""
     used_rows: bool = False
     """Touch only the rows of the word embedding that the training split uses."""
+    known_sentences: bool = False
+    """Let a frozen language tower read each sentence of the training split once."""
     graph: bool = False
     """Record the step as a CUDA graph and replay it."""
     compile: bool = False
@@ -47,7 +50,8 @@ class StepOptions:
     def for_device(cls, device: torch.device, compile: bool = False) -> StepOptions:
         """Returns what pays on a device."""
         is_cuda, rounds = device.type == "cuda", has_bfloat16_units(device)
-        return cls(rounds, one_product=rounds, used_rows=True, graph=is_cuda, compile=compile and is_cuda)
+        fused = compile and is_cuda
+        return cls(rounds, rounds, used_rows=True, known_sentences=True, graph=is_cuda, compile=fused)
 
     def supported_by(self, policy: TinyVLA) -> StepOptions:
         """Returns these, less the recording of a policy that cannot be recorded."""
@@ -84,6 +88,8 @@ class TunedStep(PlainStep):
         self.options = options
         self.loss_of: nn.Module | None = None  # stands in for `policy.loss` where several processes train together
         embedding = learned_embedding(policy) if options.used_rows else None
+        frozen = options.known_sentences and not options.graph and never_learns(policy)
+        self.known = KnownSentences(policy.language, train.input_ids, train.attention_mask) if frozen else None
         self.rows = None if embedding is None else UsedRows(embedding, train.input_ids, self.optimizer)
 
     def __call__(self, index: Int64[Tensor, "b"]) -> Float[Tensor, ""]:
@@ -91,6 +97,8 @@ class TunedStep(PlainStep):
         with ExitStack() as changed:
             if self.rows is not None:
                 changed.enter_context(self.rows.instead())
+            if self.known is not None:
+                changed.enter_context(patched(self.policy.language, "sentence", self.known.sentence))
             if self.options.one_product:
                 changed.enter_context(one_product(self.policy))
             if self.config.recompute:
