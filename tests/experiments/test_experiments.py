@@ -28,10 +28,17 @@ import processes
 import pytest
 import recipe_search
 import scaling
+import torch
+import transformers
+import words
+import words_page
+from safetensors.torch import save_file
 
 from tinyvla.act import dagger
 from tinyvla.data.demonstrations import Demonstrations
+from tinyvla.model.efficientnet import EfficientNetVision
 from tinyvla.model.policy import new_policy
+from tinyvla.model.tokenizer import load_tokenizer
 from tinyvla.recipes import DataConfig
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -346,3 +353,31 @@ def test_positions(device, tiny_preset, tmp_path):
     report = done(positions, positions.Args(**sizes, data=DATA, out=tmp_path / "p.json"))
     assert_same_form(report, "positions", "kinds/scaled", "kinds/learned-0.1/direction_accuracy")
     assert "| learned-0.1 |" in positions.section(report)
+
+
+def small_minilm(folder: Path) -> Path:
+    """A tower of MiniLM's class, small and untrained, with the tokenizer that it has; and EfficientNet's shape."""
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.BertModel(transformers.BertConfig(**shape)).save_pretrained(folder)
+    load_tokenizer().save_pretrained(folder)
+    save_file(EfficientNetVision(pretrained=False).state_dict(), folder / "efficientnet.safetensors")
+    return folder
+
+
+def test_words(tiny_preset, tmp_path, monkeypatch):
+    """All studies, with all towers, on few scenes."""
+    monkeypatch.setattr(words, "FLOOR_SCENES", 60)
+    sizes = {"num_train": 16, "few": (8,), "batch_size": 4, "num_test": 4, "num_names": 24, "seeds": 2, "few_seeds": 2}
+    steps = {"steps": 1, "short_steps": 1, "preset": tiny_preset}
+    args = words.Args(**sizes, **steps, weights=small_minilm(tmp_path / "minilm"), out=tmp_path / "words.json")
+    report = done(words, args)
+    assert list(report["towers"]) == list(words.TOWERS)
+    assert {row["vision"] for row in report["vision"]} == {"efficientnet", "random-efficientnet"}
+    assert [row["names"] for row in report["names"] if row["tower"] == "lora"] == [0, 1, 2, 3]
+    moved = {(row["tower"], row["times"]): row["cosine_with_before"]["mean"] for row in report["six_words"]}
+    assert moved["frozen", 1] > 0.9999
+    assert moved["learned", 10] < moved["learned", 1] < 0.99999
+    assert "| new relations |" in words_page.section(report)
+    assert "| frozen |" in words_page.six_words_section(report)
