@@ -251,7 +251,8 @@ print("🟥 and 🟦 give the same ids:", torch.equal(red_square, blue_square))
 # The package's language model records the training words and saves the record in the checkpoint.
 # `policy.language.unseen_words(sentence)` lists the new words of a sentence, and `policy.predict` warns about them. It
 # still answers, because a new word can matter little ("cube" for "block") or a lot ("not").
-# [Chapter 6](06_evaluation.ipynb) measures what such words do.
+# [Chapter 6](06_evaluation.ipynb) measures what such words do, and [Chapter 16](16_language_that_generalises.ipynb) what a
+# language model that has read English before knows of them.
 
 # %%
 tower = TinyLanguageModel(PRESETS["nano"].language)

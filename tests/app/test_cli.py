@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from tinyvla.app import cli
 from tinyvla.config import PRESETS
+from tinyvla.data.sentences import KINDS, SEEN
+from tinyvla.model.policy import TinyVLA
 
 SMALL = ["--preset", "nano", "--num-train", "512", "--num-val", "64", "--num-test", "64", "--device", "cpu"]
 
@@ -55,6 +57,28 @@ def test_evaluate_prints_one_json_object(trained, capsys):
     values = json.loads(capsys.readouterr().out)
     assert values["num_samples"] == 50
     assert 0 <= values["swap_accuracy"] <= 1
+
+
+def test_evaluate_by_kind_of_sentence(trained, capsys, monkeypatch):
+    monkeypatch.setattr("tinyvla.learn.evaluate_sentences.FLOOR_SCENES", 100)
+    monkeypatch.setattr("tinyvla.data.sentences.KINDS", {kind: KINDS[kind] for kind in ("color", "new relations")})
+    tinyvla("evaluate", "--checkpoint", trained / "best", "--num-samples", "20", "--sentences")
+    assert "new relations" in capsys.readouterr().out
+    tinyvla("evaluate", "--checkpoint", trained / "best", "--num-samples", "20", "--sentences", "--json")
+    values = json.loads(capsys.readouterr().out)
+    assert list(values) == ["color", "new relations"]
+    assert values["color"]["num_samples"] == 20
+
+
+def test_train_on_sentences(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tinyvla.learn.evaluate_sentences.FLOOR_SCENES", 100)
+    monkeypatch.setattr("tinyvla.data.sentences.KINDS", {**{kind: KINDS[kind] for kind in SEEN}})
+    sizes = ("--num-train", "64", "--num-val", "16", "--num-test", "8", "--epochs", "1", "--preset", "nano")
+    tinyvla("train", *sizes, "--sentences", "--out", tmp_path / "run", "--log-dir", tmp_path / "logs")
+    assert "negation" in capsys.readouterr().out
+    policy = TinyVLA.from_pretrained(tmp_path / "run" / "best")
+    assert policy.language.unseen_words("touch the block that is not red") == []
+    assert policy.language.unseen_words("grab the crimson one") == ["grab", "crimson"]
 
 
 def test_pictures_are_written(trained, tmp_path, monkeypatch):

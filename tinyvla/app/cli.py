@@ -31,6 +31,7 @@ from tinyvla.app.cli_measure import (
     info,
     load,
     print_report,
+    print_sentences,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
@@ -48,14 +49,18 @@ def evaluate(
     num_samples: int = 1_000,
     device: DeviceName = "auto",
     json: JsonFlag = False,
+    sentences: bool = False,
 ) -> None:
     """Judge a policy on the test split, beside floors and the instruction swap.
 
     Args:
-        num_samples: Test scenes.
+        num_samples: Test scenes; of each kind of sentence, with --sentences.
+        sentences: Judge it by kind of sentence instead: paraphrases, relations, negation, words that are held out.
     """
     check_number("--num-samples", num_samples, MANY)
-    print_report(load(checkpoint, device, blocks=True), num_samples, DataConfig(), as_json=json)
+    policy = load(checkpoint, device, blocks=True)
+    report = print_sentences if sentences else print_report
+    report(policy, num_samples, DataConfig(), as_json=json)
 
 
 def rollout(

@@ -60,19 +60,36 @@ def load(checkpoint: Path, device: str, blocks: bool = False) -> Any:
 
 def print_report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
     """Judge a policy on scenes of the test split, and print what `tinyvla evaluate` says."""
-    from tinyvla.data.batch import CAMERA
-    from tinyvla.data.dataset import IMAGE_SIZE, BlockFind
+    from tinyvla.data.dataset import BlockFind
     from tinyvla.learn.evaluate import evaluate
 
-    split = BlockFind(num_samples, data.test_seed)
+    _check_sight(policy)
+    train = BlockFind(data.num_train, data.train_seed)
+    report = evaluate(policy, BlockFind(num_samples, data.test_seed), train)
+    print(dumps(report.to_dict()) if as_json else "\n" + report.table())
+
+
+def print_sentences(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
+    """The same by kind of sentence."""
+    from tinyvla.data.sentences import KINDS
+    from tinyvla.learn.evaluate_sentences import evaluate_sentences
+
+    _check_sight(policy)
+    report = evaluate_sentences(policy, tuple(KINDS), num_samples)
+    print(dumps(report.to_dict()) if as_json else "\n" + report.table())
+
+
+def _check_sight(policy: Any) -> None:
+    """Refuse a policy that cannot be shown BlockFind's scenes."""
+    from tinyvla.data.batch import CAMERA
+    from tinyvla.data.dataset import IMAGE_SIZE
+
     size, (camera,) = policy.config.vision.size, policy.config.observation.cameras
     check(
-        size == split.images.shape[2:] and camera == CAMERA,
+        size == (IMAGE_SIZE, IMAGE_SIZE) and camera == CAMERA,
         f"the policy sees {size[0]} x {size[1]} pixels of {camera!r}; evaluate shows {IMAGE_SIZE} x {IMAGE_SIZE} of "
         f"{CAMERA!r}",
     )
-    report = evaluate(policy, split, BlockFind(data.num_train, data.train_seed))
-    print(dumps(report.to_dict()) if as_json else "\n" + report.table())
 
 
 def doctor(device: DeviceName = "auto") -> None:

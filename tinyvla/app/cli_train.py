@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from tyro.conf import arg
 
 from tinyvla.app import cli_recordings as recorded
-from tinyvla.app.cli_measure import DeviceName, Flat, FusionName, HeadName, PresetName, StepName, print_report
+from tinyvla.app.cli_measure import (
+    DeviceName,
+    Flat,
+    FusionName,
+    HeadName,
+    PresetName,
+    StepName,
+    print_report,
+    print_sentences,
+)
 from tinyvla.config import PRESETS, ModelConfig, model_config
 from tinyvla.errors import InputError
 from tinyvla.files import check_folder
@@ -217,11 +226,13 @@ def _splits(
     """Returns what to learn from, and what to look at after each epoch."""
     from tinyvla.data.batch import TensorSplit
     from tinyvla.data.dataset import BlockFind
+    from tinyvla.data.sentences import SentenceFind
 
     data = settings.data
     if data.dataset:
         return recorded.splits(recordings or recorded.read(data), policy, data, device)
-    train, val = BlockFind(data.num_train, data.train_seed), BlockFind(data.num_val, data.val_seed)
+    task = SentenceFind if data.sentences else BlockFind
+    train, val = task(data.num_train, data.train_seed), task(data.num_val, data.val_seed)
     encode = policy.language.encode
     return TensorSplit.from_blockfind(train, encode, device), TensorSplit.from_blockfind(val, encode, device)
 
@@ -290,7 +301,8 @@ def _judge(run: RunFolder, settings: RunSettings, place: Place) -> None:
     from tinyvla.model.policy import TinyVLA
 
     best: TinyVLA = TinyVLA.from_pretrained(run.best, device=str(place.device))
-    print_report(best, settings.data.num_test, settings.data, as_json=False)
+    report = print_sentences if settings.data.sentences else print_report
+    report(best, settings.data.num_test, settings.data, as_json=False)
     print(f"\nbest checkpoint: {run.best}\nnext: tinyvla visualize --checkpoint {run.best}")
     preset = next((name for name, model in PRESETS.items() if model == settings.model), None)
     if preset and settings.train.epochs < LONGER:

@@ -1,0 +1,199 @@
+"""Answers to the exercises of chapter 16: right ones that must pass, wrong ones that must be refused, and why."""
+
+from exercises.answers import Answers
+
+BESIDE = """
+def beside(cells, colors, color, side):
+    rows, columns = np.divmod(cells, 8)
+    place = (columns, -columns, rows, -rows)[side]
+    named = (colors == color) & (cells >= 0)
+    if not named.any():
+        return np.zeros(cells.shape, bool)
+    return (cells >= 0) & (place < place[named][0])
+"""
+NEAREST = """
+def nearest(states, known):
+    middle = known.mean(dim=0)
+    states, known = F.normalize(states - middle, dim=1), F.normalize(known - middle, dim=1)
+    return (states @ known.T).argmax(dim=1)
+"""
+BOTH = """
+def both_right(first, second, labels_first, labels_second):
+    def cosine(a, b):
+        return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+    count = cosine(labels_first, labels_second) <= 0.8
+    right = (cosine(first, labels_first) > 0.8) & (cosine(second, labels_second) > 0.8)
+    return float(right[count].mean()) if count.any() else 0.0
+"""
+MENDED = """
+words = {"crimson": "red", "azure": "blue", "emerald": "green", "golden": "yellow", "tangerine": "orange"}
+BREAKING = [(f"please fetch the {word} cube", color) for word, color in words.items()]
+frames = ["find the {} block", "the {} one", "touch the {} square", "grab the {} box", "go to the {} tile"]
+MENDING = [(frame.format(word), color) for frame in frames for word, color in words.items()]
+"""
+
+ANSWERS = {
+    "Exercise 1": Answers(
+        right=[
+            """
+def beside(cells, colors, color, side):
+    found = np.zeros(len(cells), dtype=bool)
+    for i in range(len(cells)):
+        for j in range(len(cells)):
+            if cells[i] < 0 or cells[j] < 0 or colors[j] != color:
+                continue
+            (r, c), (r0, c0) = divmod(int(cells[i]), 8), divmod(int(cells[j]), 8)
+            found[i] = [c < c0, c > c0, r < r0, r > r0][side]
+    return found
+""",
+            """
+def beside(cells, colors, color, side):
+    slots = np.flatnonzero((colors == color) & (cells >= 0))
+    if len(slots) == 0:
+        return cells < -1
+    column, row = cells % 8, cells // 8
+    here = slots[0]
+    tests = [column < column[here], column > column[here], row < row[here], row > row[here]]
+    return tests[side] & (cells != -1)
+""",
+        ],
+        wrong={
+            "counts what is in the same column": (
+                BESIDE.replace("place < place", "place <= place"),
+                "not on a side of itself",
+            ),
+            "forgets the empty slots": (BESIDE.replace("(cells >= 0) & (place", "(place"), "holds no block"),
+            "exchanges rows and columns": (
+                BESIDE.replace("rows, columns = np", "columns, rows = np"),
+                "left of means a smaller column",
+            ),
+            "exchanges above and below": (
+                BESIDE.replace("(columns, -columns, rows, -rows)", "(columns, -columns, -rows, rows)"),
+                "rows are counted from the top",
+            ),
+            "fits everything where the colour is missing": (
+                BESIDE.replace("np.zeros(cells.shape, bool)", "cells >= 0"),
+                "no block fits where the colour is missing",
+            ),
+            "gives numbers": (
+                BESIDE.replace("(place < place[named][0])", "(place < place[named][0]) * 1"),
+                "should be boolean",
+            ),
+            "compares cell numbers": (
+                BESIDE.replace("(columns, -columns, rows, -rows)", "(cells, -cells, cells, -cells)"),
+                "left of means a smaller column",
+            ),
+        },
+    ),
+    "Exercise 2": Answers(
+        right=[
+            """
+def nearest(states, known):
+    found = []
+    for state in states:
+        values = [F.cosine_similarity(state - known.mean(0), k - known.mean(0), dim=0) for k in known]
+        found.append(int(torch.stack(values).argmax()))
+    return found
+""",
+            """
+def nearest(states, known):
+    shift = known.mean(dim=0, keepdim=True)
+    return F.cosine_similarity((states - shift)[:, None], (known - shift)[None], dim=-1).max(dim=1).indices
+""",
+        ],
+        wrong={
+            "leaves the mean in": (
+                NEAREST.replace("known.mean(dim=0)", "0"),
+                "is the mean of known taken away from both",
+            ),
+            "takes away the states' own mean": (
+                NEAREST.replace("F.normalize(states - middle", "F.normalize(states - states.mean(dim=0)"),
+                "not that of states",
+            ),
+            "does not scale": (
+                "def nearest(states, known):\\n    middle = known.mean(dim=0)\\n"
+                "    return ((states - middle) @ (known - middle).T).argmax(dim=1)",
+                "scale the rows to length one",
+            ),
+            "takes the least alike": (NEAREST.replace("argmax", "argmin"), "the largest cosine is wanted"),
+            "gives the cosines": (NEAREST.replace("argmax(dim=1)", "max(dim=1).values"), "argmax gives them"),
+            "asks the other way round": (
+                NEAREST.replace("(states @ known.T)", "(known @ states.T)"),
+                "one number for each",
+            ),
+        },
+    ),
+    "Exercise 3": Answers(
+        right=[
+            """
+def both_right(first, second, labels_first, labels_second):
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    a, b, c, d = (unit(np.asarray(x, float)) for x in (first, second, labels_first, labels_second))
+    apart = (c * d).sum(1) <= 0.8
+    good = ((a * c).sum(1) > 0.8) & ((b * d).sum(1) > 0.8) & apart
+    return good.sum() / max(apart.sum(), 1)
+""",
+            """
+def both_right(first, second, labels_first, labels_second):
+    hits = total = 0
+    for a, b, c, d in zip(first, second, labels_first, labels_second):
+        cosine = lambda x, y: float(np.dot(x, y) / np.linalg.norm(x) / np.linalg.norm(y))
+        if cosine(c, d) <= 0.8:
+            total += 1
+            hits += cosine(a, c) > 0.8 and cosine(b, d) > 0.8
+    return hits / total if total else 0.0
+""",
+        ],
+        wrong={
+            "one of two is enough": (
+                BOTH.replace("> 0.8) & (cosine(second", "> 0.8) | (cosine(second"),
+                "both must be right",
+            ),
+            "looks at the second alone": (
+                BOTH.replace("(cosine(first, labels_first) > 0.8) & ", ""),
+                "the first answer must be right, too",
+            ),
+            "takes the product for the cosine": (
+                BOTH.replace(" / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)", ""),
+                "lengths should not matter",
+            ),
+            "counts all pairs": (BOTH.replace("<= 0.8", "<= 2"), "make no pair"),
+            "divides by all": (BOTH.replace("right[count].mean()", "(right & count).mean()"), "pairs that count, 2"),
+            "is too strict": (BOTH.replace("> 0.8)", "> 0.9)"), "35 degrees off is right"),
+        },
+    ),
+    "Exercise 4": Answers(
+        right=[
+            """
+BREAKING = [("take the maroon brick", "red"), ("the cobalt box", "blue"), ("i would like the azure block", "blue"),
+            ("locate the golden cube", "yellow"), ("show me the emerald block", "green")]
+pairs = {"maroon": "red", "cobalt": "blue", "azure": "blue", "golden": "yellow", "emerald": "green"}
+MENDING = [(f"{verb} the {word} {noun}", color) for word, color in pairs.items()
+           for verb, noun in (("find", "block"), ("touch", "cube"), ("go to", "box"), ("take", "one"), ("see", "tile"))]
+""",
+            MENDED.replace("please fetch the {word} cube", "robot, move over to the {word} tile"),
+        ],
+        wrong={
+            "four sentences": (MENDED + "BREAKING = BREAKING[:4]", "five different sentences"),
+            "one sentence five times": (MENDED + "BREAKING = BREAKING[:1] * 5", "five different sentences"),
+            "sentences that it knows": (
+                MENDED + "BREAKING[0] = ('find the red block', 'red')",
+                "does not break the policy",
+            ),
+            "learns the five by heart": (MENDED + "MENDING = BREAKING", "learning it by heart does not count"),
+            "by heart in capitals": (
+                MENDED + "MENDING = [(s.upper(), c) for s, c in BREAKING]",
+                "learning it by heart does not count",
+            ),
+            "no data": (MENDED + "MENDING = []", "what it is to learn from"),
+            "too many": (MENDED + "MENDING = MENDING * 3", "at most 60"),
+            "another colour": (MENDED.replace('"orange"', '"tangerine"'), "each colour should be one of"),
+            "all of one colour": (MENDED + "BREAKING = [(s, 'red') for s, _ in BREAKING]", "take at least two"),
+            "data about other words": (
+                MENDED + "MENDING = [('find the lavender block', 'purple'), ('touch the lilac one', 'purple')]",
+                "use their new words in other sentences",
+            ),
+        },
+    ),
+}
