@@ -565,11 +565,11 @@ else:
 # Work with `policies["MiniLM, frozen"]`, which knows the six sentences.
 #
 # 1. `BREAKING`: five different sentences, each with the colour that it means, such as `("fetch me the ruby thing", "red")`.
-#    Anyone who knows English must agree on the colour. Each must fail: right in less than 60 % of scenes that hold such
+#    Anyone who knows English must agree on the colour. Each must fail: right in less than 60 %<!-- given --> of scenes that hold such
 #    a block.
 # 2. `MENDING`: at most 60 sentences with their colours to learn from. None of them may be one of the five. A copy of the
-#    policy learns from them, and from its six old ones as often. Afterwards the five together must be right in at least 80 %,
-#    and the old six in at least 90 %.
+#    policy learns from them, and from its six old ones as often. Afterwards the five together must be right in at least 80 %<!-- given -->,
+#    and the old six in at least 90 %<!-- given -->.
 #
 # `accuracies(policy, pairs)` tells you how each sentence fares, and `mended(policy, pairs)` gives you the new policy.
 #
@@ -629,7 +629,7 @@ with checking("Exercise 4"):
 #
 # ## Check yourself
 #
-# <details><summary>A policy is right on 75 % of "the block left of the red one". Does it understand "left of"?</summary>
+# <details><summary>A policy is right on 75 %<!-- given --> of "the block left of the red one". Does it understand "left of"?</summary>
 #
 # You cannot tell. A policy without the image gets a part of these right, because such blocks lie rather on the left. Ask
 # for pairs: the same image with "right of", and count where both answers are right.

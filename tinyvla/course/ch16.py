@@ -159,7 +159,7 @@ def nearest_colors(policy: TinyVLA, sentence: str) -> list[tuple[str, float]]:
 
 def tokens_of(sentence: str) -> list[str]:
     """The pieces that a sentence is cut into."""
-    return [load_wordpiece().id_to_token(index) for _, ids in split_words(sentence) for index in ids]
+    return [load_wordpiece().id_to_token(index) or "" for _, ids in split_words(sentence) for index in ids]
 
 
 class SentenceBoxState:

@@ -150,6 +150,6 @@ def _judge(policy: TinyVLA, split: SentenceFind, train: SentenceFind) -> KindRep
     tensors = TensorSplit.from_blockfind(split, policy.language.encode, policy.device)
     actions = tensors.actions.cpu()
     floors = (vision_only_floor(split), meaning_floor(train, split))
-    accuracies = [Metrics.of(torch.from_numpy(floor), actions).direction_accuracy for floor in floors]
+    seeing, hearing = (Metrics.of(torch.from_numpy(floor), actions).direction_accuracy for floor in floors)
     metrics = Metrics.of(predict_split(policy, tensors), actions)
-    return KindReport(metrics, *accuracies, pair_accuracy(policy, split))
+    return KindReport(metrics, seeing, hearing, pair_accuracy(policy, split))
