@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
+from tinyvla.app.cli_evaluate import evaluate
 from tinyvla.app.cli_measure import (
     Checkpoint,
     DeviceName,
@@ -31,12 +32,10 @@ from tinyvla.app.cli_measure import (
     doctor,
     info,
     load,
-    print_report,
-    print_sentences,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
-from tinyvla.app.cli_recordings import dataset, judge
+from tinyvla.app.cli_recordings import dataset
 from tinyvla.app.cli_train import train
 from tinyvla.errors import InputError
 from tinyvla.fields import MANY, SEED, Within, check_number
@@ -44,45 +43,6 @@ from tinyvla.files import PICTURES, check_output
 from tinyvla.recipes import DataConfig
 
 EPISODES, EPISODES_OF_A_TASK = 500, 10
-
-
-def evaluate(
-    checkpoint: Checkpoint = Path("checkpoints/best"),
-    num_samples: int = 1_000,
-    device: DeviceName = "auto",
-    json: JsonFlag = False,
-    dataset: str = "",
-    val_episodes: float | None = None,
-    states: tuple[str, ...] = (),
-    leave_out: tuple[int, ...] = (),
-    sentences: bool = False,
-) -> None:
-    """Judge a policy on the test split, beside floors and the instruction swap; with --dataset, on recordings.
-
-    On recordings: the error of each number of an action in its own unit, beside floors: the last action repeated, the
-    mean one, and the policy itself with other images, other words and another state.
-
-    Args:
-        num_samples: Test scenes; of each kind of sentence, with --sentences.
-        dataset: A LeRobotDataset: its folder, or owner/name on the Hugging Face hub.
-        val_episodes: Share of its episodes to judge on; those that the policy's run held out unless given.
-        states: Keys whose numbers make the robot's state; the run's, or observation.state, unless given.
-        leave_out: Episodes that are not judged on, by number; those of the run unless given.
-        sentences: Judge it by kind of sentence instead: paraphrases, relations, negation, words that are held out.
-    """
-    check_number("--num-samples", num_samples, MANY)
-    if dataset:
-        if sentences:
-            raise InputError("--sentences asks about BlockFind and --dataset about recordings; give one of them")
-        if val_episodes is not None:
-            check_number("--val-episodes", val_episodes, Within(0, 0.9, above=True), whole=False)
-        judge(checkpoint, DataConfig(dataset=dataset, states=states, leave_out=leave_out), val_episodes, device, json)
-        return
-    if val_episodes is not None or states or leave_out:
-        raise InputError("--val-episodes, --states and --leave-out are of recordings; name them with --dataset")
-    policy = load(checkpoint, device, blocks=True)
-    report = print_sentences if sentences else print_report
-    report(policy, num_samples, DataConfig(), as_json=json)
 
 
 def rollout(
