@@ -60,6 +60,7 @@ def judge_policy(
     execute: int = 2,
     seed: int = 0,
     workers: int = 1,
+    progress_bar: bool = True,
 ) -> list[Episode]:
     """Returns how a policy's episodes went, in processes that are started and ended here.
 
@@ -71,6 +72,7 @@ def judge_policy(
         execute: actions done after each look.
         seed: another one gives other starts.
         workers: processes that simulate, at most one for each episode.
+        progress_bar: whether to show one.
 
     Raises:
         InputError: a number is not usable, or the policy does not fit Meta-World.
@@ -83,6 +85,6 @@ def judge_policy(
         raise InputError(f"execute is {execute}; it must lie between 1 and the policy's chunk of {horizon}")
     judges = Judges(min(workers, len(tasks) * episodes), config, horizon)
     try:
-        return judge(judges, answer, tasks, episodes, Mode(execute), seed)
+        return judge(judges, answer, tasks, episodes, Mode(execute), seed, progress_bar)
     finally:
         judges.close()

@@ -130,7 +130,7 @@ class _Recorder:
         return len(indices)
 
 
-def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0,)) -> None:
+def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0,), progress_bar: bool = True) -> None:
     """Record what the plan asks for and the folder does not hold yet, and make a LeRobotDataset of it.
 
     Args:
@@ -138,6 +138,7 @@ def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0
         plan: what to record.
         workers: processes, at most.
         gpus: numbers of the GPUs that the processes draw on, in turn.
+        progress_bar: whether to show one.
 
     Raises:
         InputError: the folder holds something else, or a collection with another plan, or an expert failed too often.
@@ -145,11 +146,13 @@ def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0
     if (folder / INFO_PATH).exists() and read_plan(folder) == plan:
         shutil.rmtree(folder / "episodes", ignore_errors=True)  # left by a kill after all were joined
         return
-    record_episodes(folder, plan, workers, gpus)
-    join(folder, plan)
+    record_episodes(folder, plan, workers, gpus, progress_bar)
+    join(folder, plan, progress_bar)
 
 
-def record_episodes(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0,)) -> None:
+def record_episodes(
+    folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0,), progress_bar: bool = True
+) -> None:
     """Record the episodes that are missing, each as a file of its own; see `collect`."""
     _check_plan(folder, plan)
     parts = folder / "episodes"
@@ -173,19 +176,20 @@ def record_episodes(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[i
     done = total - sum(len(ids) for ids in missing.values())
     with (
         context.Pool(workers, _Recorder.start, (devices,)) as pool,
-        tqdm(total=total, initial=done, unit="episode", mininterval=2) as bar,
+        tqdm(total=total, initial=done, unit="episode", mininterval=2, disable=not progress_bar) as bar,
     ):
         for count in pool.imap_unordered(_Recorder.run, jobs):
             bar.update(count)
 
 
-def join(folder: Path, plan: Plan) -> None:
+def join(folder: Path, plan: Plan, progress_bar: bool = True) -> None:
     """Make a LeRobotDataset of all recorded episodes, in the plan's order; their own files go when it is whole."""
     for unfinished in ("data", "meta"):
         shutil.rmtree(folder / unfinished, ignore_errors=True)
     tasks = list(dict.fromkeys(task.sentence for task in find_tasks(plan.tasks)))
     writer = DatasetWriter(folder, FPS, tasks, NAMES, robot_type="sawyer")
-    for task, index in tqdm(plan.episodes, unit="episode", mininterval=2, desc="joining"):
+    show = {"unit": "episode", "mininterval": 2, "desc": "joining", "disable": not progress_bar}
+    for task, index in tqdm(plan.episodes, **show):
         writer.add(Episode.load(plan.path(folder, task, index)))
     writer.close()
     shutil.rmtree(folder / "episodes")

@@ -204,7 +204,13 @@ class Judges:
 
 
 def judge(
-    judges: Judges, answer: Answer, tasks: Sequence[Task], episodes: int = 10, mode: Mode | None = None, seed: int = 0
+    judges: Judges,
+    answer: Answer,
+    tasks: Sequence[Task],
+    episodes: int = 10,
+    mode: Mode | None = None,
+    seed: int = 0,
+    progress_bar: bool = True,
 ) -> list[Episode]:
     """Returns how the episodes of some tasks went, in the order in which they ended.
 
@@ -215,6 +221,7 @@ def judge(
         episodes: of each task.
         mode: how chunks are used; two actions after each look by default.
         seed: another one gives other starts. Two policies that are compared should have the same.
+        progress_bar: whether to show one.
     """
 
     def start(task: Task, index: int) -> int:
@@ -222,7 +229,7 @@ def judge(
 
     planned = len(tasks) * episodes
     found = judges.run(answer, [mode or Mode(2)], tasks, start, episodes)
-    ended = list(tqdm(found, total=planned, unit="episode", mininterval=2))
+    ended = list(tqdm(found, total=planned, unit="episode", mininterval=2, disable=not progress_bar))
     if len(ended) < planned:
         raise RuntimeError(f"only {len(ended)} of {planned} episodes ended: the processes are gone")
     return ended
