@@ -29,7 +29,7 @@
 # - test with pairs of sentences that differ in one word whether a policy hears that word;
 # - break a policy with five sentences, and mend it with data.
 #
-# **Time:** about 70 minutes to read, about 3 minutes on two CPU cores, 1 minute on a GPU to run.
+# **Time:** about 70 minutes to read, about 34 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 3](03_language.ipynb) builds a language tower, [Chapter 6](06_evaluation.ipynb) the
 # instruction swap, [Chapter 10](10_pretrained.ipynb) puts pretrained towers into a policy.
@@ -138,7 +138,8 @@ with checking("Exercise 1"):
     answer = np.asarray(answer)
     assert answer.shape == (4,), f"the answer should have the shape of cells, (4,), and has {answer.shape}"
     assert answer.dtype == bool, f"the answer should be boolean, and is {answer.dtype}"
-    assert not answer[3], "a slot with cell -1 holds no block, so it is never on a side"
+    right = np.asarray(beside(places, kinds_of_block, 0, 1))
+    assert not any((answer[3], right[3])), "a slot with cell -1 holds no block, so it is never on a side"
     assert not answer[1], "a block is not on a side of itself: compare with <, not with <="
     assert answer[2], "left of means a smaller column, in any row: the block in cell 50 lies left of the one in cell 12"
     assert answer.tolist() == [True, False, True, False], f"left of the block in cell 12 you find {answer.tolist()}"
@@ -263,28 +264,33 @@ def nearest(states, known):
 
 # %% tags=["check"]
 with checking("Exercise 2"):
-    shared = torch.tensor([10.0, 0.0, 0.0])
-    known_states = shared + torch.tensor([[0.0, 1.0, 0.0], [0.0, -0.5, 1.0], [0.0, -0.5, -1.0]])
-    asked_states = shared + torch.tensor([[0.0, 5.0, 1.0], [0.0, -1.0, 3.0], [0.0, -0.2, -0.3], [0.0, 0.9, 0.2]])
+    dice = torch.Generator().manual_seed(0)
+    known_states = 3 + torch.randn(4, 6, generator=dice)
+    asked_states = 3 + 2 * torch.randn(40, 6, generator=dice)
     answer = nearest(asked_states, known_states)
     assert answer is not None, "write the body of nearest first"
     answer = torch.as_tensor(answer)
-    assert answer.shape == (4,), f"one number for each of the 4 states, so shape (4,), not {tuple(answer.shape)}"
+    assert answer.shape == (40,), f"one number for each of the 40 states, so shape (40,), not {tuple(answer.shape)}"
     assert not answer.is_floating_point(), "numbers of rows are whole numbers: argmax gives them, max gives cosines"
-    centred = known_states.mean(dim=0)
-    scores = F.normalize(asked_states - centred, dim=1) @ F.normalize(known_states - centred, dim=1).T
-    own_mean = (
-        F.normalize(asked_states - asked_states.mean(dim=0), dim=1) @ F.normalize(known_states - centred, dim=1).T
+
+    def cosines(shift_asked, shift_known):
+        return F.normalize(asked_states - shift_asked, dim=1) @ F.normalize(known_states - shift_known, dim=1).T
+
+    middle, own = known_states.mean(dim=0), asked_states.mean(dim=0)
+    products = (asked_states - middle) @ (known_states - middle).T
+    said = answer.tolist()
+    assert said != cosines(middle, middle).argmin(dim=1).tolist(), (
+        "that is the least alike: the largest cosine is wanted"
     )
-    assert answer.tolist() != scores.argmin(dim=1).tolist(), "that is the least alike: the largest cosine is wanted"
-    lengths = torch.tensor([[3.0, 0.0], [0.2, 0.2], [-3.2, -0.2]])
-    by_length = nearest(torch.tensor([[0.5, 0.5]]), lengths)
-    assert torch.as_tensor(by_length).tolist() == [1], "lengths should not matter: scale the rows to length one first"
-    one = nearest(asked_states[2:3], known_states)
-    assert torch.as_tensor(one).tolist() == [2], "take away the mean of known, not that of states: a single state stays"
-    assert answer.tolist() == scores.argmax(dim=1).tolist(), (
-        f"expected {scores.argmax(dim=1).tolist()}, you say {answer.tolist()}: is the mean of known taken away from both?"
+    assert said != cosines(0, 0).argmax(dim=1).tolist(), (
+        "what all share is still there: take the mean of known away from both"
     )
+    assert said != cosines(own, middle).argmax(dim=1).tolist(), (
+        "take away the mean of known from states, not that of states"
+    )
+    assert said != products.argmax(dim=1).tolist(), "lengths should not matter: scale the rows to length one"
+    wrong = int((answer != cosines(middle, middle).argmax(dim=1)).sum())
+    assert not wrong, f"{wrong} of 40 states have another nearest one: is the mean of known taken away from both?"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -575,7 +581,7 @@ else:
 #
 # <details><summary>Hint</summary>
 #
-# New colour words break it most. To mend "find the crimson block", use *crimson* in other sentences. A policy that has seen
+# New colour words break it most, but not each of them: try some. To mend "find the azure block", use *azure* in other sentences. A policy that has seen
 # each new word with one colour only, in several sentences, has what it needs.
 #
 # </details>
@@ -616,10 +622,12 @@ with checking("Exercise 4"):
 # <details><summary>Solution</summary>
 #
 # ```python
-# words = {"crimson": "red", "azure": "blue", "emerald": "green", "golden": "yellow", "tangerine": "orange"}
-# BREAKING = [(f"please fetch the {word} cube", color) for word, color in words.items()]
+# words = [(name, color) for row, color in zip(NEW_NAMES, COLORS) for name in row]
+# fetch = [(f"please fetch the {name} cube", color) for name, color in words]
+# worst = np.argsort(accuracies(policies["MiniLM, frozen"], fetch, num_scenes=60))[:5]
+# BREAKING = [fetch[i] for i in worst]
 # frames = ["find the {} block", "the {} one", "touch the {} square", "grab the {} box", "go to the {} tile"]
-# MENDING = [(frame.format(word), color) for frame in frames for word, color in words.items()]
+# MENDING = [(frame.format(words[i][0]), words[i][1]) for frame in frames for i in worst]
 # ```
 #
 # Five sentences for each word are enough, none of them with "please" or "fetch". The other words of a sentence carry over;

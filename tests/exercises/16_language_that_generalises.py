@@ -27,10 +27,12 @@ def both_right(first, second, labels_first, labels_second):
     return float(right[count].mean()) if count.any() else 0.0
 """
 MENDED = """
-words = {"crimson": "red", "azure": "blue", "emerald": "green", "golden": "yellow", "tangerine": "orange"}
-BREAKING = [(f"please fetch the {word} cube", color) for word, color in words.items()]
+words = [(name, color) for row, color in zip(NEW_NAMES, COLORS) for name in row]
+fetch = [(f"please fetch the {name} cube", color) for name, color in words]
+worst = np.argsort(accuracies(policies["MiniLM, frozen"], fetch, num_scenes=60))[:5]
+BREAKING = [fetch[i] for i in worst]
 frames = ["find the {} block", "the {} one", "touch the {} square", "grab the {} box", "go to the {} tile"]
-MENDING = [(frame.format(word), color) for frame in frames for word, color in words.items()]
+MENDING = [(frame.format(words[i][0]), words[i][1]) for frame in frames for i in worst]
 """
 
 ANSWERS = {
@@ -105,14 +107,14 @@ def nearest(states, known):
         wrong={
             "leaves the mean in": (
                 NEAREST.replace("known.mean(dim=0)", "0"),
-                "is the mean of known taken away from both",
+                "take the mean of known away from both",
             ),
             "takes away the states' own mean": (
                 NEAREST.replace("F.normalize(states - middle", "F.normalize(states - states.mean(dim=0)"),
                 "not that of states",
             ),
             "does not scale": (
-                "def nearest(states, known):\\n    middle = known.mean(dim=0)\\n"
+                "def nearest(states, known):\n    middle = known.mean(dim=0)\n"
                 "    return ((states - middle) @ (known - middle).T).argmax(dim=1)",
                 "scale the rows to length one",
             ),
@@ -165,14 +167,9 @@ def both_right(first, second, labels_first, labels_second):
     ),
     "Exercise 4": Answers(
         right=[
-            """
-BREAKING = [("take the maroon brick", "red"), ("the cobalt box", "blue"), ("i would like the azure block", "blue"),
-            ("locate the golden cube", "yellow"), ("show me the emerald block", "green")]
-pairs = {"maroon": "red", "cobalt": "blue", "azure": "blue", "golden": "yellow", "emerald": "green"}
-MENDING = [(f"{verb} the {word} {noun}", color) for word, color in pairs.items()
-           for verb, noun in (("find", "block"), ("touch", "cube"), ("go to", "box"), ("take", "one"), ("see", "tile"))]
-""",
-            MENDED.replace("please fetch the {word} cube", "robot, move over to the {word} tile"),
+            MENDED.replace("please fetch the {name} cube", "robot, move over to the {name} tile"),
+            MENDED + "MENDING = [(f'{verb} the {words[i][0]} {noun}', words[i][1]) for i in worst"
+            " for verb in ('find', 'see', 'take') for noun in ('block', 'tile', 'one')]",
         ],
         wrong={
             "four sentences": (MENDED + "BREAKING = BREAKING[:4]", "five different sentences"),
@@ -188,10 +185,10 @@ MENDING = [(f"{verb} the {word} {noun}", color) for word, color in pairs.items()
             ),
             "no data": (MENDED + "MENDING = []", "what it is to learn from"),
             "too many": (MENDED + "MENDING = MENDING * 3", "at most 60"),
-            "another colour": (MENDED.replace('"orange"', '"tangerine"'), "each colour should be one of"),
-            "all of one colour": (MENDED + "BREAKING = [(s, 'red') for s, _ in BREAKING]", "take at least two"),
+            "another colour": (MENDED + "BREAKING[0] = (BREAKING[0][0], 'plum')", "each colour should be one of"),
+            "all of one colour": (MENDED + "BREAKING = [(s, 'blue') for s, _ in BREAKING]", "take at least two"),
             "data about other words": (
-                MENDED + "MENDING = [('find the lavender block', 'purple'), ('touch the lilac one', 'purple')]",
+                MENDED + "MENDING = [('find the teal block', 'green'), ('touch the teal one', 'green')]",
                 "use their new words in other sentences",
             ),
         },
