@@ -23,7 +23,7 @@ from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.frame_cache import MOST_FRAMES, Part, Wanted, cached_frames
 from tinyvla.data.lerobot_layout import Layout, camera_name
 from tinyvla.data.lerobot_writer import write_dataset
-from tinyvla.data.parquet import Pictures, Table, joined, num_rows, picture_rows, read_tables, vectors, whole_numbers
+from tinyvla.data.parquet import Pictures, joined, num_rows, pa, picture_rows, read_tables, vectors, whole_numbers
 from tinyvla.data.video import frames_at
 from tinyvla.errors import InputError
 from tinyvla.fields import check, shown
@@ -107,7 +107,7 @@ class _Rows:
     timestamps: Float64[np.ndarray, "n"] | None
 
     @classmethod
-    def of(cls, table: Table, layout: Layout) -> _Rows:
+    def of(cls, table: pa.Table, layout: Layout) -> _Rows:
         """Returns the rows of a table."""
         index, times = np.array(whole_numbers(table, "index")), None
         if "timestamp" in table.column_names:
@@ -143,7 +143,7 @@ class _Rows:
         return bool((np.diff(self.order) == 1).all())
 
 
-def _read(paths: list[Path], columns: list[str], pictures: dict[str, Pictures]) -> Table:
+def _read(paths: list[Path], columns: list[str], pictures: dict[str, Pictures]) -> pa.Table:
     """The columns of all files; pictures that are wanted in memory are decoded on the way."""
     tables = []
     with ThreadPoolExecutor() as pool:

@@ -1,5 +1,7 @@
 """Where things lie in a LeRobotDataset, of format v3 or v2: facts, sentences, files of frames, videos.
 
+They lie in these places::
+
                     v3                                        v2.0, v2.1
     sentences       meta/tasks.parquet                        meta/tasks.jsonl
     frames          data/chunk-000/file-000.parquet           data/chunk-000/episode_000000.parquet

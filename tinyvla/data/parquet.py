@@ -25,9 +25,6 @@ except ImportError:
         "tinyvla.data.lerobot needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
     ) from None
 
-Table = pa.Table
-"""Columns in memory."""
-
 
 def read_tables(paths: list[Path], columns: list[str]) -> pa.Table:
     """The named columns of Parquet files, one below the other.
