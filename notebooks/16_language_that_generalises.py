@@ -29,7 +29,7 @@
 # - test with pairs of sentences that differ in one word whether a policy hears that word;
 # - break a policy with five sentences, and mend it with data.
 #
-# **Time:** about 70 minutes to read, about 34 minutes on two CPU cores to run.
+# **Time:** about 70 minutes to read, about 14 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 3](03_language.ipynb) builds a language tower, [Chapter 6](06_evaluation.ipynb) the
 # instruction swap, [Chapter 10](10_pretrained.ipynb) puts pretrained towers into a policy.
@@ -574,7 +574,7 @@ else:
 #    Anyone who knows English must agree on the colour. Each must fail: right in less than 60 %<!-- given --> of scenes that hold such
 #    a block.
 # 2. `MENDING`: at most 60 sentences with their colours to learn from. None of them may be one of the five. A copy of the
-#    policy learns from them, and from its six old ones as often. Afterwards the five together must be right in at least 80 %<!-- given -->,
+#    policy learns from them, and from its six old ones as often. Afterwards the five together must be right in at least 70 %<!-- given -->,
 #    and the old six in at least 90 %<!-- given -->.
 #
 # `accuracies(policy, pairs)` tells you how each sentence fares, and `mended(policy, pairs)` gives you the new policy.
@@ -614,8 +614,8 @@ with checking("Exercise 4"):
     old = np.mean(accuracies(better, six, num_scenes=40))
     assert old >= 0.9, f"the six old sentences are right in only {old:.0%} now: do your sentences contradict them?"
     now = np.mean(accuracies(better, BREAKING, num_scenes=60))
-    assert now >= 0.8, (
-        f"the five sentences are right in {now:.0%} now; 80 % is wanted: use their new words in other sentences"
+    assert now >= 0.7, (
+        f"the five sentences are right in {now:.0%} now; 70 % is wanted: use their new words in other sentences"
     )
 
 # %% [markdown]
