@@ -63,12 +63,12 @@ def test_evaluate_prints_one_json_object(trained, capsys):
 
 def test_evaluate_by_kind_of_sentence(trained, capsys, monkeypatch):
     monkeypatch.setattr("tinyvla.learn.evaluate_sentences.FLOOR_SCENES", 100)
-    monkeypatch.setattr("tinyvla.data.sentences.KINDS", {kind: KINDS[kind] for kind in ("color", "new relations")})
+    monkeypatch.setattr("tinyvla.data.sentences.KINDS", {kind: KINDS[kind] for kind in (*SEEN, "new relations")})
     tinyvla("evaluate", "--checkpoint", trained / "best", "--num-samples", "20", "--sentences")
     assert "new relations" in capsys.readouterr().out
     tinyvla("evaluate", "--checkpoint", trained / "best", "--num-samples", "20", "--sentences", "--json")
     values = json.loads(capsys.readouterr().out)
-    assert list(values) == ["color", "new relations"]
+    assert list(values) == [*SEEN, "new relations"]
     assert values["color"]["num_samples"] == 20
 
 
