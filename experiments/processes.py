@@ -80,7 +80,7 @@ def run(job: Job, args: Args) -> Row:
 
 def options(args: Args) -> list[str]:
     """The command line that says the same as the arguments."""
-    data = [f"--data.{name.replace('_', '-')}={value}" for name, value in vars(args.data).items()]
+    data = [f"--data.{name.replace('_', '-')}={value}" for name, value in vars(args.data).items() if type(value) is int]
     flags = ["--is-worker"] * args.is_worker + ["--train"] * args.train + ["--cpu"] * args.cpu
     sizes = ["--steps", str(args.steps), "--epochs", str(args.epochs), "--out", str(args.out)]
     return ["--presets", *args.presets, *sizes, *data, *flags]

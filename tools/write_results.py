@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "experiments")]
@@ -29,7 +30,7 @@ import pretraining
 import processes
 import results_of_bench as bench
 import scaling
-from page import grid, load, percent, place, seconds_of, span
+from page import grid, load, percent, place, prose, seconds_of, section_of, source, span
 
 BEGIN, END = "<!-- results: begin, written by tools/write_results.py -->", "<!-- results: end -->"
 INTRO = """\
@@ -40,6 +41,20 @@ them; each section names the command that makes the file anew.
 
 <!-- written by tools/write_results.py -->
 """
+
+
+def live_section(policies: dict[str, Any], page: dict[str, Any]) -> str:
+    """Returns the section on the policies that run in the pages."""
+    parts = [
+        (name, part) for name, part in policies["parts"].items() if "bytes" in part and "direction_accuracy" in part
+    ]
+    rows = [(name, f"{part['bytes'] / 1e6:.2f} MB", percent(part["direction_accuracy"], 1)) for name, part in parts]
+    about = f"""What the book's pages run, as its file is read back into PyTorch. The first page loads
+        {page["megabytes"]:.1f} MB when it is touched, and nothing before."""
+    table = grid("policy | file | direction accuracy", rows)
+    return section_of("Policies in the pages", prose(about), table, source(policies, page))
+
+
 SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     (first_command.section, first_command.RESULTS),
     (bench.bench_section, bench.BENCHES),
@@ -55,6 +70,7 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     (scaling.section_of_runs, scaling.RUN_RESULTS),
     (count_presets.section, count_presets.RESULTS),
     (bench.notebook_section, ("notebook_times",)),
+    (live_section, ("book_policies", "book_page")),
 )
 """Functions that write a section, and the files under `results/` that they read."""
 

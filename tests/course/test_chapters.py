@@ -22,6 +22,7 @@ MODULES = (
     "tinyvla.course.ch08",
     "tinyvla.course.ch13",
     "tinyvla.course.ch15",
+    "tinyvla.course.ch16",
 )
 """Each is run by its chapter, whose cells pytest executes."""
 
