@@ -27,7 +27,7 @@ TinyVLA.parts.chunks = async (mount) => {
   TinyVLA.frame(mount, choice("head", results.heads, state.head, set("head")),
     choice("world", ["exact", "drifting"], state.world, set("world"), (world) => names[world]),
     choice("chunk length", results.horizons, state.horizon, set("horizon"), (count) => `chunk of ${count}`), executes, words,
-    element("div", { class: "pst-scrollable-table-container", tabindex: 0, role: "region", "aria-label": "success by chunk and execution" }, grid),
+    element("div", { class: "tv-scroll", tabindex: 0, role: "region", "aria-label": "success by chunk and execution" }, grid),
     element("p", {}, `Measured: ${results.preset}, ${results.num_test} episodes each; ${results.command}.`), said);
   draw();
 };
