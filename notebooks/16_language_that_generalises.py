@@ -485,7 +485,7 @@ for sentence, cosine in zip(rest, F.cosine_similarity(states[:1], states[1:]), s
 # A frozen tower keeps what it knows. What if it learns as well? This policy is trained on the same six sentences, and
 # MiniLM learns with it, at a twentieth of the learning rate.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slow"]
 learned = six_word_policy(MINILM, device=device, share=0.05)
 sentences = [f"find the {name} block" for name in names] + [sentence for sentence, _ in other]
 
@@ -505,7 +505,7 @@ for row, name in enumerate(names[:3]):
         f"{name}: nearest before {sentences[int(before[row].argmax())]!r}, after {sentences[int(after[row].argmax())]!r}"
     )
 
-# %%
+# %% tags=["slow"]
 assert kept < 0.9, f"learning six words should move the others: {kept:.0%} kept their neighbour"
 print("six sentences were enough to rearrange the words that they do not contain")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two workers on two cores: one thread each, for the notebooks' kernels as well
@@ -40,6 +41,28 @@ def tiny_config() -> ModelConfig:
 @pytest.fixture
 def tiny_policy(tiny_config: ModelConfig) -> TinyVLA:
     return awakened(new_policy(tiny_config, seed=0)).eval()
+
+
+SLOW = 30  # seconds
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In CI, the process that reports names each slow test as it ends; a run that is cut off shows where it was."""
+    if os.environ.get("CI") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SlowTests(config))
+
+
+class SlowTests:
+    """Writes a line for each test, fixture or notebook cell that took long."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config, self.started = config, time.monotonic()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.duration > SLOW:
+            minutes = (time.monotonic() - self.started) / 60
+            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+            terminal.write_line(f"\n{minutes:.1f} min: {report.when} took {report.duration:.0f} s: {report.nodeid}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
