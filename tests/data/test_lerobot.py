@@ -209,6 +209,9 @@ def their_dataset():
 
 @pytest.mark.parametrize("video", [False, True], ids=["images", "video"])
 def test_lerobot_reads_the_same(recorded, tmp_path, their_dataset, video):
+    if video:  # AV1 takes no side of 16 pixels
+        wrist = recorded.images["wrist"].repeat(2, axis=2).repeat(6, axis=3)
+        recorded = dataclasses.replace(recorded, images={**recorded.images, "wrist": wrist})
     folder = write_dataset(recorded, tmp_path / "ours", video=video)
     read, theirs = read_dataset(folder), their_dataset("local/ours", root=folder)
     for i in range(0, len(recorded), 7):

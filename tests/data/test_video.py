@@ -54,5 +54,10 @@ def test_sizes_must_fit(tmp_path):
         writer.add(np.zeros((1, 32, 48, 3), np.uint8))
         with pytest.raises(InputError, match="do not go into a video"):
             writer.add(np.zeros((1, 48, 32, 3), np.uint8))
+    for shape in ((16, 64), (64, 16)):  # the encoder of PyAV 15 would end this process
+        with VideoWriter(tmp_path / "d.mp4", FPS) as writer, pytest.raises(InputError, match="too small for AV1"):
+            writer.add(np.zeros((1, *shape, 3), np.uint8))
+    with VideoWriter(tmp_path / "e.mp4", FPS, "h264") as writer:
+        writer.add(np.zeros((1, 16, 16, 3), np.uint8))
     with pytest.raises(InputError, match="choose from av1, h264"):
         VideoWriter(tmp_path / "c.mp4", FPS, "gif")

@@ -29,6 +29,8 @@ CODECS: dict[str, dict[str, str]] = {
 }
 """Codecs that can be written, and how finely: LeRobot writes AV1 at the same `crf`."""
 ENCODERS = {"av1": "libsvtav1", "h264": "libx264"}
+LEAST_AV1_SIDE = 32
+"""Pixels. The encoder in PyAV 15, LeRobot's, ends the whole process for a side of 16 (seen: a floating point exception)."""
 
 
 def load_av() -> Any:
@@ -144,13 +146,19 @@ class VideoWriter:
         """Write frames behind the others.
 
         Raises:
-            InputError: a side has an odd number of pixels, which the codecs' colours do not allow, or sizes differ.
+            InputError: a side has an odd number of pixels, which the codecs' colours do not allow, or is too short for
+                AV1; or sizes differ.
         """
         height, width = frames.shape[1:3]
         if self._container is None:
             check(
                 not (height % 2 or width % 2),
                 f"frames of {height} x {width} pixels cannot be written as video; both sides must be even",
+            )
+            check(
+                self.codec != "av1" or min(height, width) >= LEAST_AV1_SIDE,
+                f"frames of {height} x {width} pixels are too small for AV1, which takes sides of {LEAST_AV1_SIDE} and more"
+                "; choose codec='h264', or store images",
             )
             self._container = self._av.open(str(self.path), "w")
             self._stream = self._container.add_stream(ENCODERS[self.codec], self.fps, options=CODECS[self.codec])
