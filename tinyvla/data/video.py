@@ -30,7 +30,7 @@ CODECS: dict[str, dict[str, str]] = {
 """Codecs that can be written, and how finely: LeRobot writes AV1 at the same `crf`."""
 ENCODERS = {"av1": "libsvtav1", "h264": "libx264"}
 LEAST_AV1_SIDE = 32
-"""Pixels. The encoder in PyAV 15, LeRobot's, ends the whole process for a side of 16 (seen: a floating point exception)."""
+"""Pixels. For a side of 16 the encoder in PyAV 15, LeRobot's, ends the whole process with a floating point exception."""
 
 
 def load_av() -> Any:
@@ -157,8 +157,8 @@ class VideoWriter:
             )
             check(
                 self.codec != "av1" or min(height, width) >= LEAST_AV1_SIDE,
-                f"frames of {height} x {width} pixels are too small for AV1, which takes sides of {LEAST_AV1_SIDE} and more"
-                "; choose codec='h264', or store images",
+                f"frames of {height} x {width} pixels are too small for AV1, which wants {LEAST_AV1_SIDE} pixels on each side; "
+                "choose codec='h264', or store images",
             )
             self._container = self._av.open(str(self.path), "w")
             self._stream = self._container.add_stream(ENCODERS[self.codec], self.fps, options=CODECS[self.codec])
