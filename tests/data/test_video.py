@@ -37,6 +37,13 @@ def test_a_part_is_found_without_what_lies_before(video):
     assert numbers(video, [2.3, 2.4, 2.5]) == [23, 24, 25]
 
 
+def test_decoders_log_nothing_and_so_never_wait_for_python(video):
+    av = pytest.importorskip("av")
+    av.logging.set_level(av.logging.PANIC)  # as another library may have it; hung in one of 10,000 decodings
+    numbers(video, [2.3])
+    assert av.logging.get_level() is None
+
+
 def test_the_nearest_frame_is_taken_as_often_as_it_is_asked_for(video):
     assert numbers(video, [1.04, 1.06, 1.06, 3.9]) == [10, 11, 11, 39]
 

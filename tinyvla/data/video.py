@@ -30,7 +30,7 @@ CODECS: dict[str, dict[str, str]] = {
 """Codecs that can be written, and how finely: LeRobot writes AV1 at the same `crf`."""
 ENCODERS = {"av1": "libsvtav1", "h264": "libx264"}
 LEAST_AV1_SIDE = 32
-"""Pixels. For a side of 16 the encoder in PyAV 15, LeRobot's, ends the whole process with a floating point exception."""
+"""Pixels. For a side of 16, LeRobot's PyAV (15.1) ends the whole process with a floating point exception."""
 
 
 def load_av() -> Any:
@@ -45,7 +45,9 @@ def load_av() -> Any:
         raise InputError(
             "video needs PyAV, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
         ) from None
-    av.logging.set_level(av.logging.PANIC)  # what goes wrong is said once, by what is raised
+    # What goes wrong is said once, by what is raised. At any level but none, a decoder's thread that has something to
+    # log waits for Python's lock, and whoever closes the decoder with that lock in hand waits for the thread: for ever.
+    av.logging.set_level(None)
     return av
 
 
@@ -157,7 +159,7 @@ class VideoWriter:
             )
             check(
                 self.codec != "av1" or min(height, width) >= LEAST_AV1_SIDE,
-                f"frames of {height} x {width} pixels are too small for AV1, which wants {LEAST_AV1_SIDE} pixels on each side; "
+                f"frames of {height} x {width} pixels are too small for AV1: at least {LEAST_AV1_SIDE} on each side; "
                 "choose codec='h264', or store images",
             )
             self._container = self._av.open(str(self.path), "w")
