@@ -92,6 +92,15 @@ class TestDamageIsNoticed:
         (copy / f"{NAMES[1]}.py").unlink()
         assert script.problems(copy) == [f"{NAMES[1]}: .py is missing"]
 
+    def test_only_what_never_ran_may_change_without_running(self):
+        begin = "with checking('Exercise 1'):\n    assert answer is not None, 'write the body first'\n    assert "
+        tags = {"metadata": {"tags": ["check"]}}
+        old = nbformat.v4.new_code_cell(begin + "answer == 1", **tags)
+        old.outputs = [nbformat.v4.new_output("stream", text="Exercise 1: not yet. Write the body first.\n")]
+        assert script.says_the_same(nbformat.v4.new_code_cell(begin + "answer == 2", **tags), old)
+        assert not script.says_the_same(nbformat.v4.new_code_cell(begin + "answer == 2"), old)
+        assert not script.says_the_same(nbformat.v4.new_code_cell("x = 1\n" + begin + "answer == 1", **tags), old)
+
     def test_source_changed(self, copy):
         path = copy / f"{NAMES[1]}.py"
         path.write_text(path.read_text() + "\n# %%\nprint(1)\n")

@@ -1,11 +1,13 @@
-"""Film chapter 13's policy: every colour, both tasks, success and failure. Writes `results/book_films.json`.
+"""Film chapter 13's policy: every colour, both tasks, success, and failure early in its training.
 
-python tools/book_films.py                              # train the policy, about ten minutes on two CPU cores, and film
+Writes `results/book_films.json`.
+
+python tools/book_films.py                              # train the policies, a quarter of an hour on two CPU cores
 python tools/book_films.py --checkpoint FOLDER          # film a policy that `experiments/arm.py` or this has trained
 
 Notable:
-- test episodes only, in the order of their seeds: for each sentence the first success and the first failure, if the
-  first `--scenes` of them hold any;
+- test episodes only, in the order of their seeds: for each sentence the first success of the trained policy, and the
+  first failure of one that was trained for `--early-steps` only, for the trained one hardly fails;
 - a film is one picture with all its frames, so that a page can step, pause and rewind: on the left the arm as people
   see it, on the right what the policy sees, with circles where it looks.
 """
@@ -51,6 +53,8 @@ class Args:
     """Of a trained policy; one is trained if it is not given."""
     demonstrations: int = 2_000
     steps: int = 3_000
+    early_steps: int = 500
+    """Of the policy whose failures are filmed."""
     scenes: int = 150
     """Test episodes of each task that are tried."""
     max_steps: int = 28
@@ -72,13 +76,13 @@ def demonstrated(policy: TinyVLA, count: int, seed: int) -> TensorSplit:
     return states.tensors(policy)
 
 
-def trained(args: Args) -> TinyVLA:
+def trained(args: Args, steps: int) -> TinyVLA:
     """A policy as in `experiments/arm.py`, with fewer demonstrations and steps."""
     policy = new_policy(arm_config("nano", horizon=8), args.seed, args.device)
     train, val = (demonstrated(policy, n, s) for n, s in ((args.demonstrations, 42), (60, 43)))
     policy.fit_statistics(train.actions)
     config = TrainConfig(optimizer="muon", learning_rate=3e-3, batch_size=128, seed=args.seed)
-    fit(policy, train, val, replace(config, epochs=args.steps / config.steps_per_epoch(len(train))))
+    fit(policy, train, val, replace(config, epochs=steps / config.steps_per_epoch(len(train))))
     return policy.eval()
 
 
@@ -129,18 +133,18 @@ def main(args: Args) -> None:
     folder, listed = args.out / "book" / "_static" / "live" / "films", args.out / "book" / "live" / "films.json"
     for each in (folder, listed.parent, args.out / "results"):
         each.mkdir(parents=True, exist_ok=True)
-    policy = TinyVLA.from_pretrained(args.checkpoint, args.device) if args.checkpoint else trained(args)
+    policy = TinyVLA.from_pretrained(args.checkpoint, args.device) if args.checkpoint else trained(args, args.steps)
     policy.save_pretrained(args.out / "checkpoints" / "arm")
+    early = trained(args, args.early_steps)
     seeds = episode_seeds(args.scenes, DataConfig().test_seed)
     films, judged = [], {}
     for task in TASKS:
-        world = ArmWorld(seeds, task, ArmConfig(max_steps=args.max_steps))
-        result = rollout(policy, world, EXECUTE)
-        judged[task] = {"episodes": len(seeds), "success": result.success_rate}
-        print(task, judged[task], flush=True)
-        for color in COLORS:
-            sentence = arm_instruction(task, color)
-            for success in (True, False):
+        for name, each, success in (("trained", policy, True), ("early", early, False)):
+            result = rollout(each, ArmWorld(seeds, task, ArmConfig(max_steps=args.max_steps)), EXECUTE)
+            judged[f"{task}, {name}"] = {"episodes": len(seeds), "success": result.success_rate}
+            print(task, name, result.success_rate, flush=True)
+            for color in COLORS:
+                sentence = arm_instruction(task, color)
                 fitting = (
                     seed
                     for seed, text, done in zip(seeds, result.instructions, result.success, strict=True)
@@ -148,27 +152,26 @@ def main(args: Args) -> None:
                 )
                 if (seed := next(fitting, None)) is None:
                     continue
-                frames, ended = film(policy, seed, task, args.max_steps)
+                frames, ended = film(each, seed, task, args.max_steps)
                 assert ended["success"] == success, "an episode follows from its seed"
-                name = f"{task}_{color}_{'success' if success else 'failure'}.webp"
-                sheet(frames).save(folder / name, quality=args.quality, method=6)
-                verb = sentence.split(" the ")[0]
-                about = {
-                    "verb": verb,
-                    "color": color,
-                    "sentence": sentence,
-                    "seed": seed,
-                    "frames": len(frames),
-                    "file": name,
-                }
-                films.append({**about, **ended})
+                file = f"{task}_{color}_{'success' if success else 'failure'}.webp"
+                sheet(frames).save(folder / file, quality=args.quality, method=6)
+                about = {"verb": sentence.split(" the ")[0], "color": color, "sentence": sentence, "seed": seed}
+                steps = args.steps if each is policy else args.early_steps
+                films.append({**about, "trained": steps, "frames": len(frames), "file": file, **ended})
     listed.write_text(json.dumps({"side": SIDE, "columns": COLUMNS, "films": films}) + "\n", encoding="utf-8")
     size = sum((folder / each["file"]).stat().st_size for each in films)
     command = (
         "python tools/book_films.py"
         + f" --device {args.device} --demonstrations {args.demonstrations} --steps {args.steps}"
+        + f" --early-steps {args.early_steps}"
     )
-    training = {"demonstrations": args.demonstrations, "steps": args.steps, "seed": args.seed}
+    training = {
+        "demonstrations": args.demonstrations,
+        "steps": args.steps,
+        "early_steps": args.early_steps,
+        "seed": args.seed,
+    }
     about = {"command": command, "machine": describe_device(torch.device(args.device)), **training, "judged": judged}
     text = json.dumps({**about, "films": len(films), "bytes": size}, indent=2)
     (args.out / "results" / "book_films.json").write_text(text + "\n", encoding="utf-8")

@@ -69,6 +69,15 @@ ANSWERS = {
                 QUEUE.replace("    def reset(self):\n        self.queue = []", "    def reset(self):\n        pass"),
                 "old episode's plan",
             ),
+            "one plan for all": (
+                QUEUE.replace("class ActionQueue:\n", "class ActionQueue:\n    queue = []\n\n")
+                .replace(
+                    "self.act, self.execute, self.queue = act, execute, []", "self.act, self.execute = act, execute"
+                )
+                .replace("self.queue = []\n", "self.queue.clear()\n")
+                .replace("self.queue = list(self", "self.queue += list(self"),
+                "two queues share one plan",
+            ),
             "does the whole chunk": (QUEUE.replace("[0][: self.execute]", "[0]"), "does the whole chunk"),
             "asks in every step": (QUEUE.replace("if not self.queue:", "if True:"), "asks in every step"),
             "from the end": (QUEUE.replace("pop(0)", "pop()"), "begin with the first one"),
@@ -111,6 +120,19 @@ ANSWERS = {
                     "    return", "    visited = replace(visited, expert_chunks=visited.actions[:, None])\n    return"
                 ),
                 "label with the expert's action",
+            ),
+            "only states of failed episodes": (
+                COLLECT.replace(
+                    "    visited = rollout(act if number else expert, world, record=len(world)).states\n",
+                    "    result = rollout(act if number else expert, world, record=len(world))\n"
+                    "    visited = result.states\n"
+                    "    if number and result.success.all():\n        return earlier\n",
+                ),
+                "also those of episodes that succeed",
+            ),
+            "the expert drives in round 2": (
+                COLLECT.replace("act if number else expert", "act if number == 1 else expert"),
+                "in round 2 the expert drives",
             ),
             "keeps the old ones twice": (
                 COLLECT.replace("[earlier, visited]", "[earlier, earlier, visited]"),
@@ -199,6 +221,22 @@ ANSWERS = {
             "another seed each time": (
                 STUMBLING.replace("np.random.RandomState(seed)", "np.random.RandomState()"),
                 "same seed should give the same",
+            ),
+            "the generator in the loop": (
+                STUMBLING.replace(
+                    "world, rng = BlockWorld(episode_seeds(num_episodes, seed)), np.random.RandomState(seed)",
+                    "world = BlockWorld(episode_seeds(num_episodes, seed))",
+                ).replace("        images.append", "        rng = np.random.RandomState(seed)\n        images.append"),
+                "same in every step",
+            ),
+            "uniform noise": (
+                STUMBLING.replace("rng.randn(len(running), 2)", "rng.uniform(-1, 1, (len(running), 2))"),
+                "add normal noise",
+            ),
+            "one push for all": (STUMBLING.replace("rng.randn(len(running), 2)", "rng.randn(2)"), "same push"),
+            "sentences by their place": (
+                STUMBLING.replace("for i in running]", "for i in range(len(running))]"),
+                "sentence of its own episode",
             ),
             "looks after the step": (
                 STUMBLING.replace("        images.append(world.views())\n", "").replace(

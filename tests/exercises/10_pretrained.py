@@ -175,8 +175,30 @@ def labels_needed(counts, accuracies, target):
             return 10 ** (math.log10(n0) + (target - a0) / (a1 - a0) * (math.log10(n1) - math.log10(n0)))
     return float("inf")
 """,
+            """
+def labels_needed(counts, accuracies, target):
+    for i, accuracy in enumerate(accuracies):
+        if accuracy >= target:
+            j = max(i - 1, 0)
+            return float(np.exp(np.interp(target, [accuracies[j], accuracy], np.log([counts[j], counts[i]]))))
+    return math.inf
+""",
         ],
         wrong={
+            "takes the best so far": (
+                """
+def labels_needed(counts, accuracies, target):
+    best = np.maximum.accumulate(accuracies)
+    for i, accuracy in enumerate(best):
+        if accuracy >= target:
+            if i == 0:
+                return counts[0]
+            share = (target - best[i - 1]) / (accuracy - best[i - 1])
+            return counts[i - 1] * (counts[i] / counts[i - 1]) ** share
+    return math.inf
+""",
+                "interpolate from the point just before",
+            ),
             "interpolates in the count": (
                 """
 def labels_needed(counts, accuracies, target):

@@ -1,4 +1,4 @@
-// Chapter 13: recorded episodes of the trained policy, chosen by their sentence, with where it looked.
+// Chapter 13: recorded episodes, chosen by their sentence, with where the policy looked; failures are from early in its training.
 TinyVLA.parts.films = async (mount) => {
   const { element, button, choice, slider, status, colors, palette } = TinyVLA;
   const { films, side, columns } = await TinyVLA.json("films.json"), said = status();
@@ -21,7 +21,7 @@ TinyVLA.parts.films = async (mount) => {
         backgroundPosition: `${columns > 1 ? (100 * x) / (columns - 1) : 0}% ${rows > 1 ? (100 * y) / (rows - 1) : 0}%`,
       });
       const end = state.frame === count - 1 ? (it.success ? " It is done: success." : ` Time is up: ${it.lifted ? `it holds the ${it.lifted} block` : "failure"}.`) : "";
-      words.textContent = `“${it.sentence}”, step ${state.frame} of ${count - 1}.${end}`;
+      words.textContent = `“${it.sentence}”, step ${state.frame} of ${count - 1}, by the policy after ${it.trained} steps of training.${end}`;
     }
     picture.setAttribute("aria-label", `The arm beside the table, and what the policy sees, with where it looks. ${words.textContent}`);
     Object.assign(mount.dataset, { film: it?.file ?? "", frame: state.frame });
