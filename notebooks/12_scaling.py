@@ -351,7 +351,7 @@ for name, (step, bound) in slower.items():
 assert bandwidth > 0
 
 # %% [markdown]
-# On the CPU of the printed run, a step took about one and a half to three times the bound. On a GPU the gap is far wider.
+# On the CPU of the printed run, a step took between one and a half and three times the bound. On a GPU the gap is far wider.
 # Here are the recorded steps of the results file:
 
 # %%
