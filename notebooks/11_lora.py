@@ -178,7 +178,7 @@ assert abs(base_new - guess) < 0.2
 
 # %% [markdown]
 # It is right about as often as a policy that points to any block of the scene: with three or four blocks, that is quite
-# often. So it still finds blocks, and hardly knows which one is meant.
+# often. That fits a policy that still finds blocks and hardly knows which one is meant.
 #
 # ## 2. A LoRA layer
 #
@@ -245,6 +245,17 @@ with checking("Exercise 1"):
     assert not torch.allclose(added, 3 * detour, atol=1e-4), "divide alpha by the rank"
     assert torch.allclose(added, 3 / 5 * detour, atol=1e-4), "the detour should add (alpha / rank) B A x"
     assert made(x[None]).shape == (1, 7, 40), "it should also take a batch of several tokens, (1, 7, 24)"
+    leaf = torch.randn(3, 24, requires_grad=True)
+    answer = made(leaf)
+    assert answer.requires_grad, "nothing could learn: leave out torch.no_grad() and detach()"
+    answer.square().sum().backward()
+    assert made.A.grad is not None, "A gets no gradient: use self.A, not its data"
+    assert made.B.grad is not None, "B gets no gradient: use self.B, not its data"
+    together = (plain_layer.weight + 3 / 5 * made.B @ made.A).detach()
+    came = torch.zeros(3, 24) if leaf.grad is None else leaf.grad
+    assert torch.allclose(came, 2 * answer.detach() @ together, atol=1e-3), (
+        "the gradient must go on to x both ways: freeze the weights, without torch.no_grad() or detach()"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -464,8 +475,8 @@ plt.show()
 # words that were never trained. Only the link between colour and word is missing, and fusion and head can learn that.
 #
 # On the old task they differ. All three were trained without old scenes, and all three lost a large part of it in the run
-# printed here; LoRA lost least. This is called **catastrophic forgetting**, and it is one more reason to change as little
-# as possible.
+# printed here; LoRA lost least. This is called **catastrophic forgetting**. How few weights are trained does not decide it:
+# frozen towers train 2 % of them and lost no less here than full fine-tuning, which trains all.
 #
 # ### Was the full change of low rank?
 #
@@ -510,7 +521,9 @@ print("for nine tenths of the change, half of the layers need less than half of 
 # ## 4. Measured: a policy of a hundred million parameters
 #
 # One seed of `nano` proves little. `experiments/lora.py` did the same with `medium`: three bases, each way with a
-# learning rate of its own that was chosen on validation scenes, and with 200, 1,000 and 8,000 changed scenes.
+# learning rate of its own that was chosen on validation scenes, and with 200, 1,000 and 8,000 changed scenes. The rates come
+# from a grid of two or three, chosen with the first seed. Full fine-tuning and frozen towers took the smallest, rank 4 the
+# largest. So other rates may change the comparison, above all of what is forgotten.
 
 # %%
 results = load_results("lora")["presets"]
@@ -555,8 +568,9 @@ assert more_than_frozen > 0.8 * len(pairs)
 # - With 200 scenes all ways are less sure: each way has a base with which it stays below 90 %. LoRA does not make up for too
 #   few data here.
 # - **It forgets less, on the whole.** LoRA of rank 16 kept more than full fine-tuning in 7 of 9 runs. That is a hint: if
-#   each were a toss of a coin, 7 or more of 9 would come up in 9 %<!-- given --> of the cases, and these runs share three bases. It does
-#   not hold at any learning rate either. Rank 4, whose best rate was larger, kept only two thirds in one run.
+#   each were a toss of a coin, 7 or more of 9 would come up in 9 %<!-- given --> of the cases, and these runs share three bases. Nor
+#   can you count on it at other ranks and rates: rank 4, at a rate of
+#   0.004<!-- result: lora/presets/medium/ways/lora-4/learning_rate:.3f -->, kept only two thirds in one run.
 # - **Frozen towers**, which sound like the careful choice, kept less than LoRA in all 9. Our reading, which these runs do
 #   not test: the link between word and patch lies in fusion and head, and there the old one is overwritten.
 #
@@ -803,8 +817,8 @@ for preset in [name for name in results if name.startswith("towers")]:
 
 # %% [markdown]
 # LoRA reaches full fine-tuning there as well. Two seeds of a small policy do not say much more, and two things look less
-# good than in Section 4. One of the two full runs stayed behind, and its rate was the largest that was tried, so full
-# fine-tuning may do better than this table says. And LoRA **did not forget less** than full fine-tuning here. So do not
+# good than in Section 4. One of the two full runs stayed behind. The best rate of every way was the largest that was tried,
+# so each of them may do better than this table says. And LoRA **did not forget less** than full fine-tuning here. So do not
 # promise anybody that LoRA forgets less. Measure it on your task.
 
 # %% [markdown]
@@ -845,6 +859,8 @@ with checking("Exercise 2"):
     assert answer == 1, f"rank 2 would have 80 weights, (10 + 30) for each rank: 17 % of all. Yours is {answer}"
     answer = largest_rank([(10, 30), (20, 5)], 1_000, 0.2)
     assert answer == 3, f"both layers together have 65 weights for each rank, so rank 3 fits in 20 %; yours is {answer}"
+    answer = largest_rank([(10, 30)], 40, 0.5)
+    assert answer == 1, f"at most the share: 40 of 80 weights are exactly half, so rank 1 fits; yours is {answer}"
     answer = largest_rank(shapes, total, 0.02)
     for rank, fits in ((int(answer), True), (int(answer) + 1, False)):
         trained, whole = trainable_parameters(add_lora(copy.deepcopy(base), rank=rank))
@@ -889,11 +905,14 @@ def my_merge(policy):
 
 # %% tags=["check"]
 with checking("Exercise 3"):
-    before = predict_split(mine, new_test)
-    detour = mine.vision.patch_projection
-    weight_before = detour.linear.weight.clone()
-    plain = my_merge(copy.deepcopy(mine))
+    given = copy.deepcopy(mine)
+    given.vision.patch_projection.scale = 0.5  # the layers need not have the same scale
+    before = predict_split(given, new_test)
+    detour = copy.deepcopy(given.vision.patch_projection)
+    weight_before = detour.linear.weight
+    plain = my_merge(given)
     assert plain is not None, "write the body of my_merge first, and return the policy"
+    assert plain is given, "in place: replace the layers in the policy that you were given, and return that one"
     left = sum(isinstance(module, MyLoRA) for module in plain.modules())
     assert left == 0, f"{left} MyLoRA layers are left"
     projection = plain.vision.patch_projection
@@ -903,9 +922,10 @@ with checking("Exercise 3"):
     assert added.abs().max() > 1e-6, "the detour is lost: add B @ A to the weight"
     assert not torch.allclose(added, right, atol=1e-5), "the scale alpha / rank is missing"
     wrong = (predict_split(plain, new_test) - before).abs().max().item()
-    assert wrong < 1e-4, f"the answers differ by up to {wrong:.3f}: is it scale * B @ A, and are all layers merged?"
+    assert wrong < 1e-4, (
+        f"the answers differ by up to {wrong:.3f}: is it scale * B @ A, with each layer's own scale, and are all merged?"
+    )
     assert plain.state_dict().keys() == base.state_dict().keys(), "the weights' names should be the base's"
-    assert torch.equal(mine.vision.patch_projection.linear.weight, weight_before), "the original must not change"
 
 # %% [markdown]
 # <details><summary>Solution</summary>

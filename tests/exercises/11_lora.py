@@ -79,6 +79,39 @@ class LoRALayer(nn.Module):
                 "what the linear layer gives, W x + b",
             ),
             "forgets the detour": (lora(forward="self.linear(x)"), "B A x is missing"),
+            "runs the frozen layer without autograd": (
+                """
+class LoRALayer(nn.Module):
+    def __init__(self, linear, rank, alpha):
+        super().__init__()
+        self.linear = linear.requires_grad_(False)
+        self.A = nn.Parameter(torch.randn(rank, linear.in_features) / 8)
+        self.B = nn.Parameter(torch.zeros(linear.out_features, rank))
+        self.scale = alpha / rank
+
+    def forward(self, x):
+        with torch.no_grad():
+            frozen = self.linear(x)
+        return frozen + self.scale * F.linear(F.linear(x, self.A), self.B)
+""",
+                "must go on to x both ways",
+            ),
+            "runs everything without autograd": (
+                lora(forward="(self.linear(x) + self.scale * x @ self.A.T @ self.B.T).detach()"),
+                "nothing could learn",
+            ),
+            "cuts the detour off from x": (
+                lora(forward="self.linear(x) + self.scale * x.detach() @ self.A.T @ self.B.T"),
+                "must go on to x both ways",
+            ),
+            "takes the data of A": (
+                lora(forward="self.linear(x) + self.scale * x @ self.A.data.T @ self.B.T"),
+                "A gets no gradient",
+            ),
+            "takes the data of B": (
+                lora(forward="self.linear(x) + self.scale * x @ self.A.T @ self.B.data.T"),
+                "B gets no gradient",
+            ),
         },
     ),
     "Exercise 2": Answers(
@@ -141,6 +174,17 @@ def largest_rank(shapes, total, share):
     return rank if rank > 1 else 0
 """,
                 "rank 2 would have 80 weights",
+            ),
+            "stays below the share": (
+                """
+def largest_rank(shapes, total, share):
+    n = sum(a + b for a, b in shapes)
+    rank = 0
+    while (rank + 1) * n < share * (total + (rank + 1) * n):
+        rank += 1
+    return rank
+""",
+                "exactly half",
             ),
             "looks at the first layer alone": (
                 """
@@ -238,6 +282,31 @@ def my_merge(policy):
             policy.set_submodule(name, module.linear)
 """,
                 "and return the policy",
+            ),
+            "takes the same scale for every layer": (
+                """
+@torch.no_grad()
+def my_merge(policy):
+    for name, module in list(policy.named_modules()):
+        if isinstance(module, MyLoRA):
+            module.linear.weight += 2 * module.B @ module.A
+            policy.set_submodule(name, module.linear)
+    return policy
+""",
+                "with each layer's own scale",
+            ),
+            "merges a copy": (
+                """
+@torch.no_grad()
+def my_merge(policy):
+    policy = copy.deepcopy(policy)
+    for name, module in list(policy.named_modules()):
+        if isinstance(module, MyLoRA):
+            module.linear.weight += module.scale * module.B @ module.A
+            policy.set_submodule(name, module.linear)
+    return policy
+""",
+                "in the policy that you were given",
             ),
             "subtracts the detour": (
                 """

@@ -91,6 +91,19 @@ def second_run(block, x, output_gradient):
 """,
                 "use torch.autograd.grad",
             ),
+            "empties .grad afterwards": (
+                """
+def second_run(block, x, output_gradient):
+    block.zero_grad()
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        block(x).backward(output_gradient)
+    found = [x.grad, *(p.grad for p in block.parameters())]
+    block.zero_grad()
+    return found
+""",
+                "what an earlier part left there",
+            ),
             "hands the arriving gradient on": (
                 """
 def second_run(block, x, output_gradient):
@@ -388,6 +401,14 @@ def fit_power_law(sizes, errors):
     return math.exp(intercept), -slope
 """,
                 "exp of the same logarithm",
+            ),
+            "draws the line through the first point": (
+                """
+def fit_power_law(sizes, errors):
+    slope, _ = statistics.linear_regression([math.log(n) for n in sizes], [math.log(e) for e in errors])
+    return errors[0] * sizes[0] ** -slope, -slope
+""",
+                "exp of the fitted intercept",
             ),
             "looks at the ends alone": (
                 """
