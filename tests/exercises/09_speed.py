@@ -179,7 +179,31 @@ def orthogonalize_by_hand(matrix, steps=5):
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     return u @ v
 """,
-                "that is a decomposition",
+                "is it the polynomial",
+            ),
+            "takes the textbook's coefficients": (
+                """
+def orthogonalize_by_hand(matrix, steps=5):
+    x = matrix / matrix.norm()
+    for _ in range(steps):
+        square = x @ x.T
+        x = 15 / 8 * x - 10 / 8 * square @ x + 3 / 8 * square @ square @ x
+    return x
+""",
+                "the coefficients of NEWTON_SCHULZ",
+            ),
+            "applies the terms one after the other": (
+                """
+def orthogonalize_by_hand(matrix, steps=5):
+    a, b, c = NEWTON_SCHULZ
+    x = matrix / matrix.norm()
+    for _ in range(steps):
+        x = a * x
+        x = x + b * x @ x.T @ x
+        x = x + c * x @ x.T @ x @ x.T @ x
+    return x
+""",
+                "compute all three terms from the same X",
             ),
             "ignores the number of steps": (
                 """
@@ -293,6 +317,19 @@ def only_used_words(policy, split):
     return small, replace(split, input_ids=torch.searchsorted(used, split.input_ids))
 """,
                 "A token should keep its vector",
+            ),
+            "takes the ids in the order of their first appearance": (
+                """
+def only_used_words(policy, split):
+    used = torch.tensor(list(dict.fromkeys(split.input_ids.flatten().tolist())))
+    place = {number: row for row, number in enumerate(used.tolist())}
+    ids = torch.tensor([[place[number] for number in row] for row in split.input_ids.tolist()])
+    small = copy.deepcopy(policy)
+    rows = small.language.token_embedding.weight.detach()[used]
+    small.language.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    return small, replace(split, input_ids=ids)
+""",
+                "in rising order of the ids",
             ),
             "keeps rows up to the largest id": (
                 """
