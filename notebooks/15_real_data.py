@@ -550,10 +550,10 @@ print("its mean error is below that of the mean action; other pictures raise it 
 # slightly smaller than that of the policy, which comes from one minute of recordings. The mean action's error is larger
 # than the policy's on average, 45 % against 36 % of the spread, but ten episodes do not show that the policy is better.
 #
-# With other pictures the error grows, and it does so in nine episodes of ten: the policy looks. With other words it grows by
-# 8 %, and in half of the episodes: **that it follows the words is not shown.** It is not deaf: its answers change, *x*
-# becomes worse and *y* better. But they do not become wrong, as those of a policy that needs the words would. Ten episodes
-# are few, so the intervals are wide.
+# With other pictures the error grows, and it does so in nine episodes of ten: the policy looks. With other words it is 1.08
+# times as large, and larger in half of the episodes: **that it follows the words is not shown.** It is not deaf: its
+# answers change, *x* becomes worse and *y* better. But they do not become wrong, as those of a policy that needs the words
+# would. Ten episodes are few, so the intervals are wide.
 #
 # On the same table the two sentences ask for different blocks. A policy that does not go by the words has to guess which one is
 # meant, unless something else in the pictures tells. Think before you read on: what could that be?
