@@ -13,13 +13,13 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tinyvla/tinyvla/blob/main/notebooks/16_language_that_generalises.ipynb)
 #
-# Until now every instruction was "find the {color} block", with six colours. A policy can learn that with six arbitrary
+# In BlockFind, every instruction was "find the {color} block", with six colours. A policy can learn that with six arbitrary
 # symbols. It need not know any English. In this chapter the sentences get structure: other verbs, other word orders,
 # "left of the red one", "not the red or the blue one". And the policy gets a language tower that has read English before:
 # MiniLM, 22.7 million weights, trained on a billion pairs of sentences.
 #
-# The usual reason for such a tower is that it knows words that no demonstration used. You will test that reason. Part of
-# it holds and part of it does not: a new word for a colour turns out to be the hard one.
+# The usual reason for such a tower is that it knows words that no demonstration used. You will test that reason, and find
+# that it depends on the word.
 #
 # **You will be able to**
 #
@@ -53,6 +53,8 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"tinyvla {tinyvla.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}, device {device}")
 
 # %%
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch.nn.functional as F
@@ -60,6 +62,7 @@ import torch.nn.functional as F
 from tinyvla.act.blocks.two_steps import TwoSteps, steps_of
 from tinyvla.act.rollout import expert, rollout
 from tinyvla.course.ch16 import (
+    Asked,
     accuracies,
     mended,
     sentence_box,
@@ -69,10 +72,12 @@ from tinyvla.course.ch16 import (
     tokens_of,
 )
 from tinyvla.course.exercises import checking
+from tinyvla.data.batch import TensorSplit
 from tinyvla.data.dataset import COLORS, BlockFind, instruction_for
 from tinyvla.data.grammar import NEW_NAMES, SIDES, TRAINING, Meaning, right_blocks
 from tinyvla.data.sentences import NEW, SEEN, SentenceFind
-from tinyvla.learn.evaluate_sentences import pair_accuracy
+from tinyvla.learn.evaluate import predict_split
+from tinyvla.learn.evaluate_sentences import is_right, pair_accuracy
 from tinyvla.model.hub import MINILM, files_of
 from tinyvla.show.plots import PART_COLORS, plot_sample
 
@@ -95,7 +100,7 @@ plt.show()
 # ## 1. A sentence with exactly one right block
 #
 # A **meaning** says which block is meant; a **wording** says it in English. The two are kept apart: one meaning has
-# thousands of sentences.
+# hundreds of sentences.
 
 # %%
 rng = np.random.RandomState(0)
@@ -302,10 +307,20 @@ with checking("Exercise 2"):
 #     return (states @ known.T).argmax(dim=1)
 # ```
 #
-# All six sentences say "find the ... block", so their states share a large part, and cosines of nearly one say little. What
-# is left after the mean is gone is what tells them apart. A policy's first linear layer can take away the mean as well.
-#
 # </details>
+#
+# How much do the six sentences share? These are the cosines of any two of them, before and after:
+
+# %%
+states = sentence_states(untrained, known)
+for what, rows in (("as they are", states), ("without their mean", states - states.mean(dim=0))):
+    cosines_of_two = F.cosine_similarity(rows[:, None], rows[None], dim=-1)[~torch.eye(6, dtype=torch.bool)]
+    print(f"{what:18} {cosines_of_two.min():.2f} to {cosines_of_two.max():.2f}")
+
+# %% [markdown]
+# All six sentences say "find the ... block", so their states share a large part: any two have a cosine of 0.63 to 0.74.
+# What is left after the mean is gone is what tells them apart. A policy's first linear layer can take away the mean as
+# well.
 #
 # ## 3. Six words, and then crimson
 #
@@ -344,40 +359,67 @@ for name, found in scores.items():
 print("both know the six sentences, and both lose much on new colour words")
 
 # %% [markdown]
-# **Predict first.** A scene has a red, a blue and a purple block. The policy with MiniLM is told "find the crimson block".
-# Where does its arrow go? And that of the other policy, for which "crimson" is a vector of random numbers?
+# The five sentences with other words do not tell the two apart: the tower from scratch is right about them as well. The new
+# colours do, 56 % against 43 %.
+#
+# **Predict first.** A scene has a red, a purple, a blue and a yellow block. The policy with MiniLM is told "find the crimson
+# block". Where does its arrow go?
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "One scene under four sentences for the policy with MiniLM: the arrow, the tokens and the three nearest of the six known words."}}
 fig, axes = sentence_figure(
     policies["MiniLM, frozen"],
     ["find the red block", "find the crimson block", "grab the red cube", "not the red block"],
-    scene_seed=11,
+    scene_seed=209,
 )
 plt.show()
 
 # %% [markdown]
+# Here the arrow for *crimson* is short and points towards the purple block, whose word was the most like it before training.
+# One scene may be an accident. So here are 400 scenes with a red block, some of which have a purple one, too.
+
+# %% tags=["nbval-ignore-output"]
+policy = policies["MiniLM, frozen"]
+asked = Asked([("find the crimson block", "red")], 400, seed=60)
+split = TensorSplit.from_blockfind(asked, policy.language.encode, policy.device)
+found = is_right(predict_split(policy, split), split.actions.cpu()).numpy()
+purple = (asked.colors == COLORS.index("purple")).any(axis=1)
+for where, rows in (("all scenes", purple | True), ("without a purple block", ~purple), ("with one", purple)):
+    print(f"{where:24} right about crimson in {found[rows].mean():4.0%} of {rows.sum()}")
+
+# %%
+assert found[~purple].mean() > found[purple].mean() + 0.2
+print("a purple block draws the arrow for crimson away from the red one")
+
+# %% [markdown]
+# The nearest word before training does not decide it alone: over all scenes this policy is right about crimson in most.
+# Without a purple block it always goes to the red one, which was the second in likeness. With a purple block it is wrong in
+# about half of the scenes.
+#
 # The live box does the same for any sentence that you type.
 
 # %% tags=["nbval-ignore-output"]
-sentence_box(policies["MiniLM, frozen"], scene_seed=11)
+sentence_box(policies["MiniLM, frozen"], scene_seed=209)
 
 # %% [markdown]
 # One seed of each is a look, not a comparison, and a frozen tower with *random* weights is missing, which would tell what is
-# not due to the reading. `python experiments/words.py` trains six towers over five seeds, on all kinds of sentence, with that
-# control; it needs a GPU for some minutes.
+# not due to the reading. `python experiments/words.py --device cuda` trains six towers over five seeds, on all kinds of
+# sentence, with that control; it needs a GPU.
 #
 # ## 4. One word
 #
 # Not every number above 0 means listening. What lies left of a block lies rather on the left, so a policy that ignores
 # the image gets a part of "the block left of the red one" right. The sharper test is a **pair**: two sentences about
-# one image that differ in one word and name different blocks. Left becomes right; "that is not red" becomes "that is red". A
-# pair counts where *both* answers are right. A policy that does not hear the word scores zero.
+# one image that differ in one word and name different blocks. Left becomes right; "that is not red" becomes "that is red". What
+# is counted is the share of pairs with *two* right answers. A right answer may be 37 degrees off, so an arrow half-way
+# between two blocks would be right about both if they were less than 74 degrees apart. Pairs as close as that do not count:
+# their labels have a cosine above 0.28, which is the cosine of twice the angle, 2 · 0.8² − 1. Among the others, a policy
+# that does not hear the word scores zero.
 #
 # ### Exercise 3: both right (15 minutes)
 #
 # Write `both_right(first, second, labels_first, labels_second)`. All four are arrays `(n, 2)`: two predictions and two
 # labels for each pair. It returns the share of pairs in which both predictions have a cosine above 0.8 with their label,
-# *among the pairs that count*: those whose two labels have a cosine of at most 0.8 with each other. Predictions need not
+# *among the pairs that count*: those whose two labels have a cosine of at most 0.28 with each other. Predictions need not
 # have length one. Where no pair counts, return 0.
 #
 # <details><summary>Hint</summary>
@@ -405,7 +447,15 @@ with checking("Exercise 3"):
     assert abs(answer - 1.0) < 1e-9, f"two right answers to one pair make 1.0, and not {answer}"
     assert abs(both_right(0.1 * east, 3 * west, east, west) - 1.0) < 1e-9, "lengths should not matter: use the cosine"
     assert both_right(east, nearly, east, nearly) == 0, (
-        "labels in nearly the same direction make no pair, so 0 pairs count here"
+        "labels in nearly the same direction make no pair, so 0 pairs count here, and 0 is to be returned"
+    )
+    middle, aslant = np.array([[0.87, 0.5]]), np.array([[0.5, 0.87]])
+    assert both_right(middle, middle, east, aslant) == 0, (
+        "labels 60 degrees apart make no pair: one arrow between them is right about both, and nobody had to listen for it"
+    )
+    apart = np.array([[0.2, 0.98]])
+    assert abs(both_right(east, apart, east, apart) - 1.0) < 1e-9, (
+        "labels 78 degrees apart make a pair: the limit for their cosine is 0.28"
     )
     three = (np.concatenate(rows) for rows in ((east, west, east), (west, west, nearly), (east, east, east)))
     mixed = both_right(*three, np.concatenate((west, west, nearly)))
@@ -414,6 +464,9 @@ with checking("Exercise 3"):
     slanted = np.array([[1.0, 0.7]])
     assert abs(both_right(slanted, west, east, west) - 1.0) < 1e-9, "35 degrees off is right: the cosine is 0.82"
     assert both_right(np.array([[1.0, 0.8]]), west, east, west) == 0, "39 degrees off is wrong: the cosine is 0.78"
+    assert both_right(west, np.array([[1.0, 0.8]]), west, east) == 0, (
+        "39 degrees off is wrong for the second answer, too: the cosine is 0.78"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -423,7 +476,7 @@ with checking("Exercise 3"):
 #     def cosine(a, b):
 #         return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 #
-#     count = cosine(labels_first, labels_second) <= 0.8
+#     count = cosine(labels_first, labels_second) <= 0.28
 #     right = (cosine(first, labels_first) > 0.8) & (cosine(second, labels_second) > 0.8)
 #     return float(right[count].mean()) if count.any() else 0.0
 # ```
@@ -478,7 +531,7 @@ for sentence, cosine in zip(rest, F.cosine_similarity(states[:1], states[1:]), s
 # ```
 #
 # The second command prints, for all sixteen kinds, the accuracy beside two floors and the pairs. `python
-# experiments/words.py` compares six language towers on them; it needs a GPU for a few minutes.
+# experiments/words.py --device cuda` compares six language towers on them; it needs a GPU.
 #
 # ## 5. What training does to the other words
 #
@@ -499,6 +552,12 @@ def alike_each_other(policy):
 before, after = alike_each_other(policies["MiniLM, frozen"]), alike_each_other(learned)
 kept = float((before.argmax(dim=1) == after.argmax(dim=1)).double().mean())
 print(f"the six sentences: {np.mean(accuracies(learned, six)):.0%} right")
+was, became = (np.array(accuracies(each, crimson)) for each in (policies["MiniLM, frozen"], learned))
+print(f"new colours: {became.mean():.0%} right, with the frozen tower {was.mean():.0%}")
+for what, change in (("better", became - was), ("worse", was - became)):
+    print(
+        f"{what} by more than 30 points: {', '.join(name for name, by in zip(names, change, strict=True) if by > 0.3)}"
+    )
 print(f"of {len(sentences)} sentences with other words, {kept:.0%} still have the same nearest neighbour")
 for row, name in enumerate(names[:3]):
     print(
@@ -507,14 +566,18 @@ for row, name in enumerate(names[:3]):
 
 # %% tags=["slow"]
 assert kept < 0.9, f"learning six words should move the others: {kept:.0%} kept their neighbour"
-print("six sentences were enough to rearrange the words that they do not contain")
+print("six sentences were enough to rearrange the others")
 
 # %% [markdown]
-# Nothing asked the tower to keep the other words in order, and so it did not. This is **forgetting**, and it is silent: the
-# six sentences are as good as before. Three remedies are used in large models: freeze the tower, as above; let it learn
-# through LoRA, which can be switched off again ([Chapter 11](11_lora.ipynb)); or mix the old data into the training, as
-# RT-2 does with web data ([Brohan et al. 2023](https://arxiv.org/abs/2307.15818)). LoRA alone does not keep words in place
-# while it is on: it changes the same states by other means. With the adapter off, they are exactly as before.
+# Nothing asked the tower to keep the other words in order, and they moved. The six sentences are as good as before, so they
+# do not show it. Whether a move is a loss has to be measured: on the 24 new colour words this policy is right about as
+# often as the frozen one, 51 % against 56 %, but for other words. Some became much better and others much worse. Where a
+# tower loses what it could do, this is called **forgetting**.
+#
+# Three remedies are used in large models: freeze the tower, as above; let it learn through LoRA, which can be switched off
+# again ([Chapter 11](11_lora.ipynb)); or mix the old data into the training, as RT-2 does with web data ([Brohan et al.
+# 2023](https://arxiv.org/abs/2307.15818)). LoRA alone does not keep words in place while it is on: it changes the same
+# states by other means. With the adapter off, they are exactly as before.
 #
 # ## 6. Two steps, and what a policy without memory cannot do
 #
@@ -562,15 +625,16 @@ else:
     plt.show()
 
 # %% [markdown]
-# Blocks of the same colour as the ringed one would light up; other blocks do so more than the ground. To use it as a vision
-# tower, pass it to the policy: `TinyVLA(config, vision=EfficientNetVision())`, with `config.vision` set to the tower's
-# own `config`. It was trained on photographs of things, and a task that needs the exact cell may want another layer.
+# The other blocks look more like the ringed one than the ground does. To use it as a vision tower, pass it to the policy:
+# `TinyVLA(config, vision=EfficientNetVision())`, with `config.vision` set to the tower's own `config`. It was trained on
+# photographs of things, and a task that needs the exact cell may want another layer.
 #
 # ## Exercise 4: five sentences that break it, and the data that mends them (30 minutes)
 #
 # Work with `policies["MiniLM, frozen"]`, which knows the six sentences.
 #
-# 1. `BREAKING`: five different sentences, each with the colour that it means, such as `("fetch me the ruby thing", "red")`.
+# 1. `BREAKING`: five different sentences, of at least two colours, each with the colour that it means, such as `("fetch me the
+#    ruby thing", "red")`.
 #    Anyone who knows English must agree on the colour. Each must fail: right in less than 60 %<!-- given --> of scenes that hold such
 #    a block.
 # 2. `MENDING`: at most 60 sentences with their colours to learn from. None of them may be one of the five. A copy of the
@@ -593,7 +657,7 @@ MENDING = []  # at most 60 pairs (sentence, colour)
 # %% tags=["check"]
 with checking("Exercise 4"):
     assert len(BREAKING), "write your five sentences into BREAKING first"
-    sentences = [" ".join(sentence.lower().split()) for sentence, _ in BREAKING]
+    sentences = [" ".join(re.findall(r"\w+", sentence.lower())) for sentence, _ in BREAKING]
     assert len(set(sentences)) == 5, f"there should be five different sentences; yours are {len(set(sentences))}"
     assert set(color for _, color in [*BREAKING, *MENDING]) <= set(COLORS), (
         f"each colour should be one of {', '.join(COLORS)}"
@@ -606,7 +670,7 @@ with checking("Exercise 4"):
     assert not held, f"{held[0]!r} does not break the policy: it is right in most scenes"
     assert len(MENDING), "write what it is to learn from into MENDING"
     assert len(MENDING) <= 60, f"at most 60 sentences to learn from; yours are {len(MENDING)}"
-    told = {" ".join(sentence.lower().split()) for sentence, _ in MENDING}
+    told = {" ".join(re.findall(r"\w+", sentence.lower())) for sentence, _ in MENDING}
     assert not told & set(sentences), (
         f"{sorted(told & set(sentences))[0]!r} is one of the five: learning it by heart does not count"
     )
@@ -671,10 +735,12 @@ with checking("Exercise 4"):
 #   only where it fits exactly one block.
 # - "The tower knows the word" is a claim about a use. MiniLM, trained to tell whether two texts belong together, puts
 #   crimson next to purple: for most of 24 colour words the most similar of the six known ones is a wrong one.
-# - New words for a colour broke both policies of this chapter. A few other sentences with the new word mended that.
+# - Many new words for a colour broke both policies of this chapter, others did not. A few other sentences with the new word
+#   mended that.
 # - Pairs of sentences that differ in one word test whether a policy hears the word. No reading taught these policies "not".
-# - A tower that learned on six words moved its other words, and nothing on the six showed it.
-# - A policy without memory cannot do two steps; something above it has to remember.
+# - A tower that learned on six words moved its other words. The six do not show it, and whether it is a loss has to be
+#   measured.
+# - One image does not say which of two steps is due; something has to remember it.
 # - A comparison of towers needs several seeds, and a frozen random tower beside the pretrained one.
 #
 # **Sources.** MiniLM: [Wang et al. 2020](https://arxiv.org/abs/2002.10957); the sentence encoder
@@ -684,7 +750,6 @@ with checking("Exercise 4"):
 # 2019](https://arxiv.org/abs/1905.11946). In code:
 # [`tinyvla/data/grammar.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/data/grammar.py),
 # [`tinyvla/learn/evaluate_sentences.py`](https://github.com/tinyvla/tinyvla/blob/main/tinyvla/learn/evaluate_sentences.py).
-# The figures: `python experiments/words.py`.
 #
 # **Next:** [How the well-known VLAs compare](../book/compared.md): which language models they start from, and what they
 # keep frozen.

@@ -47,6 +47,18 @@ def last_action_error(actions, episodes, horizon):
 """
 
 
+ROWS = """
+def longest_still(frames, episodes, threshold):
+    found = []
+    for episode in range(episodes[-1] + 1):
+        mine = frames[episodes == episode].astype(int)
+        alike = [np.abs(b - a).max() <= threshold for a, b in zip(mine, mine[1:])]
+        rows = [len(part) for part in "".join("1" if each else "0" for each in alike).split("0") if part]
+        found.append({taken} if rows else 0)
+    return np.array(found)
+"""
+"""Takes one of the rows of still frames of each episode."""
+
 ANSWERS = {
     "Exercise 1": Answers(
         right=[
@@ -88,6 +100,13 @@ def longest_still(frames, episodes, threshold):
                     alike="np.abs(frames[i] - frames[np.flatnonzero(episodes == episodes[i])[0]]).max() <= threshold"
                 ),
                 "not with the first",
+            ),
+            "counts all still frames of an episode": (ROWS.format(taken="sum(rows)"), "not all still frames"),
+            "takes the last row": (ROWS.format(taken="rows[-1]"), "the largest of an episode's rows is wanted"),
+            "takes the first row": (ROWS.format(taken="rows[0]"), "the largest of an episode's rows is wanted"),
+            "leaves out a difference equal to the threshold": (
+                still(alike="np.abs(frames[i] - frames[i - 1]).max() < threshold"),
+                "equal to the threshold",
             ),
         },
     ),
@@ -187,6 +206,16 @@ def last_action_error(actions, episodes, horizon):
 """,
                 "take it once",
             ),
+            "squares the errors": (
+                last().replace("np.abs(actions[there] - actions[t - 1])", "(actions[there] - actions[t - 1]) ** 2"),
+                "the absolute ones are asked for",
+            ),
+            "takes the root of the mean square": (
+                last()
+                .replace("np.abs(actions[there] - actions[t - 1])", "(actions[there] - actions[t - 1]) ** 2")
+                .replace("np.mean(off, axis=0)", "np.sqrt(np.mean(off, axis=0))"),
+                "the absolute ones are asked for",
+            ),
         },
     ),
     "Exercise 4": Answers(
@@ -217,6 +246,16 @@ def plan(counts, new):
     return given
 """,
                 "fill the emptiest first",
+            ),
+            "gives what is left to the fullest cell": (
+                """
+def plan(counts, new):
+    level = max(l for l in range(counts.max() + new + 1) if np.clip(l - counts, 0, None).sum() <= new)
+    given = np.clip(level - counts, 0, None)
+    given.flat[(counts + given).argmax()] += new - given.sum()
+    return given
+""",
+                "what is left goes to the emptiest cells",
             ),
             "gives all to the emptiest cell": (
                 """

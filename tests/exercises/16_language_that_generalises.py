@@ -22,7 +22,7 @@ def both_right(first, second, labels_first, labels_second):
     def cosine(a, b):
         return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
-    count = cosine(labels_first, labels_second) <= 0.8
+    count = cosine(labels_first, labels_second) <= 0.28
     right = (cosine(first, labels_first) > 0.8) & (cosine(second, labels_second) > 0.8)
     return float(right[count].mean()) if count.any() else 0.0
 """
@@ -132,7 +132,7 @@ def nearest(states, known):
 def both_right(first, second, labels_first, labels_second):
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
     a, b, c, d = (unit(np.asarray(x, float)) for x in (first, second, labels_first, labels_second))
-    apart = (c * d).sum(1) <= 0.8
+    apart = (c * d).sum(1) <= 0.28
     good = ((a * c).sum(1) > 0.8) & ((b * d).sum(1) > 0.8) & apart
     return good.sum() / max(apart.sum(), 1)
 """,
@@ -141,7 +141,7 @@ def both_right(first, second, labels_first, labels_second):
     hits = total = 0
     for a, b, c, d in zip(first, second, labels_first, labels_second):
         cosine = lambda x, y: float(np.dot(x, y) / np.linalg.norm(x) / np.linalg.norm(y))
-        if cosine(c, d) <= 0.8:
+        if cosine(c, d) <= 0.28:
             total += 1
             hits += cosine(a, c) > 0.8 and cosine(b, d) > 0.8
     return hits / total if total else 0.0
@@ -160,7 +160,17 @@ def both_right(first, second, labels_first, labels_second):
                 BOTH.replace(" / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)", ""),
                 "lengths should not matter",
             ),
-            "counts all pairs": (BOTH.replace("<= 0.8", "<= 2"), "make no pair"),
+            "counts all pairs": (BOTH.replace("<= 0.28", "<= 2"), "make no pair"),
+            "counts pairs of which one arrow is right": (
+                BOTH.replace("<= 0.28", "<= 0.8"),
+                "one arrow between them is right about both",
+            ),
+            "counts pairs at a right angle and more": (BOTH.replace("<= 0.28", "<= 0"), "78 degrees apart make a pair"),
+            "is too kind to the second": (
+                BOTH.replace("(cosine(second, labels_second) > 0.8)", "(cosine(second, labels_second) > 0.5)"),
+                "for the second answer, too",
+            ),
+            "has no guard": (BOTH.replace(" if count.any() else 0.0", ""), "0 is to be returned"),
             "divides by all": (BOTH.replace("right[count].mean()", "(right & count).mean()"), "pairs that count, 2"),
             "is too strict": (BOTH.replace("> 0.8)", "> 0.9)"), "35 degrees off is right"),
         },
@@ -181,6 +191,10 @@ def both_right(first, second, labels_first, labels_second):
             "learns the five by heart": (MENDED + "MENDING = BREAKING", "learning it by heart does not count"),
             "by heart in capitals": (
                 MENDED + "MENDING = [(s.upper(), c) for s, c in BREAKING]",
+                "learning it by heart does not count",
+            ),
+            "by heart with a full stop": (
+                MENDED + "MENDING = [(s + '.', c) for s, c in BREAKING]",
                 "learning it by heart does not count",
             ),
             "no data": (MENDED + "MENDING = []", "what it is to learn from"),

@@ -8,8 +8,8 @@ import torch
 
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.sentences import SentenceFind
-from tinyvla.learn.evaluate import swap_accuracy
-from tinyvla.learn.evaluate_sentences import evaluate_sentences, meaning_floor, pair_accuracy
+from tinyvla.learn.evaluate import DIRECTION_COSINE, swap_accuracy
+from tinyvla.learn.evaluate_sentences import APART_COSINE, evaluate_sentences, meaning_floor, pair_accuracy
 from tinyvla.model.policy import TinyVLA
 from tinyvla.model.tokenizer import encode
 
@@ -47,6 +47,24 @@ def test_pairs_of_one_who_knows_and_of_one_who_is_deaf(tiny_config, relations):
     assert all(count > 3 for _, count in knowing.values())
     deaf = pair_accuracy(Knowing(tiny_config, relations, other, deaf=True), relations)
     assert all(share == 0 for share, _ in deaf.values())
+
+
+class HalfWay(Knowing):
+    """Answers, whatever the sentence, half-way between the two right answers about an image."""
+
+    def __init__(self, config, first, second):
+        super().__init__(config, first, deaf=True)
+        for image, one, other in zip(first.images, first.actions, second.actions, strict=True):
+            self.answers[(image.tobytes(), None)] = torch.from_numpy(one + other)
+
+
+def test_an_arrow_half_way_between_two_blocks_is_right_about_no_pair(tiny_config, relations):
+    other = relations.retargeted()
+    cosine = (relations.actions * other.actions).sum(axis=1)
+    assert ((cosine > APART_COSINE) & (cosine < DIRECTION_COSINE)).any(), "there are pairs that it is right about"
+    half_way = pair_accuracy(HalfWay(tiny_config, relations, other), relations)
+    assert set(half_way) == {"color", "side", "not"}
+    assert all(share == 0 for share, _ in half_way.values())
 
 
 def test_the_instruction_swap_changes_one_word_of_a_sentence(tiny_config, relations):

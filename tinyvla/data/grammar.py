@@ -5,7 +5,7 @@
     wording.sentence(meaning, rng)                          # "please touch the square left of the red one"
 
 Notable:
-- a meaning is kept apart from its words. The same meaning has thousands of sentences, and a sentence has one meaning;
+- a meaning is kept apart from its words. The same meaning has hundreds of sentences, and a sentence has one meaning;
 - words come in two lists: those of training, and those that are held out, to ask what a policy makes of a new word;
 - BlockFind's own sentence, "find the {color} block", is one of the sentences of training.
 """

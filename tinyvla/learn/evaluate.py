@@ -3,7 +3,8 @@
 Notable:
 - every share comes with its 95 % Wilson interval;
 - floors are policies that lack something (the image, the words, both): a number means little until it beats them;
-- the instruction swap keeps the image and names another block in it: a policy that ignores words scores zero.
+- the instruction swap keeps the image and names another block in it: a policy that ignores words follows it
+  only by chance.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Notable:
 - each kind stands beside two floors, because a relation gives a part of its answer away: what lies left of a block lies
   rather on the left;
 - the pairs are the instruction swap for structure: two sentences about one image that differ in one word (left and
-  right; with and without "not") and name different blocks. A pair counts where the policy is right about both, so a
-  policy that does not hear the word scores zero.
+  right; with and without "not") and name different blocks. The share of pairs with two right answers is zero for a
+  policy that does not hear the word, because pairs whose blocks lie close together do not count (`APART_COSINE`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from tinyvla.stats import share_with_interval, wilson_interval
 
 FLOOR_SCENES = 8_000
 """From which the language-only floor learns."""
+APART_COSINE = 2 * DIRECTION_COSINE**2 - 1
+"""Of the two labels of a pair that counts, at most: the cosine of twice the angle by which a right answer may be off.
+An arrow half-way between two labels that lie closer together would be right about both."""
 CHANGES = ("color", "side", "not")
 """What the one word is in which the sentences of a pair differ."""
 
@@ -48,10 +51,10 @@ def changed_word(before: Sentence, after: Sentence) -> str:
 def pair_accuracy(policy: TinyVLA, split: SentenceFind) -> dict[str, tuple[float, int]]:
     """Returns, for each word that changes, the share of pairs in which both answers are right, and their number.
 
-    Only pairs count whose two blocks lie in clearly different directions (cosine at most 0.8).
+    Only pairs count whose two blocks lie so far apart that no one arrow is right about both (`APART_COSINE`).
     """
     other = split.retargeted()
-    apart = np.flatnonzero((split.actions * other.actions).sum(axis=1) <= DIRECTION_COSINE - 1e-6)
+    apart = np.flatnonzero((split.actions * other.actions).sum(axis=1) <= APART_COSINE - 1e-6)
     if not len(apart):
         return {}
     both = np.ones(len(apart), bool)

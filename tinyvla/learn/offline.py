@@ -2,9 +2,10 @@
 
 Notable:
 - for each number of an action: how far the policy's answer is from what the person did, in the action's own unit;
-- floors need no learning: repeat the last action, or always give the mean one. A policy that is not better is none;
-- the policy is also shown other pictures, and told other sentences: where its error stays the same, it does not look,
-  or does not listen;
+- floors need no learning: repeat the last action, or always give the mean one. An error below theirs is no proof of
+  skill, and an error above them no proof of failure;
+- the policy is also shown other pictures, and told other sentences: where its error stays the same, nothing shows that
+  it needs what was taken away;
 - frames of one episode resemble each other, so what is compared is counted in episodes, with a 95 % Wilson interval;
 - a small error is no success: how often a robot succeeds shows only when it acts.
 """
