@@ -350,7 +350,7 @@ with checking("Exercise 2"):
 #
 # ## 4. Train
 #
-# The recipe is the one of `tinyvla train --dataset`: the muon optimizer of Chapter 9, moved pictures, a little noise on the
+# The recipe is the one of `tinyvla train --dataset FOLDER`: the muon optimizer of Chapter 9, moved pictures, a little noise on the
 # state, an absolute error on chunks. Model, pictures, batches and the number of steps are smaller, and the learning rate, the
 # warm-up and the moves are set to fit, so that two CPU cores do it in minutes.
 
@@ -482,7 +482,7 @@ with checking("Exercise 3"):
     assert abs(answer - 6 * share) > 1e-9, "that is how many, not which share"
     assert abs(answer - share) < 1e-9, f"of these six the share is {share:.2f}, and you say {answer:.2f}"
 
-    few = np.random.RandomState(4235).randint(0, 256, (8, 2, 3, 3)).astype(np.uint8)
+    few = np.random.RandomState(19167).randint(0, 256, (8, 2, 3, 3)).astype(np.uint8)
     few[1], few[3], few[4] = few[0], few[2][::-1], few[2][:, ::-1]  # twins, and one pattern turned in two ways
     kinds = np.array([0, 0, 1, 2, 3, 1, 2, 3])
     answer = share_recognised(few.copy(), kinds.copy())
