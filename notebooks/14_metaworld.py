@@ -25,7 +25,7 @@
 # - train a policy on a few tasks and judge it with intervals;
 # - test whether a policy that succeeds also listens.
 #
-# **Time:** about 60 minutes to read, about 4 minutes on two CPU cores to run.
+# **Time:** about 60 minutes to read, about 7 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 8](08_closed_loop.ipynb) explains closed loops and chunks,
 # [Chapter 13](13_robot_arm.ipynb) moves an arm.
@@ -350,9 +350,9 @@ with checking("Exercise 2"):
 #
 # ## 4. Train
 #
-# The recipe is the one of `tinyvla train --dataset FOLDER`: the muon optimizer of Chapter 9, moved pictures, a little noise on the
-# state, an absolute error on chunks. Model, pictures, batches and the number of steps are smaller, and the learning rate, the
-# warm-up and the moves are set to fit, so that two CPU cores do it in minutes.
+# The recipe is the one of `tinyvla train --dataset FOLDER`: the muon optimizer of Chapter 9, moved pictures, a little noise on
+# the state, an absolute error on chunks. Model, pictures, batches and the number of steps are smaller, and the learning rate,
+# the warm-up and the moves are set to fit, so that two CPU cores do it in minutes.
 
 # %% tags=["nbval-ignore-output", "slow"]
 torch.manual_seed(0)
@@ -422,9 +422,7 @@ for name, share in swapped["tasks"].items():
     print(f"{name:14}told: {told[name]:26}does the scene's own task {share['success']:6.0%}")
 own = sum(round(5 * found["tasks"][name]["success"]) for name in opposite)
 other = round(10 * swapped["over_episodes"]["success"])
-print(
-    f"of the 10 tries with a window, the scene's own task was done in {own} with its sentence, in {other} with the other"
-)
+print(f"the scene's own task, of 10 tries with a window: {own} with its own sentence, {other} with the other one")
 
 # %% tags=["slow"]
 assert swapped["over_episodes"]["success"] <= 0.5
@@ -522,8 +520,8 @@ for row in known["rows"]:
           f"{row['recognised']:.0%} of {row['pictures']} new starts")  # fmt: skip
 
 # %% [markdown]
-# These are pictures as the benchmark gives them, the stale first one included. Guessing blindly would be right in 2 %<!-- given -->.
-# So a plain comparison of pixels, without any learning, tells most tasks from the first picture alone.
+# These are the first pictures as the benchmark gives them, stale as they are. Guessing blindly would be right in
+# 2 %<!-- given -->. So a plain comparison of pixels, without any learning, tells most tasks from the first picture alone.
 #
 # What it mistakes does not always look alike. `reach`, `push` and `pick-place` have the same puck on the same table, and a
 # mark of the goal that is red, green or blue: a few pixels, which hardly count in such a comparison. So these shares say how
