@@ -25,7 +25,7 @@
 # - train a policy on a few tasks and judge it with intervals;
 # - test whether a policy that succeeds also listens.
 #
-# **Time:** about 60 minutes to read, about 7 minutes on two CPU cores to run.
+# **Time:** about 60 minutes to read, about 4 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 8](08_closed_loop.ipynb) explains closed loops and chunks,
 # [Chapter 13](13_robot_arm.ipynb) moves an arm.
