@@ -28,7 +28,7 @@
 # - record demonstrations that show how to come back from a mistake, and test whether that matters;
 # - train a policy with a flow head on chunks of seven-dimensional actions, and judge whether it follows the words.
 #
-# **Time:** about 75 minutes to read, about 4 minutes on two CPU cores, 50 seconds on a GPU to run.
+# **Time:** about 75 minutes to read, about 3 minutes on two CPU cores, 50 seconds on a GPU to run.
 #
 # **Before you start:** [Chapter 8](08_closed_loop.ipynb) explains closed loops, experts and chunks. The flow head is
 # [Chapter 7](07_action_heads.ipynb)'s and is imported here.
