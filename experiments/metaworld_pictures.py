@@ -94,7 +94,8 @@ def section(results: Row) -> str:
     table = [(str(row["known"]), percent(row["recognised"], 1), _often(row["confused"])) for row in results["rows"]]
     about = f"""A new episode's task is guessed from its first picture by the most similar known first picture, without
         learning and without words, over {results["rows"][0]["pictures"]} starts of {results["tasks"]} tasks. Blind
-        guessing would be right in {100 / results["tasks"]:.0f} %."""
+        guessing would be right in {100 / results["tasks"]:.0f} %. Pictures are as the benchmark gives them: in the
+        first one the goal's mark and some bodies are not yet where the episode has them."""
     heads = "known pictures of each task | right | most often confused"
     return section_of("What Meta-World's first pictures give away", prose(about), grid(heads, table), source(results))
 

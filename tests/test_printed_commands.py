@@ -1,35 +1,65 @@
-"""Every command that README and book print: TinyVLA's are parsed, LeRobot's are held against LeRobot's own options."""
+"""Every command that README, book and chapters print: TinyVLA's are parsed, LeRobot's held against its own options.
+
+Where commands follow each other in one block and the first of them train, later ones take checkpoints that these make.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
+import jupytext
 import pytest
 
 from tinyvla.app import cli
 from tinyvla.errors import InputError
+from tinyvla.learn.folder import BEST
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "index.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.py"))
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "index.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "book").glob("*.md")),
+    *CHAPTERS,
+]
 FLAGS = json.loads((Path(__file__).parent / "plugin/lerobot_flags.json").read_text(encoding="utf-8"))
 PROGRAMS = ("tinyvla", "lerobot-", "tinyvla-lerobot", "python -m lerobot")
 
 
-def commands(page: Path) -> list[str]:
-    """The commands in a page's shell blocks, and TinyVLA's between backticks, comments and continuations taken out."""
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^([ ]*)```(?:bash|sh|shell|console)\n(.*?)^\1```", text, re.M | re.S)
-    lines = "\n".join(block for _, block in blocks).replace("\\\n", " ").splitlines()
-    lines += [f" {inline}" for inline in re.findall(r"`(tinyvla [a-z]+ [^`]*?)`", text.replace("\n", " "))]
+def text_of(page: Path) -> str:
+    """A page's Markdown; of a chapter that of its cells."""
+    if page.suffix == ".md":
+        return page.read_text(encoding="utf-8")
+    return "\n\n".join(cell.source for cell in jupytext.read(page).cells if cell.cell_type == "markdown")
+
+
+def commands_in(lines: list[str]) -> list[str]:
+    """The commands in some lines of shell, without comments, variables and what launches a module."""
     found = []
     for line in lines:
         for part in re.split(r"&&|;|\|(?!\w)", re.sub(r"\s#.*", "", line)):
             words = re.sub(r"^(\w+=\S+ )+", "", part.strip())  # variables that stand before a command
+            words = re.sub(r"^(?:accelerate launch|torchrun|python)\b.* -m tinyvla ", "tinyvla ", words)
             found.append(words.removeprefix(".venv/bin/"))
     return [words for words in found if words.startswith(PROGRAMS)]
+
+
+def sequences(page: Path) -> list[list[str]]:
+    """The commands of each of a page's shell blocks, continuations joined."""
+    blocks = re.findall(r"^([ ]*)```(?:bash|sh|shell|console)\n(.*?)^\1```", text_of(page), re.M | re.S)
+    return [commands_in(block.replace("\\\n", " ").splitlines()) for _, block in blocks]
+
+
+def commands(page: Path) -> list[str]:
+    """The commands in a page's shell blocks, and TinyVLA's between backticks."""
+    inline = re.findall(r"`(tinyvla [a-z]+ [^`]*?)`", text_of(page).replace("\n", " "))
+    return [command for block in sequences(page) for command in block] + commands_in(inline)
 
 
 def printed(*prefixes: str) -> list:
@@ -48,6 +78,8 @@ def test_commands_are_found():
     """An extraction that finds nothing would pass every test below."""
     assert len(TINYVLA) >= 20
     assert len(LEROBOT) >= 12
+    assert sum(len(commands(chapter)) for chapter in CHAPTERS) >= 20
+    assert any("--accumulate" in command for command in commands(ROOT / "notebooks/12_scaling.py"))
     names = {command.values[0].split()[0] for command in LEROBOT}
     assert names >= {
         "lerobot-find-port",
@@ -71,6 +103,29 @@ def test_tinyvla_understands_its_printed_commands(command, capsys):
         assert not stop.value.code
         return
     assert callable(cli.parse(words))
+
+
+def unmade(sequence: list[str]) -> list[str]:
+    """Commands that, after others have trained, take a checkpoint which none of those makes."""
+    made, wrong = set(), []
+    for command in sequence:
+        program, *words = shlex.split(command.replace("=", " "))
+        given = dict(pairwise([*words, ""]))
+        verb = words[0] if words else ""
+        if program != "tinyvla" or verb not in cli.VERBS:
+            continue
+        options = inspect.signature(cli.VERBS[verb]).parameters
+        if verb == "train":
+            made.add(Path(given.get("--out", options["out"].default)) / BEST)
+        elif made and "checkpoint" in options and "--policy" not in given:
+            taken = Path(given.get("--checkpoint", options["checkpoint"].default))
+            wrong += [] if taken in made else [command]
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_later_commands_take_the_checkpoints_that_earlier_ones_make(page):
+    assert [command for block in sequences(page) for command in unmade(block)] == []
 
 
 def refused(command: str) -> list[str]:
@@ -116,9 +171,20 @@ def test_the_plugin_understands_its_printed_commands(command):
 def test_a_wrong_option_would_be_noticed():
     with pytest.raises(InputError, match="--episodes-of-training"):
         cli.parse(["train", "--episodes-of-training", "3"])
+    with pytest.raises(InputError, match="--output"):
+        cli.parse(["train", "--output", "runs/mt50"])
     assert refused("lerobot-train --policy.type=tinyvla --policy.chunks=3") == ["--policy.chunks=3"]
     assert refused("lerobot-train --policy.type=tinyvlo") == ["--policy.type=tinyvlo"]
     assert refused("lerobot-drive --fps=3") == ["LeRobot has no command lerobot-drive"]
+
+
+def test_a_checkpoint_that_nothing_makes_would_be_noticed():
+    train = "tinyvla train --out runs/a"
+    for later in ("tinyvla evaluate --checkpoint runs/a", "tinyvla rollout --checkpoint=runs/a", "tinyvla export"):
+        assert unmade([train, later]) == [later]
+    assert unmade([train, "tinyvla evaluate --checkpoint runs/a/best", "tinyvla rollout --policy expert"]) == []
+    assert unmade(["tinyvla train", "tinyvla evaluate"]) == []
+    assert unmade(["tinyvla evaluate --checkpoint owner/name"]) == []
 
 
 def test_the_list_of_options_is_that_of_the_lerobot_that_is_installed():
@@ -136,8 +202,7 @@ def test_the_list_of_options_is_that_of_the_lerobot_that_is_installed():
 def test_pages_say_once_how_the_environment_is_entered():
     """Beyond the first lines, which run on a fresh machine as they are, commands need no `.venv/bin/`."""
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for line in text.splitlines():
+        for line in text_of(page).splitlines():
             if ".venv/bin/" in line and "activate" not in line:
                 makes_it = "-m venv" in line or "uv venv" in line or "for `.venv/bin/`" in f"for {line}"
                 assert makes_it, f"{page.name}: {line.strip()[:80]}; write it for an activated environment"

@@ -52,6 +52,12 @@ def damped_step(jacobian, error, damping):
                 step("jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping * np.eye(len(error)), error)"),
                 "the damping goes in squared",
             ),
+            "takes twice the penalty": (
+                step(
+                    "jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 2 * damping**2 * np.eye(len(error)), error)"
+                ),
+                "differs from the formula's",
+            ),
             "has no damping": (
                 step("jacobian.T @ np.linalg.solve(jacobian @ jacobian.T, error)"),
                 "there is no damping in it",
@@ -119,7 +125,14 @@ def tried_jacobian(angles):
 def tried_jacobian(angles):
     return np.stack([(place_at(angles + 0.1 * one) - place_at(angles)) / 0.1 for one in np.eye(6)], axis=1)
 """,
-                "is your step tiny",
+                "is your step about 1e-6",
+            ),
+            "takes steps that rounding swallows": (
+                """
+def tried_jacobian(angles):
+    return np.stack([(place_at(angles + 1e-13 * one) - place_at(angles)) / 1e-13 for one in np.eye(6)], axis=1)
+""",
+                "lost in rounding",
             ),
             "turns the difference round": (
                 """
@@ -195,6 +208,11 @@ def follows(first, second):
 def follows(first, second):
     solved = np.flatnonzero(first.success)
     return float(np.count_nonzero(second.outcome["went_to"][solved] == 1)) / len(solved)
+""",
+            """
+def follows(first, second):
+    s = first.success
+    return (second.outcome["went_to"][s] == second.outcome["named"][s]).mean()
 """,
         ],
         wrong={

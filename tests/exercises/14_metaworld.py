@@ -32,12 +32,14 @@ def recognised(
     pictures: str = "pictures.astype(float)",
     fill: str = "np.fill_diagonal(apart, np.inf)",
     returned: str = "same.mean()",
+    apart: str = "(gaps**2).mean(-1)",
 ):
     """Returns a function that recognises pictures and is right but for what is given."""
     return f"""
 def share_recognised(pictures, labels):
     wide = ({pictures}).reshape(len(pictures), -1)
-    apart = ((wide[:, None] - wide[None]).astype(float) ** 2).mean(-1)
+    gaps = (wide[:, None] - wide[None]).astype(float)
+    apart = {apart}
     {fill}
     same = labels[apart.argmin(1)] == labels
     return {returned}
@@ -131,6 +133,11 @@ def share_recognised(pictures, labels):
             "returns per cent": (recognised(returned="100 * same.mean()"), "between 0 and 1"),
             "returns a count": (recognised(returned="same.sum()"), "not which share"),
             "takes the least similar picture": (recognised(fill="apart = -apart"), "least similar"),
+            "compares mean brightness": (recognised(apart="np.abs(gaps.mean(-1))"), "not mean brightness"),
+            "takes the mean before the square": (recognised(apart="gaps.mean(-1) ** 2"), "first square, then the mean"),
+            "compares the first pixel": (recognised(apart="(gaps[..., :3] ** 2).mean(-1)"), "eight random pictures"),
+            "does not square": (recognised(apart="np.abs(gaps).mean(-1)"), "square each difference"),
+            "leaves out all equal pictures": (recognised(fill="apart[apart == 0] = np.inf"), "not all that are equal"),
         },
     ),
     "Exercise 4": Answers(
@@ -145,6 +152,15 @@ def share_recognised(pictures, labels):
             "returns the state after the step": (step(returned="scene.state, meant"), "after the step"),
             "disturbs all numbers alike": (step(noise="noise * draw.standard_normal()"), "its own noise"),
             "draws the same noise each time": (step(before="draw = np.random.RandomState(0)"), "drawn anew"),
+            "takes its own noise": (step(noise="np.random.normal(0, noise, 4)"), "take the noise from draw"),
+            "leaves the gripper alone": (
+                step(noise="noise * np.append(draw.standard_normal(3), 0)"),
+                "the gripper's number gets noise, too",
+            ),
+            "draws uniform noise": (
+                step(noise="noise * 3**0.5 * draw.uniform(-1, 1, 4)"),
+                "the noise is normal",
+            ),
             "takes two steps": (step(before="scene.step(scene.expert_action())"), "takes one step"),
         },
     ),

@@ -17,10 +17,11 @@ What differs from LeRobot, all of it here:
   The result is the same and an environment is made much faster;
 - actions outside [-1, 1] are cut off for all four numbers; Meta-World cuts off the first three.
 
-What is the same as in LeRobot, and surprising: Meta-World draws two scenes at each reset and keeps the second, but the
-goal's mark in the first picture is still where the first scene had it. From the first step on it is right. So the first
-picture of a task with a marked goal (reach, push, pick-place and others) shows a wrong goal, in demonstrations and in
-episodes alike.
+What is the same as in LeRobot, and surprising: Meta-World draws two scenes at each reset and keeps the second, but
+the goal's mark in the first picture is still where the first scene had it. Bodies and joints that the reset sets in
+the model, such as the window, are not yet in their places there either. From the first step on all of it is right. So
+the first picture of a task with a marked goal (reach, push, pick-place and others) shows a wrong goal, and that of
+window-close a window that is shut, in demonstrations and in episodes alike.
 """
 
 from __future__ import annotations
