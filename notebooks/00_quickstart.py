@@ -303,7 +303,10 @@ with checking("Exercise 1"):
         assert 0 <= answer < 360, f"{where}; bring it into the range from 0 up to 360"
         close = abs(answer - want) < 1e-4
         assert close or abs(math.degrees(answer) - want) > 1e-3, f"{where}; these are radians"
-        assert close or abs(answer + want - 360) > 1e-4, f"{where}; y runs down, so change the sign of dy"
+        mirrored = not close and abs(answer + want - 360) < 1e-4
+        blind = mirrored and dy > 0 and abs(float(angle_of(dx, -dy)) - answer) < 1e-4
+        assert not blind, f"{where}; yours is the same for up and down"
+        assert not mirrored, f"{where}; y runs down, so change the sign of dy"
         assert close, where
 
 # %% [markdown]
@@ -436,8 +439,8 @@ with checking("Exercise 3"):
         ("a policy that points the opposite way", StandIn(arrows, length=-1.0), 0),
         (f"a deaf policy, which always points to the {first} block,", StandIn(deaf), 0.25),
         ("a policy with three right answers of four", StandIn(half_deaf), 0.75),
-        ("a policy that is 30 degrees off", StandIn(arrows, degrees=30), 1),
-        ("a policy that is 45 degrees off", StandIn(arrows, degrees=45), 0),
+        ("a policy that is 35 degrees off", StandIn(arrows, degrees=35), 1),
+        ("a policy that is 38 degrees off", StandIn(arrows, degrees=38), 0),
     )
     for name, stand_in, want in cases:
         answer = float(share_followed(stand_in, image, arrows))
