@@ -164,7 +164,7 @@ def cut_patches(images, patch_size):
 # %% tags=["check"]
 with checking("Exercise 1"):
     for channels, height, width, size in ((3, 16, 24, 8), (2, 12, 8, 4)):
-        numbered = torch.arange(2 * channels * height * width).view(2, channels, height, width)
+        numbered = torch.arange(2 * channels * height * width).float().view(2, channels, height, width)
         answer = cut_patches(numbered, size)
         assert answer is not None, "write the body of cut_patches first"
         about = f"images of {height} x {width} with {channels} channels, patches of {size}"
@@ -306,8 +306,9 @@ for scene in range(3):
 #
 # $$\bigl(\sin \omega_1 c, \dots, \sin \omega_k c, \; \cos \omega_1 c, \dots, \cos \omega_k c\bigr)$$
 #
-# Fast frequencies (one radian a cell) tell neighbours apart. Slow ones (1/100 radian a cell) are almost straight lines
-# over the image, so they say how far along it a cell lies. Half of the features encode $x$, half encode $y$.
+# Fast frequencies (one radian a cell) tell neighbours apart. Slow sines (1/100 radian a cell) are almost straight lines
+# over the image, so they say how far along it a cell lies; slow cosines hardly change. Half of the features encode $x$,
+# half encode $y$.
 #
 # The coordinates count from the image's **centre**, because the actions do: the label is the arrow from the centre to
 # the block. A sine is odd, so left and right of the centre differ by the sign of a feature.
@@ -353,8 +354,9 @@ plt.show()
 # %% [markdown]
 # Left: one row per grid cell, red for negative, blue for positive. Most sines of $x$ go from negative to positive within
 # each row of the grid and start again in the next. Those of $y$ change once from top to bottom. Right: a cell (red dot)
-# is most similar to its neighbours, and less and less so to cells further away. The model has no other way to know that
-# the grid has two dimensions.
+# is most similar to its neighbours. Along its own row and column the similarity falls to about 0.75, because one of the
+# two coordinates stays the same; diagonally it falls to about 0.5. The model has no other way to know that the grid has
+# two dimensions.
 #
 # One more token is put in front of the patches: **CLS**, a learned vector that belongs to no place. It can collect what
 # concerns the whole scene.
@@ -439,6 +441,14 @@ with checking("Exercise 2"):
     each[..., 0] = True
     want = F.scaled_dot_product_attention(q, k, v, attn_mask=each)
     assert torch.allclose(attention(q, k, v, each), want, atol=1e-4), "a mask with a batch axis of its own goes wrong"
+    q, k, v = 3 * torch.randn(1, 2, 4, 9), 3 * torch.randn(1, 2, 6, 9), torch.randn(1, 2, 6, 9)
+    want, answer = F.scaled_dot_product_attention(q, k, v), attention(q, k, v)
+    assert torch.allclose(answer, want, atol=1e-3), "with d = 9 your numbers are wrong; is another d written into it?"
+    mask = torch.eye(4, 6).bool()
+    k[:, :, :4] = -q  # what is allowed gets a very negative logit
+    want, answer = F.scaled_dot_product_attention(q, k, v, attn_mask=mask), attention(q, k, v, mask)
+    why = "what is not allowed gets weight where the logits are very negative; fill with minus infinity"
+    assert torch.allclose(answer, want, atol=1e-3), why
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -502,8 +512,9 @@ print("with QK-norm no logit exceeds the square root of the head width,", round(
 # Without the norm, growing weights put most of the attention on a single token. A softmax whose largest weight is close to
 # 1 hardly changes when its inputs do, so little gradient comes back through it. The authors of the [22-billion-parameter
 # ViT](https://arxiv.org/abs/2302.05442) (section 2) saw large models diverge in this way, and normalise queries and keys
-# to prevent it. TinyVLA does the same. The bound on the logits holds at any size; whether a policy as small as ours needs
-# it is not tested in this chapter.
+# with a LayerNorm to prevent it. TinyVLA divides by the root mean square and has no learned scale: a scale could grow, and
+# the bound with it. The bound on the logits holds at any size; whether a policy as small as ours needs it is not tested in
+# this chapter.
 #
 # The module is short. `allowed` is a mask of shape (1, 1, tokens, tokens), the same for all scenes and heads. The names of
 # the layers match the package's, so that weights can be exchanged later.
@@ -738,24 +749,46 @@ assert before["count"] < 0.6 < after["count"], "only a trained CLS token should 
 # So what did training do? Now the *arrow* is easier to read. Its angle is a curved function of $x$ and $y$, and from a
 # trained token one linear layer reads it with a much smaller error. The CLS token has changed, too. At the start it is
 # the same vector for every image, so its probe can give only one constant answer. Now it knows something about the scene.
-# The only way in is attention: it is the one part of a block in which a token reads from others. What does CLS look at?
+# The only way in is attention: it is the one part of a transformer block in which a token reads from others. What does CLS
+# look at? The tower has two transformer blocks, which we call layer 1 and layer 2 here, and each has three heads.
 
-# %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "A scene of three blocks, and two maps of the weights that CLS gives the patches. Both spread over the whole image. After training, two of the blocks are the palest patches of the map."}}
+# %% tags=["nbval-ignore-output", "slow"] mystnb={"image": {"alt": "A scene of three blocks, and three maps of the weights that the trained CLS gives the patches. In layer 1 the blocks are somewhat darker than most patches; in its strongest head they are by far the darkest; in layer 2 two of them are the palest."}}
 from tinyvla.course.ch02 import attention_of_cls, plot_attention_of_cls
 
-before, after = (attention_of_cls(vision, images) for vision in (untrained, trained))  # (scenes, patches), last block
-is_block = torch.zeros(len(scenes), 64).index_put((scene, cell), torch.tensor(1.0)).bool()
-for name, weights in {"untrained": before, "trained": after}.items():
-    print(f"{name:10} CLS gives {weights[is_block].sum() / weights.sum():.0%} of its attention to the blocks")
-print(f"blocks are {is_block.double().mean():.0%} of all patches")
-assert after[is_block].sum() / after.sum() < 0.2, "this CLS singles out the blocks, and the text says that it does not"
-plot_attention_of_cls(scenes.images[4], {"untrained": before[4], "trained": after[4]})
+is_colored = torch.zeros(len(scenes), 64).index_put((scene, cell), torch.tensor(1.0))  # 1 where a coloured block is
+share_of_patches = is_colored.mean().item()
+print(f"coloured blocks are {share_of_patches:.1%} of all patches; they get this share of CLS's attention to patches:")
+looks, shares = {}, {}
+for name, tower in {"untrained": untrained, "trained": trained}.items():
+    looks[name] = attention_of_cls(tower, images)  # for each layer: (scenes, heads, patches)
+    for layer, weights in enumerate(looks[name], start=1):
+        of_heads = (weights * is_colored[:, None]).sum(dim=(0, 2)) / weights.sum(dim=(0, 2))
+        mean = weights.mean(dim=1)
+        shares[name, layer] = ((mean * is_colored).sum() / mean.sum()).item()
+        heads = ", ".join(f"{share:.0%}" for share in of_heads)
+        print(f"{name:10} layer {layer}: {shares[name, layer]:4.0%} (head by head: {heads})")
+assert shares["trained", 2] < share_of_patches < shares["trained", 1], (
+    "layer 1 should look at the blocks, layer 2 past them"
+)
+first, last = looks["trained"]
+strongest = (first * is_colored[:, None]).sum(dim=(0, 2)).argmax()
+maps = {
+    "layer 1": first[4].mean(dim=0),
+    f"layer 1, head {strongest + 1}": first[4, strongest],
+    "layer 2": last[4].mean(dim=0),
+}
+plot_attention_of_cls(scenes.images[4], maps)
 plt.show()
 
 # %% [markdown]
-# Perhaps you expected that CLS looks at the blocks. It does not: before and after training it gives them less of its
-# attention than their share of the patches. And yet the number of blocks can be read from it. A map of attention shows
-# the weights, and not what the values carry. So do not read too much into such a map.
+# In layer 2, CLS looks past the coloured blocks: it gives them less of its attention than their share of the patches. Whoever
+# sees only that map concludes that CLS does not look at them. But in layer 1 it gives them 13 %, more than twice their share,
+# and one of its three heads gives them 23 %. So a map of one layer, averaged over the heads, does not show what a token has
+# looked at. Look at every layer and every head before you say "it does not look there".
+#
+# Look at the untrained tower, too. By the chance of its random weights one of its heads gives the blocks 18 %, although its
+# CLS knows nothing about the scene: the layers that would write down what was read start at zero. A map shows the weights,
+# and not what becomes of the values.
 #
 # Two warnings about probes. A probe shows that something *can be read*, not that the policy *uses* it. And a high score
 # means little without a floor: compare with raw inputs and with an untrained network before you credit training. (This
@@ -872,7 +905,7 @@ plt.show()
 # mark to the next their number grows about threefold.
 
 # %% mystnb={"image": {"alt": "The loss over the training steps, on a logarithmic axis, ten seeds for each scale. All curves begin on the dashed line, the loss of always answering (0, 0). At std 1.0 they fall together, shortly before step 100. At std 0.1 they fall between step 100 and 500. At std 0.02 they lie on the line, or a little below it, for hundreds of steps; the first falls after step 200, most between 700 and 1,200, the last after 2,000."}}
-from tinyvla.course.ch02 import plot_plateau
+from tinyvla.course.ch02 import lengths_on_the_way, plot_plateau
 from tinyvla.course.zoo import load_results
 
 results = load_results("positions")
@@ -882,6 +915,9 @@ for kind, row in results["kinds"].items():
     steps = [row[name] for name in ("steps_to_leave", "steps_to_learn")]
     texts = [f"{s['median']:.0f} ({s['min']:.0f}-{s['max']:.0f})" if s else "-" for s in steps]
     print(f"{kind:14}{row['learned']:>4} of {row['runs']}{texts[0]:>22}{texts[1]:>18}")
+print("learned-0.02: the length of a position, in lengths of a projected patch, median of the runs")
+for moment, length in lengths_on_the_way(results["kinds"]["learned-0.02"]).items():
+    print(f"  {length:.3f} {moment}")
 plot_plateau(results)
 plt.show()
 
@@ -892,18 +928,20 @@ plt.show()
 # when. Two runs that differ in nothing but the seed can need 274 and 2,793 steps. So a flat curve does not prove that a
 # policy cannot learn, and a short run cannot tell a plateau from a failure.
 #
-# Does the policy first make its positions louder, and then learn? Hardly. When the runs of std 0.02 have learned the task,
-# a position still has only 0.06<!-- result: positions/kinds/learned-0.02/ratio_at_end/median:.2f --> times the length of a
-# patch (the median; 0.04<!-- result: positions/kinds/learned-0.02/ratio_at_start/median:.2f --> at the start). They learn to
-# read quiet positions.
+# Does the policy first make its positions louder, and then learn? Only in part. In the runs of std 0.02 a position, measured
+# in lengths of a patch, first loses half of its length (from
+# 0.04<!-- result: positions/kinds/learned-0.02/ratio_at_start/median:.2f --> to 0.02, the median of the ten runs), and has it
+# back when the loss has left the plateau. When the task is learned it still has only
+# 0.06<!-- result: positions/kinds/learned-0.02/ratio_at_end/median:.2f --> times the length of a patch. So the positions
+# become louder than they were at their quietest, but they stay quiet, and the policy learns to read them.
 #
 # Is it the scale in the sum that counts, or are the numbers in the table too small? *Scaled* tells the two apart. Its
 # table starts at std 0.02, but its tokens start as those of std 1.0, and it learns at least as soon (85 to 108 steps,
 # against 97 to 126). So the scale in the sum counts.
 #
 # The lesson goes beyond positions: **quantities that are added should start at comparable scales.** TinyVLA's sine-cosine
-# positions are a little longer than the projected patches. Its CLS and word embeddings are drawn at std 1.0 (see
-# [Chapter 3](03_language.ipynb) for the words). Of the kinds in the table, sine-cosine learns soonest.
+# positions start about one and a half times as long as the projected patches. Its CLS and word embeddings are drawn at
+# std 1.0 (see [Chapter 3](03_language.ipynb) for the words). Of the kinds in the table, sine-cosine learns soonest.
 #
 # The original ViT starts with 0.02 all the same. Its longest training passes several times over
 # [300 million images](https://arxiv.org/abs/2010.11929), in batches of 4,096. That is more than 70,000 steps a pass, so even
@@ -1081,7 +1119,7 @@ def vit_cost(config):
 from torch.utils.flop_counter import FlopCounterMode
 
 with checking("Exercise 5"):
-    small = VisionConfig(patch_size=4, embed_dim=64, num_layers=3, num_heads=2, mlp_ratio=2)
+    small = VisionConfig(patch_size=4, embed_dim=64, num_layers=3, num_heads=2, mlp_ratio=3)
     for shape in (small, config, VisionConfig()):
         answer = vit_cost(shape)
         assert answer is not None, "write the body of vit_cost first"
@@ -1097,6 +1135,7 @@ with checking("Exercise 5"):
             -layers * 4 * width: "each block has two LayerNorms",
             -layers * 2 * width: "each block has two LayerNorms, each with a scale and a shift",
             -layers * (width * hidden + width): "the MLP has two layers",
+            -layers * hidden: "the MLP's first layer has a bias, too",
             layers * 2 * (4 - shape.mlp_ratio) * width**2 + layers * (4 - shape.mlp_ratio) * width: "use mlp_ratio",
         }
         why = reasons.get(int(off), "go through the parts one by one")

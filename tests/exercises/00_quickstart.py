@@ -38,6 +38,10 @@ def angle_of(dx, dy):
                 "def angle_of(dx, dy):\n    return 90 * (1 - dx) if dy <= 0 else 270 + 90 * dx",
                 "is 53.13 degrees",
             ),
+            "forgets that down is not up": (
+                "def angle_of(dx, dy):\n    return abs(math.degrees(math.atan2(-dy, dx)))",
+                "the same for up and down",
+            ),
             "forgets the quadrant": (
                 "def angle_of(dx, dy):\n    return math.degrees(math.atan(-dy / (dx or 1e-12))) % 360",
                 "(-1, 0) is 180 degrees",
@@ -229,7 +233,26 @@ def share_followed(policy, image, arrows):
                 "        answer = policy.predict(image, f'find the {color} block').numpy()\n"
                 "        right.append(answer @ arrow > 0.98 * np.linalg.norm(answer))\n"
                 "    return np.mean(right)",
-                "30 degrees off should score 1",
+                "35 degrees off should score 1",
+            ),
+            "allows forty degrees": (
+                "def share_followed(policy, image, arrows):\n"
+                "    right = []\n"
+                "    for color, arrow in arrows.items():\n"
+                "        answer = policy.predict(image, f'find the {color} block').numpy()\n"
+                "        cosine = answer @ arrow / np.linalg.norm(answer)\n"
+                "        right.append(math.degrees(math.acos(np.clip(cosine, -1, 1))) < 40)\n"
+                "    return np.mean(right)",
+                "38 degrees off should score 0",
+            ),
+            "compares the distance of the arrows' ends with 0.7": (
+                "def share_followed(policy, image, arrows):\n"
+                "    right = []\n"
+                "    for color, arrow in arrows.items():\n"
+                "        answer = policy.predict(image, f'find the {color} block').numpy()\n"
+                "        right.append(np.linalg.norm(answer / np.linalg.norm(answer) - arrow) < 0.7)\n"
+                "    return np.mean(right)",
+                "38 degrees off should score 0",
             ),
             "divides by four, however many blocks there are": (
                 "def share_followed(policy, image, arrows):\n"

@@ -118,6 +118,13 @@ def aims_at_centre(image, color, action, tolerance=1.0):
                 "    return bool(np.any(action)) and np.degrees(np.arctan2(cross, target @ action)) <= tolerance",
                 "off by -1.5 degrees",
             ),
+            "does not let angles wrap around": (
+                "def aims_at_centre(image, color, action, tolerance=1.0):\n"
+                "    x, y = pixel_offsets(image, color).mean(axis=0)\n"
+                "    between = np.degrees(np.arctan2(y, x) - np.arctan2(action[1], action[0]))\n"
+                "    return bool(np.any(action)) and abs(between) <= tolerance",
+                "wrap around at 180",
+            ),
             "compares radians with degrees": (
                 "def aims_at_centre(image, color, action, tolerance=1.0):\n"
                 "    target = pixel_offsets(image, color).mean(axis=0)\n"

@@ -20,6 +20,10 @@ def cut_patches(images, patch_size):
     windows = images.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
     return windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 """,
+            """
+def cut_patches(images, patch_size):
+    return F.unfold(images, patch_size, stride=patch_size).transpose(1, 2)
+""",
         ],
         wrong={
             "reshapes alone": (
@@ -134,6 +138,22 @@ def attention(query, key, value, allowed=None):
                 "        logits = logits.masked_fill(~allowed, -torch.inf)\n"
                 "    return logits.softmax(dim=-1) @ value",
                 "the width of one head",
+            ),
+            "divides by a number that fits d = 16 alone": (
+                "def attention(query, key, value, allowed=None):\n"
+                "    logits = query @ key.transpose(-2, -1) / 4\n"
+                "    if allowed is not None:\n"
+                "        logits = logits.masked_fill(~allowed, -torch.inf)\n"
+                "    return logits.softmax(dim=-1) @ value",
+                "with d = 9",
+            ),
+            "fills with a number that is not small enough": (
+                "def attention(query, key, value, allowed=None):\n"
+                "    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])\n"
+                "    if allowed is not None:\n"
+                "        logits = logits.masked_fill(~allowed, -20)\n"
+                "    return logits.softmax(dim=-1) @ value",
+                "fill with minus infinity",
             ),
             "takes the softmax over the queries": (
                 "def attention(query, key, value, allowed=None):\n"
@@ -427,6 +447,15 @@ def vit_cost(config):
                 "    work = (4 + 2 * r) * t * d * d + 2 * t * t * d\n"
                 "    return p * d + d + config.num_layers * block + 2 * d, (t - 1) * p * d + config.num_layers * work",
                 "do the linear layers have biases",
+            ),
+            "forgets the bias of the MLP's first layer": (
+                "def vit_cost(config):\n"
+                "    d, r, t = config.embed_dim, config.mlp_ratio, config.num_tokens\n"
+                "    p = 3 * config.patch_size**2\n"
+                "    block = 4 * (d * d + d) + 2 * r * d * d + d + 4 * d\n"
+                "    work = (4 + 2 * r) * t * d * d + 2 * t * t * d\n"
+                "    return p * d + 4 * d + config.num_layers * block, (t - 1) * p * d + config.num_layers * work",
+                "first layer has a bias",
             ),
             "forgets CLS among the parameters": (
                 "def vit_cost(config):\n"

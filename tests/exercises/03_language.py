@@ -134,6 +134,18 @@ ANSWERS = {
                 "    return ' '.join(kept).replace(' ##', '').replace('#', '').replace('  ', ' ')",
                 "a # that is a word of its own",
             ),
+            "cuts at the first [SEP]": (
+                "def join_pieces(pieces):\n"
+                "    kept = pieces[: pieces.index('[SEP]')] if '[SEP]' in pieces else pieces\n"
+                "    return ' '.join(p for p in kept if p != '[CLS]').replace(' ##', '')",
+                "padding may stand on the left",
+            ),
+            "drops words that repeat": (
+                "def join_pieces(pieces):\n"
+                "    kept = [p for p in pieces if p not in ('[CLS]', '[SEP]', '[PAD]')]\n"
+                "    return ' '.join(dict.fromkeys(kept)).replace(' ##', '')",
+                "words may repeat",
+            ),
             "returns the words as a list": (
                 "def join_pieces(pieces):\n"
                 "    return ' '.join(p for p in pieces if p not in ('[CLS]', '[SEP]',"
@@ -147,6 +159,9 @@ ANSWERS = {
             "def max_of_real(states, mask):\n"
             "    return torch.where(mask[:, :, None], states, torch.tensor(float('-inf'))).max(dim=1).values",
             "def max_of_real(states, mask):\n    return torch.stack([s[m].amax(dim=0) for s, m in zip(states, mask)])",
+            "def max_of_real(states, mask):\n"
+            "    lowest = states.min()\n"
+            "    return ((states - lowest) * mask[..., None]).amax(dim=1) + lowest",
             "def max_of_real(states, mask):\n"
             "    kept = [[row for row, real in zip(s.tolist(), m.tolist()) if real] for s, m in zip(states, mask)]\n"
             "    return [[max(values) for values in zip(*rows)] for rows in kept]",
@@ -167,6 +182,10 @@ ANSWERS = {
             ),
             "fills with a number that is not small enough": (
                 "def max_of_real(states, mask):\n    return states.masked_fill(~mask[..., None], -100.0).amax(dim=1)",
+                "very negative states lose",
+            ),
+            "fills with minus a thousand": (
+                "def max_of_real(states, mask):\n    return states.masked_fill(~mask[..., None], -1000.0).amax(dim=1)",
                 "very negative states lose",
             ),
             "takes the first sentence's mask for all": (
@@ -221,6 +240,15 @@ ANSWERS = {
                 "    new_id[used] = torch.arange(len(used))\n"
                 "    return small, new_id",
                 "still be trainable",
+            ),
+            "makes row 0 the padding": (
+                "def shrink(embedding, used):\n"
+                "    rows = embedding.weight.detach()[used]\n"
+                "    small = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=0)\n"
+                "    new_id = torch.full((embedding.num_embeddings,), -1)\n"
+                "    new_id[used] = torch.arange(len(used))\n"
+                "    return small, new_id",
+                "with padding_idx it would not learn",
             ),
             "a new table with other numbers": (
                 "def shrink(embedding, used):\n"

@@ -1,4 +1,4 @@
-"""What chapter 2 draws: where CLS looks, and how the loss falls with learned positions of different sizes."""
+"""What chapter 2 shows: where CLS looks, and how the loss falls with learned positions of different sizes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from tinyvla.show.plots import PART_COLORS
 
 
 @torch.no_grad()
-def attention_of_cls(vision: TinyViT, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n"]:
-    """Returns the weights with which CLS reads from the patches in the last block, the mean over the heads."""
+def attention_of_cls(vision: TinyViT, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b heads n"]]:
+    """Returns for each block of the tower the weights with which CLS reads from the patches, head by head."""
     x = vision.embed(images)
     blocks: list[Any] = list(vision.blocks)
-    *earlier, last = blocks
-    for block in earlier:
+    weights = []
+    for block in blocks:
+        weights.append(block.attention.weights(block.attention_norm(x))[:, :, 0, 1:])
         x = block(x)
-    return last.attention.weights(last.attention_norm(x))[:, :, 0, 1:].mean(dim=1)
+    return weights
 
 
 def plot_attention_of_cls(image: UInt8[np.ndarray, "3 h w"], weights: Mapping[str, Float[Tensor, "n"]]) -> Figure:
@@ -38,11 +39,32 @@ def plot_attention_of_cls(image: UInt8[np.ndarray, "3 h w"], weights: Mapping[st
     for ax, (name, values) in zip(axes[1:], weights.items(), strict=True):
         side = round(len(values) ** 0.5)
         picture = ax.imshow(values.view(side, side), cmap="Blues", vmin=0, vmax=largest)
-        ax.set_title(f"{name}: CLS looks at")
+        ax.set_title(name)
     for ax in axes:
         ax.set(xticks=[], yticks=[])
     fig.colorbar(picture, ax=axes[1:], shrink=0.7, label="attention weight")
     return fig
+
+
+def lengths_on_the_way(runs: dict[str, Any], level: float = 0.4) -> dict[str, float]:
+    """How long positions are, measured in lengths of a patch, at four moments: the medians of one kind's runs.
+
+    Args:
+        runs: one of the kinds in `results/positions.json`: losses and ratios of every ten steps.
+        level: a run has left the plateau when the mean loss of twenty steps lies below it, as in the experiment.
+    """
+    moments: dict[str, list[float]] = {}
+    for losses, ratios in zip(runs["losses"], runs["ratios"], strict=True):
+        left = next(i for i in range(1, len(losses)) if (losses[i - 1] + losses[i]) / 2 < level)
+        found = {
+            "at the start": ratios[0],  # ratios[i] was taken after ten times i steps
+            "at its shortest": min(ratios),
+            "when the loss has left the plateau": ratios[left + 1],
+            "when the task is learned": ratios[-1],
+        }
+        for moment, ratio in found.items():
+            moments.setdefault(moment, []).append(ratio)
+    return {moment: float(np.median(values)) for moment, values in moments.items()}
 
 
 def plot_plateau(results: dict[str, Any]) -> Figure:
