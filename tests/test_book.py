@@ -257,7 +257,7 @@ def test_page_in_a_browser(name, site, chromium):
     driver = chromium
     requested(driver), driver.get_log("browser")
     driver.get(f"{site}/{name}.html")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not driver.execute_script(SETTLED):
         assert time.monotonic() < end, "the mathematics is not typeset"
         time.sleep(0.1)

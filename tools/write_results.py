@@ -43,7 +43,7 @@ them; each section names the command that makes the file anew.
 """
 
 
-def live_section(policies: dict[str, Any], page: dict[str, Any]) -> str:
+def live_section(policies: dict[str, Any], page: dict[str, Any], films: dict[str, Any]) -> str:
     """Returns the section on the policies that run in the pages."""
     parts = [
         (name, part) for name, part in policies["parts"].items() if "bytes" in part and "direction_accuracy" in part
@@ -52,7 +52,12 @@ def live_section(policies: dict[str, Any], page: dict[str, Any]) -> str:
     about = f"""What the book's pages run, as its file is read back into PyTorch. The first page loads
         {page["megabytes"]:.1f} MB when it is touched, and nothing before."""
     table = grid("policy | file | direction accuracy", rows)
-    return section_of("Policies in the pages", prose(about), table, source(policies, page))
+    shown = {name: percent(judged["success"], 0) for name, judged in films["judged"].items()}
+    episodes = films["judged"]["reach, trained"]["episodes"]
+    arm = f"""The films of the arm in chapter 13 show successes of a policy after {films["steps"]:,} steps of training,
+        and failures after {films["early_steps"]:,}. Over {episodes} test episodes of each task, one training each, the first reaches the named block in {shown["reach, trained"]} and picks it up in
+        {shown["pick, trained"]}, the second in {shown["reach, early"]} and {shown["pick, early"]}."""
+    return section_of("Policies in the pages", prose(about), table, prose(arm), source(policies, page, films))
 
 
 SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
@@ -70,7 +75,7 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     (scaling.section_of_runs, scaling.RUN_RESULTS),
     (count_presets.section, count_presets.RESULTS),
     (bench.notebook_section, ("notebook_times",)),
-    (live_section, ("book_policies", "book_page")),
+    (live_section, ("book_policies", "book_page", "book_films")),
 )
 """Functions that write a section, and the files under `results/` that they read."""
 
