@@ -55,8 +55,9 @@ def live_section(policies: dict[str, Any], page: dict[str, Any], films: dict[str
     shown = {name: percent(judged["success"], 0) for name, judged in films["judged"].items()}
     episodes = films["judged"]["reach, trained"]["episodes"]
     arm = f"""The films of the arm in chapter 13 show successes of a policy after {films["steps"]:,} steps of training,
-        and failures after {films["early_steps"]:,}. Over {episodes} test episodes of each task, one training each, the first reaches the named block in {shown["reach, trained"]} and picks it up in
-        {shown["pick, trained"]}, the second in {shown["reach, early"]} and {shown["pick, early"]}."""
+        and failures after {films["early_steps"]:,}. Over {episodes} test episodes of each task, one training each,
+        the first reaches the named block in {shown["reach, trained"]} and picks it up in {shown["pick, trained"]},
+        the second in {shown["reach, early"]} and {shown["pick, early"]}."""
     return section_of("Policies in the pages", prose(about), table, prose(arm), source(policies, page, films))
 
 
