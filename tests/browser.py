@@ -50,4 +50,5 @@ def start_chromium(profile: Path, logs: tuple[str, ...] = ("browser",)):
         options.add_argument(flag)
     driver = webdriver.Chrome(options, webdriver.ChromeService(driver_binary))
     driver.set_page_load_timeout(60)
+    driver.set_script_timeout(120)  # axe takes long on a long page and a busy machine
     return driver
