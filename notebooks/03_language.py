@@ -28,7 +28,7 @@
 # - explain where most of a small model's parameters sit, and which of them a training step changes;
 # - see before training, from the angle between two sentence vectors, that a policy will hear its instruction late.
 #
-# **Time:** about 40 minutes to read, about 2 minutes on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 40 minutes to read, about 40 seconds on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you should know what an embedding and an attention layer are. [Chapter 2](02_vision.ipynb)
 # builds attention and the transformer block, which this chapter imports. [Chapter 1](01_dataset.ipynb) describes the

@@ -240,6 +240,8 @@ def screenshot(driver, name: str) -> None:
 FEWER = "[...document.querySelectorAll('dl.py.class, dl.py.function')].slice(20).forEach(entry => entry.remove())"
 AXE_RUN = """
     const [rules, code, done] = arguments;
+    // A colour on its way to another has no contrast; an animation without an end cannot be finished.
+    document.getAnimations().forEach(animation => { try { animation.finish(); } catch {} });
     const options = {resultTypes: ['violations'], ...(rules && {runOnly: {type: 'rule', values: rules}})};
     axe.run(code ? document : {exclude: [['.highlight pre']]}, options).then(result => done(result.violations
       .filter(v => ['serious', 'critical'].includes(v.impact))

@@ -32,3 +32,9 @@ def test_a_fork_is_pointed_at_everywhere(tmp_path):
     assert sum(text.count("/ada/my-vla") for text in after) == before > 3
     assert all(script.addresses(text) <= {"ada/my-vla"} for text in after)
     assert "import tinyvla" in after[3], "the package keeps its name"
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports two files of one name as one, where their folders are no packages."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)

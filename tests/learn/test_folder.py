@@ -232,3 +232,10 @@ def test_the_new_weights_are_those_of_a_run_of_its_own(run, tiny_config, split, 
     whole = train(tmp_path / "whole", tiny_config, split, seed=1)
     mine, theirs = (load_file(each / "best/model.safetensors") for each in (run.path, whole.path))
     torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_what_a_killed_save_of_safetensors_left_is_tidied(run):
+    left = run.path / ".tmp9aaE7X"
+    left.write_bytes(b"half of the weights")
+    with run.held():
+        assert not left.exists()
