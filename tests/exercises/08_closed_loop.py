@@ -125,7 +125,8 @@ ANSWERS = {
                 COLLECT.replace(
                     "    visited = rollout(act if number else expert, world, record=len(world)).states\n",
                     "    result = rollout(act if number else expert, world, record=len(world))\n"
-                    "    s, kept = result.states, np.flatnonzero(~result.success[result.states.episodes] | (number == 0))\n"
+                    "    s = result.states\n"
+                    "    kept = np.flatnonzero(~result.success[s.episodes] | (number == 0))\n"
                     "    visited = replace(\n"
                     "        s, images={name: seen[kept] for name, seen in s.images.items()},\n"
                     "        instructions=[s.instructions[i] for i in kept], expert_chunks=s.expert_chunks[kept],\n"
@@ -242,7 +243,7 @@ ANSWERS = {
                     "labels[-1] + noise * rng.randn(len(running), 2)",
                     "labels[-1] * (1 + noise * rng.randn(len(running), 2))",
                 ),
-                "",
+                "add normal noise",
             ),
             "one push for all": (STUMBLING.replace("rng.randn(len(running), 2)", "rng.randn(2)"), "same push"),
             "sentences by their place": (
