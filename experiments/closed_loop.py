@@ -93,7 +93,7 @@ def teach(seed: int, rounds: int, episodes: int, epochs: int, args: Args) -> Row
 
 
 def enough_for(taught: Row, more: bool) -> tuple[int, int]:
-    """Episodes and epochs of cloning with at least DAgger's steps and, for `more`, with as many states as it had."""
+    """Episodes and epochs of cloning with at least DAgger's steps and, for `more`, with at least its states."""
     first, last = taught["rounds"][0], taught["rounds"][-1]
     states_per_episode = first["num_states"] / taught["episodes"]
     # 5 % more episodes than the average asks for, so that chance does not leave cloning with fewer states.
@@ -127,7 +127,7 @@ POLICIES = {
     "stills": "trained on single pictures",
     "cloning": "cloning, few episodes",
     "dagger": "DAgger, from the same few episodes",
-    "cloning_more": "cloning, as many states as DAgger",
+    "cloning_more": "cloning, at least as many states as DAgger",
 }
 
 
@@ -147,14 +147,15 @@ def section(loop: Row, *more: Row) -> str:
         ratio: success times the expert's path over the longer one. Cloning and DAgger begin with the same
         {loop["dagger_settings"]["episodes"]} episodes of the expert; cloning takes at least as many training steps."""
     is_cure = policies["cloning_more"]["success"]["median"] >= policies["dagger"]["success"]["median"]
-    cure = "Given as many states of the expert's own, cloning does no worse than DAgger: more data is another cure."
+    cure = """Given at least as many states of the expert's own, cloning does no worse than DAgger: more data is another
+        cure."""
     chapter = """[Chapter 8](../notebooks/08_closed_loop.ipynb) shows two more measurements of this task: how success
         follows the offline error from checkpoint to checkpoint, and what chunks do to it."""
     return section_of(
         "Closed loop",
         prose(about),
         grid("policy | success | path ratio", rows),
-        cure if is_cure else "",
+        prose(cure) if is_cure else "",
         prose(chapter),
         source(loop, *more),
     )

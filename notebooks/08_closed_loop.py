@@ -221,8 +221,8 @@ print(f"{num_compared} steps of 40 episodes: same views, same places, same ends 
 #
 # [Gymnasium](https://gymnasium.farama.org) is the interface that most simulators and learning libraries speak: `reset`
 # begins an episode, `step` takes an action and returns the next observation, a reward, and whether the episode has
-# *terminated* (it came to its end) or was *truncated* (time was up). `info` holds
-# extra values; in this environment they are those that a policy must not see.
+# *terminated* (it came to its end) or was *truncated* (time was up). `info` holds extra values; in this environment they
+# are those that a policy must not see.
 
 # %%
 if importlib.util.find_spec("gymnasium") is None:
@@ -632,19 +632,18 @@ assert rank_correlation(settled, "own_error") > 0, "for stills a smaller error s
 # So the answer has three parts.
 #
 # - **On states of the task the error is a good order.** Smaller error, more success, for cloning and DAgger alike. In
-#   the cloning runs, the checkpoint with the smallest error was at most 3.4 points behind the run's best. Do not count on it elsewhere: in robomimic's study of
-#   manipulation tasks, policies chosen by validation loss were 50 to 100 % worse than the best ones
-#   ([Mandlekar et al.](https://arxiv.org/abs/2108.03298)). In those tasks people demonstrate, in different ways, and an
-#   answer other than the demonstrated one may be as good.
+#   the cloning runs, the checkpoint with the smallest error was at most 3.4 points behind the run's best. Do not count on
+#   it elsewhere: in robomimic's study of manipulation tasks, policies chosen by validation loss were 50 to 100 % worse
+#   than the best ones ([Mandlekar et al.](https://arxiv.org/abs/2108.03298)). In those tasks people demonstrate, in
+#   different ways, and an answer other than the demonstrated one may be as good.
 # - **It is no success rate.** Checkpoints with nearly equal errors differ widely in success, and before the first rollout
 #   you do not know which error is small enough.
 # - **On other states a small error says nothing here.** Stills with an error above 0.02 succeed in at most 31 % of the
 #   episodes, but below 0.02 a smaller error no longer means more success. The stills have the smallest errors of all and
-#   fail in most episodes.
-#   Trained for longer, their error goes on falling, to less than a tenth, and success does not follow: in two of the four
-#   runs it clearly falls, in the other two it changes by less than its interval. The right figure shows what helps:
-#   measured on states of the task, the stills have large errors like the other bad policies, though they succeed less
-#   often than cloned ones with the same error.
+#   fail in most episodes. Trained for longer, their error goes on falling, to less than a tenth, and success does not
+#   follow: in two of the four runs it clearly falls, in the other two it changes by less than its interval. The right
+#   figure shows what helps: measured on states of the task, the stills have large errors like the other bad policies,
+#   though most of them succeed less often than cloned ones with about the same error.
 #
 # An offline error tells you how well a policy knows its held-out data. It cannot tell you whether these are the states to
 # which the policy's *own actions* will lead.
@@ -1014,8 +1013,7 @@ assert records[-1]["success"] > records[0]["success"] + 0.2
 # thing at a time. So these were measured with three seeds each, all on the same test episodes, with 100 episodes in each
 # round of DAgger:
 #
-# - **cloning**: the expert's episodes of DAgger's round 0, no others, and *at least as many training steps* as
-#   DAgger;
+# - **cloning**: the expert's episodes of DAgger's round 0, no others, and *at least as many training steps* as DAgger;
 # - **cloning, more**: at least as many steps and *at least as many states* as DAgger ends with (up to 7 % more), all of
 #   them the expert's own.
 
@@ -1065,7 +1063,7 @@ assert who["cloning_more"]["path_ratio"]["min"] > who["dagger"]["path_ratio"]["m
 
 # %% [markdown]
 # - On the *same few episodes of the expert*, DAgger wins: its worst seed beats cloning's best.
-# - With *as many states*, all of the expert's own, plain cloning does **at least as well**, and its ways are
+# - With *at least as many states*, all of the expert's own, plain cloning does **at least as well**, and its ways are
 #   straighter. So on this task more of the expert's states were enough, and the policy's own were not needed.
 #
 # That does not say that the number of states is what matters. Cloning with more states also had more than twice as many
@@ -1336,8 +1334,8 @@ with checking("Exercise 4"):
 # - Measured on states of the task, an offline error ordered checkpoints well, though it does not give a success rate.
 #   Measured on stills, a small error said nothing about success.
 # - A chunk saves looks. Execute as much of it as the world's surprises allow. A long chunk has to be learned first.
-# - DAgger beat cloning on the same few episodes of the expert, and did not beat cloning on as many states. Compare what
-#   driving costs and what labelling costs.
+# - DAgger beat cloning on the same few episodes of the expert, and did not beat cloning on at least as many states.
+#   Compare what driving costs and what labelling costs.
 #
 # ## Sources
 #

@@ -125,8 +125,13 @@ ANSWERS = {
                 COLLECT.replace(
                     "    visited = rollout(act if number else expert, world, record=len(world)).states\n",
                     "    result = rollout(act if number else expert, world, record=len(world))\n"
-                    "    visited = result.states\n"
-                    "    if number and result.success.all():\n        return earlier\n",
+                    "    s = result.states\n"
+                    "    kept = np.flatnonzero(~result.success[s.episodes] | (number == 0))\n"
+                    "    visited = replace(\n"
+                    "        s, images={name: seen[kept] for name, seen in s.images.items()},\n"
+                    "        instructions=[s.instructions[i] for i in kept], expert_chunks=s.expert_chunks[kept],\n"
+                    "        actions=s.actions[kept], episodes=s.episodes[kept],\n"
+                    "    )\n",
                 ),
                 "also those of episodes that succeed",
             ),
@@ -231,6 +236,13 @@ ANSWERS = {
             ),
             "uniform noise": (
                 STUMBLING.replace("rng.randn(len(running), 2)", "rng.uniform(-1, 1, (len(running), 2))"),
+                "add normal noise",
+            ),
+            "noise that scales the action": (
+                STUMBLING.replace(
+                    "labels[-1] + noise * rng.randn(len(running), 2)",
+                    "labels[-1] * (1 + noise * rng.randn(len(running), 2))",
+                ),
                 "add normal noise",
             ),
             "one push for all": (STUMBLING.replace("rng.randn(len(running), 2)", "rng.randn(2)"), "same push"),
