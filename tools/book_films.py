@@ -76,10 +76,9 @@ def demonstrated(policy: TinyVLA, count: int, seed: int) -> TensorSplit:
     return states.tensors(policy)
 
 
-def trained(args: Args, steps: int) -> TinyVLA:
+def trained(args: Args, steps: int, train: TensorSplit, val: TensorSplit) -> TinyVLA:
     """A policy as in `experiments/arm.py`, with fewer demonstrations and steps."""
     policy = new_policy(arm_config("nano", horizon=8), args.seed, args.device)
-    train, val = (demonstrated(policy, n, s) for n, s in ((args.demonstrations, 42), (60, 43)))
     policy.fit_statistics(train.actions)
     config = TrainConfig(optimizer="muon", learning_rate=3e-3, batch_size=128, seed=args.seed)
     fit(policy, train, val, replace(config, epochs=steps / config.steps_per_epoch(len(train))))
@@ -133,9 +132,12 @@ def main(args: Args) -> None:
     folder, listed = args.out / "book" / "_static" / "live" / "films", args.out / "book" / "live" / "films.json"
     for each in (folder, listed.parent, args.out / "results"):
         each.mkdir(parents=True, exist_ok=True)
-    policy = TinyVLA.from_pretrained(args.checkpoint, args.device) if args.checkpoint else trained(args, args.steps)
+    untrained = new_policy(arm_config("nano", horizon=8), args.seed, args.device)
+    data = [demonstrated(untrained, count, seed) for count, seed in ((args.demonstrations, 42), (60, 43))]
+    loaded = args.checkpoint and TinyVLA.from_pretrained(args.checkpoint, args.device)
+    policy = loaded or trained(args, args.steps, *data)
     policy.save_pretrained(args.out / "checkpoints" / "arm")
-    early = trained(args, args.early_steps)
+    early = trained(args, args.early_steps, *data)
     seeds = episode_seeds(args.scenes, DataConfig().test_seed)
     films, judged = [], {}
     for task in TASKS:

@@ -82,8 +82,10 @@ class Folder:
         """Remove what a killed process was about to write, and finish what it was about to swap."""
         for folder in (self.path, self.path / NEW):
             for path in folder.iterdir() if folder.is_dir() else ():
-                if re.fullmatch(rf"\.{NAMES}\.\d+\.tmp|\.tmp\w{{6}}", path.name):  # ours, and those of safetensors
+                if re.fullmatch(rf"\.{NAMES}\.\d+\.tmp", path.name):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
+                elif re.fullmatch(r"\.tmp\w{6}", path.name) and path.is_file():  # of safetensors
+                    path.unlink()
         if (self.path / SWAP).is_dir():
             self._finish_swap()
 
