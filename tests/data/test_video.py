@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,19 @@ def test_each_frame_comes_back_at_its_time(video):
 
 def test_a_part_is_found_without_what_lies_before(video):
     assert numbers(video, [2.3, 2.4, 2.5]) == [23, 24, 25]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_thread_gets_real_time_priority(codec, tmp_path):
+    """SVT-AV1 takes it where it may, as root may: with it, two busy processes stopped a machine of two cores."""
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        pytest.skip("threads are listed so on Linux alone")
+    before = os.sched_getscheduler(0)
+    with VideoWriter(tmp_path / "a.mp4", FPS, codec) as writer:
+        writer.add(ramp(3))
+        assert {os.sched_getscheduler(int(thread.name)) for thread in tasks.iterdir()} == {before}
+    assert os.sched_getscheduler(0) == before
 
 
 def test_decoders_log_nothing_and_so_never_wait_for_python(video):

@@ -3,13 +3,17 @@
 Notable:
 - a frame is asked for by its time, not by its number: a file may hold many episodes, and another rate than was meant;
 - a frame that is not there, because the file is cut, damaged or has another rate, is refused in words and never
-  replaced by its neighbour.
+  replaced by its neighbour;
+- the AV1 encoder (SVT-AV1) gives real-time priority to its threads, and to the one that opens it, where it may, as it
+  may for root on Colab and in containers; a process that computes with it lets no other run. So it is taken back.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -165,6 +169,8 @@ class VideoWriter:
             self._container = self._av.open(str(self.path), "w")
             self._stream = self._container.add_stream(ENCODERS[self.codec], self.fps, options=CODECS[self.codec])
             self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+            with _same_priority():
+                self._stream.codec_context.open()
         sizes = (self._stream.height, self._stream.width)
         check((height, width) == sizes, f"frames of {height} x {width} do not go into a video of {sizes}")
         for frame in frames:
@@ -189,3 +195,19 @@ class VideoWriter:
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+@contextmanager
+def _same_priority() -> Iterator[None]:
+    """What runs leaves its thread the priority that it has, and gives the same to threads that it starts (on Linux)."""
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        yield
+        return
+    policy, parameter, before = os.sched_getscheduler(0), os.sched_getparam(0), set(os.listdir(tasks))
+    try:
+        yield
+    finally:
+        for thread in {*os.listdir(tasks)} - before | {str(threading.get_native_id())}:
+            with suppress(OSError):  # it has ended
+                os.sched_setscheduler(int(thread), policy, parameter)
