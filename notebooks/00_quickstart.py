@@ -137,8 +137,8 @@ for part, count in policy.num_parameters().items():
     print(f"{part:16} {count:>10,}")
 
 # %% [markdown]
-# The largest part is the token embedding: a table with one vector for each of the 30,522 word pieces of English that the
-# policy can read. Our sentences use only a few of them. Which parameters will move, then? You will see after training.
+# The largest part is the token embedding: a table with one vector for each of the 30,522 entries of the vocabulary, most of
+# them English words and pieces of words. Our sentences use only a few of them. Which parameters will move, then? You will see after training.
 #
 # **Guess first.** Before training, how often will the arrow be roughly right, that is, within about 37 degrees of the
 # block? (a) never, (b) about one time in five, (c) about one time in two.
@@ -178,7 +178,7 @@ print(f"{count / 1e6:.1f} of {total / 1e6:.1f} million numbers moved")
 print(f"rows of the token embedding that moved: {moved['language.token_embedding.weight'].any(dim=1).sum()} of 30,522")
 
 # %% [markdown]
-# Nearly everything outside the table moved, and eleven rows of the table: "find", "the", "block", the six colours, and
+# Practically every number outside the table moved, and eleven rows of the table: "find", "the", "block", the six colours, and
 # two marks that stand at the beginning and at the end of every sentence. The other rows had no part in any answer, so
 # they are still what they were at the start.
 #
@@ -195,9 +195,13 @@ plt.show()
 # ## Does it listen?
 #
 # A good score can mislead. Suppose that a policy ignored the words and always pointed at the block that stands out
-# most. In some scenes it would be right. So the course never shows a score alone. It shows it beside *floors*: the
-# scores of policies that cannot see, cannot read, or can do neither. And it makes the **instruction swap**: keep the
-# image, name another block that is in it, and see whether the arrow turns.
+# most. In some scenes it would be right. So when the course asks whether a policy listens, it shows the score beside
+# *floors*: the scores of policies that cannot see, cannot read, or can do neither. And it makes the **instruction swap**:
+# keep the image, name another block that is in it, and see whether the arrow turns.
+#
+# In the table, *L2 error* is the mean distance between the tips of the policy's arrow and of the right one. *cos > 0.8* is
+# the share of arrows that are within about 37 degrees, because 0.8 is the cosine of 37 degrees. The brackets say where the
+# true share probably lies.
 
 # %% tags=["nbval-ignore-output", "slow"]
 report = evaluate(policy, BlockFind(1_000, seed=44), scenes)
@@ -239,8 +243,8 @@ plt.show()
 
 # %% [markdown]
 # Ask for a colour that is not in the scene. The policy still answers: it has no way to say "there is no such block".
-# Use a word that was in no training sentence, such as "violet". The policy answers again, and the playground warns you
-# that the answer may mean nothing.
+# Use a word that was in no training sentence, such as "violet". The policy answers again, and the playground tells you that
+# the word was never seen in training, so that the policy cannot know what it means.
 #
 # ## Save, load, act
 #
@@ -372,6 +376,12 @@ with checking("Exercise 2"):
             degrees = math.degrees(math.acos(np.clip(answer @ right, -1, 1)))
             why = "the middle of pixel i is at i + 0.5" if degrees < 10 else "are these the pixels of that colour?"
             assert close, f"{where}: off by {degrees:.1f} degrees; {why}"
+    drawn = np.full((3, 64, 64), 255, dtype=np.uint8)
+    drawn[:, 8:16, 8:16] = np.array(PALETTE["red"])[:, None, None]
+    for channel in range(3):  # stray pixels that share one of red's three numbers
+        drawn[channel, 40:48, 16 * channel : 16 * channel + 8] = PALETTE["red"][channel]
+    near = np.abs(np.asarray(find_block(drawn, "red"), dtype=float) + 0.5**0.5).max() < 1e-3
+    assert near, "a pixel has the colour only if all three of its numbers agree; compare all channels"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -441,6 +451,8 @@ with checking("Exercise 3"):
         ("a policy with three right answers of four", StandIn(half_deaf), 0.75),
         ("a policy that is 35 degrees off", StandIn(arrows, degrees=35), 1),
         ("a policy that is 38 degrees off", StandIn(arrows, degrees=38), 0),
+        ("a policy that is 35 degrees off to the other side", StandIn(arrows, degrees=-35), 1),
+        ("a policy that is 38 degrees off to the other side", StandIn(arrows, degrees=-38), 0),
     )
     for name, stand_in, want in cases:
         answer = float(share_followed(stand_in, image, arrows))
@@ -450,6 +462,12 @@ with checking("Exercise 3"):
     two = {color: half_deaf[color] for color in (first, others[0])}
     answer = float(share_followed(StandIn(two), image, {color: arrows[color] for color in two}))
     assert abs(answer - 0.5) < 1e-6, f"one right answer of two should score 0.5, and yours says {answer:.3g}"
+    turns = -0.3, 0.2, 1.5, -1.2
+    left = {color: np.array([-math.cos(turn), math.sin(turn)]) for color, turn in zip(arrows, turns, strict=True)}
+    answer = float(share_followed(StandIn(left, degrees=35), image, left))
+    assert answer == 1, (
+        f"35 degrees off with blocks on the left should score 1, yours {answer:.3g}: do angles wrap at 180?"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -464,8 +482,9 @@ with checking("Exercise 3"):
 #     return np.mean(right)
 # ```
 #
-# A deaf policy can be right for one block of four. To be right for all of them it has to listen. That is why the course
-# never judges a policy without the swap.
+# In this scene, whose blocks lie in clearly different directions, a deaf policy can be right for one block of four at most.
+# To be right for all of them it has to listen. Where blocks lie close together, a deaf policy can be right for more of
+# them, so judge over many scenes. The course uses the swap whenever it asks whether a policy listens.
 #
 # </details>
 

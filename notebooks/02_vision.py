@@ -353,7 +353,7 @@ plt.show()
 
 # %% [markdown]
 # Left: one row per grid cell, red for negative, blue for positive. Most sines of $x$ go from negative to positive within
-# each row of the grid and start again in the next. Those of $y$ change once from top to bottom. Right: a cell (red dot)
+# each row of the grid and start again in the next. Those of $y$ change once from top to bottom. Right: a cell (dark pink dot)
 # is most similar to its neighbours. Along its own row and column the similarity falls to about 0.75, because one of the
 # two coordinates stays the same; diagonally it falls to about 0.5. The model has no other way to know that the grid has
 # two dimensions.
@@ -445,7 +445,7 @@ with checking("Exercise 2"):
     want, answer = F.scaled_dot_product_attention(q, k, v), attention(q, k, v)
     assert torch.allclose(answer, want, atol=1e-3), "with d = 9 your numbers are wrong; is another d written into it?"
     mask = torch.eye(4, 6).bool()
-    k[:, :, :4] = -q  # what is allowed gets a very negative logit
+    k[:, :, :4] = -1e5 * q  # what is allowed gets a very negative logit
     want, answer = F.scaled_dot_product_attention(q, k, v, attn_mask=mask), attention(q, k, v, mask)
     why = "what is not allowed gets weight where the logits are very negative; fill with minus infinity"
     assert torch.allclose(answer, want, atol=1e-3), why
@@ -556,7 +556,8 @@ print(tuple(Attention(96, 3)(tokens[:4]).shape), "in and out the same shape")
 # - **Pre-norm**: LayerNorm stands before each part, inside the branch. The stream itself is never rescaled, so
 #   gradients pass from the last block to the first ([Xiong et al. 2020](https://arxiv.org/abs/2002.04745)).
 # - **Zero-initialised outputs**: the layers that write to the stream start at zero. A new block changes nothing; the
-#   patches reach the rest of the policy as they are, and the blocks begin to write when that lowers the loss.
+#   patches reach the rest of the policy as they are, and the blocks begin to write when that lowers the loss. (The
+#   classes below keep PyTorch's random values. `TinyVLA.init_weights` sets these layers to zero.)
 
 
 # %%
@@ -899,8 +900,9 @@ plt.show()
 # 3. Nothing happens for a long time, and then it learns.
 #
 # Longer runs take minutes, so we have measured them: `python experiments/positions.py` trains `nano` with several kinds of
-# positions, ten seeds each. The settings are those above, except that the learning rate does not fall at the end. A run
-# stops when it has learned the task, and at the latest after 3,000 steps. *Learned-1.0* is a table that starts at std 1.0,
+# positions, ten seeds each. The settings are those above, except that the learning rate climbs for 100 steps instead of 31
+# and does not fall at the end. A run has left the plateau when the mean loss of 20 steps is below 0.4, and it has learned
+# the task when that is below 0.1. It stops then, and at the latest after 3,000 steps. *Learned-1.0* is a table that starts at std 1.0,
 # and so on. *Scaled* is the table at std 0.02, multiplied by 50 where it is added. Mind the axis of the steps: from one
 # mark to the next their number grows about threefold.
 
@@ -930,7 +932,7 @@ plt.show()
 #
 # Does the policy first make its positions louder, and then learn? Only in part. In the runs of std 0.02 a position, measured
 # in lengths of a patch, first loses half of its length (from
-# 0.04<!-- result: positions/kinds/learned-0.02/ratio_at_start/median:.2f --> to 0.02, the median of the ten runs), and has it
+# 0.045<!-- result: positions/kinds/learned-0.02/ratio_at_start/median:.3f --> to about 0.02, the median of the ten runs), and has it
 # back when the loss has left the plateau. When the task is learned it still has only
 # 0.06<!-- result: positions/kinds/learned-0.02/ratio_at_end/median:.2f --> times the length of a patch. So the positions
 # become louder than they were at their quietest, but they stay quiet, and the policy learns to read them.
@@ -1021,7 +1023,7 @@ with checking("Exercise 3"):
 #
 # An attention mask says which token may look at which. Write the mask for **local** attention: a patch may look at the
 # patches at most `radius` rows and `radius` columns away (itself included) and at CLS; CLS (token 0) may look at
-# everything. With radius 1 a patch pays attention to 10 tokens instead of 65, and the rest of the scene reaches it by
+# everything. With radius 1 a patch pays attention to at most 10 tokens instead of 65, and the rest of the scene reaches it by
 # way of CLS or over several blocks.
 #
 # <details><summary>Hint</summary>
@@ -1201,7 +1203,7 @@ with checking("Exercise 5"):
 #
 # </details>
 #
-# <details><summary>Why does QK-norm help late in training and not only at the start?</summary>
+# <details><summary>Why does QK-norm bound the logits late in training, too, and not only at the start?</summary>
 #
 # We can choose the size of the logits at the start, but the query and key layers may grow as they are trained. QK-norm
 # takes their size out: whatever the weights do, a logit stays below the square root of the head width.

@@ -119,7 +119,8 @@ plt.show()
 # tiny, but sentences would become long. **WordPiece** is a compromise: frequent words are entries of their own, and rare
 # words are put together from pieces. A piece that continues a word is written with `##` in front.
 #
-# TinyVLA uses the vocabulary of DistilBERT, which is BERT's: 30,522 entries, all in lower case. The list travels with
+# TinyVLA uses the vocabulary of DistilBERT, which is BERT's: 30,522 entries, all in lower case but for five
+# special tokens and some that are not used. The list travels with
 # the package, so nothing is downloaded.
 
 # %%
@@ -355,7 +356,9 @@ with checking("Exercise 1"):
     assert full.diagonal().all(), "a token may also look at itself"
     assert not full.triu(1).any(), "a token looks at a later one, so the table is not causal"
     assert not padded[:, 3:].any(), "the columns of padding should be False: nobody looks at padding"
-    assert padded[3:, :3].all(), "the rows of padding keep their real columns; a row without any True gives NaN later"
+    assert padded[3:, :3].all(), (
+        "the rows of padding keep their real columns; a row without any True is NaN in a plain softmax"
+    )
     assert answer.equal(expected), "some entries differ from the rule: each sentence has its own mask"
     left = torch.tensor([[False, True, True, True]])
     assert torch.as_tensor(allowed_to_look(left)).equal(expected_table(left)), (
@@ -651,10 +654,10 @@ RED, GREEN = instruction_for("red"), instruction_for("green")
 LONG = "please find the small red block near the left edge of the grid"
 choices = {
     "correct": (True, True, "mean of real"),
-    "guess 1: mean over all positions": (True, True, "mean of all"),
-    "guess 2: causal, mask forgotten": (True, False, "mean of real"),
-    "guess 3: all see all, mask forgotten": (False, False, "mean of real"),
-    "guess 4: state at the last position": (True, True, "last position"),
+    "1: mean over all positions": (True, True, "mean of all"),
+    "2: causal, mask forgotten": (True, False, "mean of real"),
+    "3: all see all, mask forgotten": (False, False, "mean of real"),
+    "4: state at the last position": (True, True, "last position"),
     "all see all, padding hidden": (False, True, "mean of real"),
 }
 readers = {name: make_reader(*choice) for name, choice in choices.items()}
@@ -674,20 +677,21 @@ ax.set(xlabel="how far a long neighbour moves the vector (red to green = 1)", yl
 ax.set_xlim(0, 1.12 * max(shift.values()))
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()
-assert shift["guess 1: mean over all positions"] > 1.5, "the padding should outweigh the colour"
+assert shift["1: mean over all positions"] > 1.5, "the padding should outweigh the colour"
 
 # %% [markdown]
-# **Explain.** Guesses 1, 3 and 4 move the vector; guess 2 does not.
+# **Explain.** Choices 1, 3 and 4 move the vector; choice 2 does not.
 #
 # - Averaging over all positions mixes in the states of `[PAD]`. A long neighbour moves the sentence further than another
-#   colour would. No error is raised and no number is NaN, but the policy reads a different vector in each batch.
+#   colour would. No error is raised and no number is NaN, but the policy reads another vector beside longer sentences.
 # - The last *position* is not the last *word*. Beside a longer sentence it is a `[PAD]`.
 # - Forgetting the mask in attention matters when every token sees every token. With a causal mask and padding on the
 #   right it does not matter, because padding stands *after* all real tokens and the causal mask already hides it. If
 #   every token sees every token and the mask is there (the last bar), the vector stays as well.
 #
-# Do not rely on guess 2. It breaks when padding stands on the left, which is usual when a model writes text, or when some
+# Do not rely on choice 2. It breaks when padding stands on the left, which is usual when a model writes text, or when some
 # tokens see everything, like the fusion tokens of [Chapter 4](04_fusion.ipynb). So `causal_mask` hides padding anyway.
+# (With padding on the left, that is not enough here: the positions would also have to be counted from the first real token.)
 #
 # Training on BlockFind does not show the fault. All its sentences have six tokens, so there is no padding. The fault
 # appears when sentences of two lengths stand in one batch. A short test finds it earlier:
@@ -730,7 +734,8 @@ print("inverted mask: NaN without padding:", inverted[2].isnan().all().item())
 #
 # ## 7. Where the parameters sit
 #
-# On PyTorch's *meta* device a model has shapes but no numbers. Even the largest preset is built in a moment there, and its
+# A *preset* is a policy size that has a name: `nano`, `minimal`, `medium` and `smolvla_like`. On PyTorch's *meta* device a
+# model has shapes but no numbers. Even the largest preset is built in a moment there, and its
 # weights take no memory.
 
 # %% mystnb={"image": {"alt": "Stacked bars: the shares of vision, token embedding, language blocks, fusion and head in four presets. The token embedding is most of nano and minimal, and only a small part of smolvla_like."}}
@@ -922,14 +927,15 @@ assert all(smooth(losses, 20)[-1] < deaf_loss - 0.07 for losses in curves["quiet
 )
 print("std 1.0: learns. std 0.02: stays for long near the best loss without words, then falls as well.")
 reach = sum(learning_rate_at(step, quiet_steps, steady) for step in range(100))
-print(f"the learning rates of the first 100 steps add up to {reach:.1f}")
+print(f"the learning rates of the first 100 steps add up to {reach:.2f}")
 
 # %% [markdown]
-# **Explain.** Guess 3 is right, with each of the three seeds. From about step 60 on the loss stays near the best that the
-# image alone allows, for a hundred steps or more. Then it falls again, to near zero.
+# **Explain.** Guess 3 is right, with each of the three seeds. The loss first sinks to the best that the image
+# alone allows, comes near it somewhere between step 70 and step 150, and stays there until the words are heard. Then it
+# falls again, to near zero.
 #
 # Adam does adapt its steps, but a step of Adam is about as large as the learning rate, whatever the gradient. The learning
-# rates of the first 100 steps add up to a tenth, so no entry of the table can have moved much further by then. The
+# rates of the first 100 steps add up to 0.08, so no entry of the table can have moved much further by then. The
 # positions are of size 0.7. Meanwhile the rest of the policy learns what needs no words: the average arrow to the blocks in
 # the image. Once the words have grown to four or five times their size, the policy begins to hear them. Without that growth
 # it does not: freeze the table, and the loss is still near the dashed line after 400 steps, with each of the three seeds.
@@ -1056,6 +1062,10 @@ with checking("Exercise 2"):
     answer = join_pieces(["[PAD]", "[CLS]", "push", "the", "red", "block", "to", "the", "left", "[SEP]"])
     about = "padding may stand on the left, and words may repeat"
     assert answer == "push the red block to the left", f"{about}; yours is {answer!r}"
+    answer = join_pieces(["red", "[", "sep", "]", "cube"])
+    assert answer == "red [ sep ] cube", f"brackets that were typed are words of their own, yours is {answer!r}"
+    answer = join_pieces(["[CLS]", "red", "[SEP]", "blue", "[SEP]"])
+    assert answer == "red blue", f"[SEP] may also stand between two texts: leave it out and go on, yours is {answer!r}"
     answer = join_pieces(["block", "#", "2"])
     assert answer == "block # 2", f"a # that is a word of its own should stay, yours is {answer!r}"
 
@@ -1239,7 +1249,8 @@ with checking("Exercise 5"):
     wanted_colors = (*COLORS, "magenta", "cyan")
     filled = [template.format(color=color) for template in templates for color in wanted_colors]
     filled.append("Push the MAGENTA cubes, please!")  # capitals and punctuation, whatever the templates hold
-    cut = {word for template in templates for word in split_words(template) if len(wordpiece(word, vocab)) > 1}
+    words = {word for template in templates for color in COLORS for word in split_words(template.format(color=color))}
+    cut = {word for word in words if len(wordpiece(word, vocab)) > 1}
     assert cut, "every word of your templates is an entry of the vocabulary; use one that is cut into pieces"
     expected_ids, expected_mask = encode(filled)
     lengths = {len(encode([template.format(color="red")])[0][0]) for template in templates}
@@ -1330,14 +1341,14 @@ with checking("Exercise 5"):
 # <details><summary>Words at std 0.02 were drowned by the positions. Name two ways out other than std 1.0.</summary>
 #
 # Make the positions as small as the words, as BERT does, or multiply the words before you add the positions, as the original
-# transformer does. The ratio of the two matters: how much of what the first block sees comes from the words.
+# transformer does. (The chapter does not train with these two. Try them in the small world.) The ratio of the two matters: how much of what the first block sees comes from the words.
 #
 # </details>
 #
 # ## Summary
 #
 # - WordPiece cuts a word greedily into the longest entries; ids are DistilBERT's. Every word gets ids, also one that training
-#   never showed. Its rows are random then, and you need a record of the training sentences to know.
+#   never showed. At least one of its rows is random then, and you need a record of the training sentences to know.
 # - A causal mask lets a token look at itself and at earlier tokens. Later words do not change earlier states, and the state
 #   of `[CLS]` is the same in every sentence.
 # - The vector of a sentence must not depend on its neighbours in the batch. Test it: alone and beside a longer sentence.

@@ -221,8 +221,8 @@ print(f"{num_compared} steps of 40 episodes: same views, same places, same ends 
 #
 # [Gymnasium](https://gymnasium.farama.org) is the interface that most simulators and learning libraries speak: `reset`
 # begins an episode, `step` takes an action and returns the next observation, a reward, and whether the episode has
-# *terminated* (it came to its end) or was *truncated* (time was up). `info` holds extra values; in this environment they
-# are those that a policy must not see.
+# *terminated* (it came to its end) or was *truncated* (time was up). `info` holds extra values; here among them the
+# target's offset and distance, which a policy must not see.
 
 # %%
 if importlib.util.find_spec("gymnasium") is None:
@@ -330,7 +330,8 @@ print(f"offline: right direction {share_with_interval(offline.direction_accuracy
 assert offline.direction_accuracy > 0.95, "the shared policy has not learned the task"
 
 # %% [markdown]
-# The first view of every episode is of exactly this kind. Each action moves the camera by up to 4 pixels, and then the
+# The first view of every episode is of exactly this kind. Each action moves the camera by up to 4 pixels along
+# each axis, and then the
 # policy looks again. If it errs by a few degrees, it can correct itself.
 #
 # **Guess** its success in 200 episodes:
@@ -368,10 +369,10 @@ plt.show()
 # never stop, since it has never seen a label shorter than 1. The opposite happens: its actions become short in the
 # wrong places. Why?
 #
-# There are two suspects. Perhaps the policy is wrong in **views off the grid**, which it never saw. Or it is wrong **near
-# the block**, where no still was taken. To tell them apart we do not let it act at all. We move the camera from its
-# start by $k$ pixels to the right and down, for the first views of all episodes, and ask for one arrow each. We leave
-# out targets that are near. For $k = 8$ the view is on the grid again.
+# There are two suspects. Perhaps the policy is wrong in **views off the grid**, which it never saw. Or it is wrong **close
+# to the block**: in no still is the target nearer than 5.7<!-- given --> pixels, and in few it is nearer than 8. To tell
+# them apart we do not let it act at all. We move the camera from its start by $k$ pixels to the right and down, for the
+# first views of all episodes, and ask for one arrow each. We leave out targets that are near or not wholly in view. For $k = 8$ the view is on the grid again.
 
 
 # %% tags=["nbval-ignore-output", "slow"]
@@ -437,8 +438,8 @@ assert np.median(moves[late]) < np.median(moves[step_of < 5]) / 2
 assert np.median(error[late]) > np.median(error[step_of < 5])
 
 # %% [markdown]
-# So most of what the policy looks at is views on which it does badly. That is the general point behind *distribution
-# shift*: the policy's own actions choose its test set.
+# So more than half of what the policy looks at are late views of episodes that fail, and at the end of these it does badly.
+# That is how *distribution shift* arises in a loop: the policy's own actions choose its test set.
 #
 # ### How much does each fault cost?
 #
@@ -580,7 +581,8 @@ plt.show()
 
 # %% [markdown]
 # Each dot is a checkpoint. For the numbers we use a **rank correlation**, which asks only whether the order agrees. It is
-# -1 where a smaller error always means more success, and 0 where the order of the one says nothing about the other.
+# -1 where a smaller error always means more success, and near 0 where success neither rises nor falls with the
+# error as a whole.
 
 
 # %%
@@ -793,7 +795,8 @@ for execute in (1, 2, 4, 8, 16):
 # time. With eight steps between two looks it misses the block, has to try again, and needs many more steps; with
 # sixteen, time is up in most episodes before a try succeeds.
 #
-# So **a long execution horizon saves looks and reacts late**, and the best value also depends on the world. Now with
+# (*looks* counts how often the policy was asked.) So **a long execution horizon saves looks as long as the plan holds, and
+# reacts late**: in the current, eight steps at a time need more looks than four. The best value also depends on the world. Now with
 # learning. Only two things change: the head's `horizon`, and the labels, which become chunks of the expert's next
 # actions.
 
@@ -936,6 +939,8 @@ with checking("Exercise 2"):
         "in round 2 the expert drives; let the policy drive in every later round"
     )
     assert len(again) == len(own) + 2 * len(wandered), "round 2 should keep what rounds 0 and 1 have collected"
+    many = collect(expert, BlockWorld(episode_seeds(310, 7)), 0, None).episodes.max() + 1
+    assert many == 310, f"record all episodes of the world, len(world) of them; of 310 yours records {many}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1238,6 +1243,9 @@ with checking("Exercise 4"):
         f"without noise the expert visits {len(calm_states)} states, yours are {len(calm[0])}"
     )
     assert np.array_equal(calm[0], calm_states.images["camera"]), "keep what is seen *before* each step"
+    assert np.allclose(calm[2], calm_states.expert_actions, atol=1e-5), (
+        "label what is seen *before* the step: take the offsets before it, too"
+    )
     assert len(images) > 1.15 * len(calm_states), "with noise the episodes should be longer: is the noise executed?"
     wrong = np.abs(labels - expert_action(offsets, 4.0)).max()
     assert wrong < 1e-6, (
@@ -1261,6 +1269,7 @@ with checking("Exercise 4"):
     assert np.nanstd(np.where(free[0], moves[0], np.nan), axis=0).min() > 0.01, (
         "every episode gets the same push: draw one for each"
     )
+    assert not np.allclose(moves[0][both][:, 0], moves[0][both][:, 1]), "x and y get the same noise: draw two numbers"
     spread = np.sqrt(np.mean(np.concatenate([move[touched] for move, touched in zip(moves, free, strict=True)]) ** 2))
     assert 0.037 < spread < 0.065, f"add normal noise of standard deviation 0.05; yours has {spread:.3f}"
 
@@ -1298,8 +1307,8 @@ with checking("Exercise 4"):
 #
 # <details><summary>Why may a policy that is trained on squared error slow down where several directions seem right?</summary>
 #
-# If it has several actions in mind, its best answer is their mean. The mean of arrows in different directions is shorter
-# than each of them.
+# If it has several actions in mind, its best answer is their mean. The mean of arrows of the same length in different
+# directions is shorter than they are.
 #
 # </details>
 #

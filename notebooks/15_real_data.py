@@ -146,8 +146,8 @@ plt.show()
 # ### Exercise 1: a frozen camera (15 minutes)
 #
 # Write `longest_still(frames, episodes, threshold)`. It returns an array with one number for each episode: the largest
-# number of frames in a row that look like the frame before them. Two pictures look alike where no pixel of one colour
-# differs by more than `threshold`. The first frame of an episode has no frame before it.
+# number of frames in a row that look like the frame before them. Two pictures look alike if no colour channel of
+# any pixel differs by more than `threshold`. The first frame of an episode has no frame before it.
 #
 # <details><summary>Hint</summary>
 #
@@ -195,8 +195,20 @@ with checking("Exercise 1"):
         assert found == expected, (
             f"compare with the frame before, not with the first: {expected} expected, yours is {found}"
         )
+    assert answer[:3].tolist() == [3, 1, 0], f"expected [3, 1, 0, 3] for the toy frames, yours is {answer.tolist()}"
     assert answer[3] != 6, "the largest number in a row is wanted, not all still frames"
     assert answer[3] == 3, f"the largest of an episode's rows is wanted, 3 here: yours is {answer[3]}"
+    ends = np.zeros((8, 3, 4, 6), np.uint8)  # still but for a change inside each of two episodes
+    ends[1], ends[6:], two = 50, 50, np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    found = np.asarray(longest_still(ends, two, 4)).tolist()
+    assert found == [1, 1], f"begin to count anew where an episode begins: [1, 1] expected, yours is {found}"
+    shades = np.zeros((2, 3, 4, 6), np.uint8)
+    shades[1, 0] = 10  # red has changed by 10, the mean of the colours by 3.3
+    found = int(np.asarray(longest_still(shades, np.zeros(2, int), 4))[0])
+    assert found == 0, "one colour has changed by 10: compare each channel, not the mean of the three"
+    shades[1, 0] = 255
+    found = int(np.asarray(longest_still(shades, np.zeros(2, int), 4))[0])
+    assert found == 0, "0 and 255 differ by 255: int8 is too small for them"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -247,7 +259,7 @@ for fault in report.faults:
     print("-", fault.what)
 
 # %% [markdown]
-# Compare with your guess. These are faults of real recordings, and each has a dull reason:
+# Compare with your guess. Here is how such faults may come about:
 #
 # | fault | how it happens | what to do |
 # |---|---|---|
@@ -317,18 +329,18 @@ assert share[:2].sum() > 0.7
 assert share[3:6].sum() < 0.1
 
 # %% [markdown]
-# With one scale, 87 % of a squared error is about the two numbers that move the hand over the table, and 6 % about the
-# rotation, though the hand has to turn upright all the same. (With absolute errors, as this policy learns them, it is 71 %
+# Take a policy that always gives the mean. With one scale, 87 % of its squared error is about the two numbers that move the hand over the table, and 6 % about the
+# rotation, though the person turned the hand upright each time. (With absolute errors, as this policy learns them, it is 71 %
 # and 14 %.) So each number gets its own offset and scale. Which ones? Minimum and
 # maximum are decided by the two strangest frames of a recording; a glitch that stayed in would squeeze everything else.
 # OpenVLA takes the 1 % and the 99 %<!-- given --> quantile instead
-# ([`action_tokenizer` and its statistics](https://github.com/openvla/openvla/blob/main/prismatic/vla/datasets/rlds/utils/data_utils.py)).
+# ([its statistics](https://github.com/openvla/openvla/blob/main/prismatic/vla/datasets/rlds/utils/data_utils.py)).
 #
 # ### Exercise 2: a normaliser (10 minutes)
 #
 # Write `fit_scale(values)`, which returns `offset` and `scale`, one number for each column. The quantile 0.01 of a column
 # shall become -1, its quantile 0.99 shall become 1: `(values - offset) / scale`. A column that never changes must not
-# divide by zero: its scale is 1.
+# divide by zero: its scale is 1 (and its offset, as always, the middle of the two, so that it becomes 0).
 #
 # <details><summary>Hint</summary>
 #
@@ -359,6 +371,7 @@ with checking("Exercise 2"):
     assert (scale > 0).all(), "a column that never changes has no range: give it the scale 1"
     assert scale[2] == 1, f"the scale of a column that never changes is 1, yours is {scale[2]:g}"
     mapped = (toy - offset) / scale
+    assert abs(mapped[0, 2]) < 1e-9, f"a column that never changes should become 0, yours {mapped[0, 2]:g}"
     assert not np.allclose(np.abs(mapped[:, [0, 1, 3]]).max(axis=0), 1), (
         "these are minimum and maximum: one strange frame would decide them"
     )
@@ -370,6 +383,8 @@ with checking("Exercise 2"):
     assert np.allclose(low, -1), (
         "the lower quantile should become -1: the offset is the middle between the two, not the mean"
     )
+    little = float(np.asarray(fit_scale(0.01 * toy[:, :1])[1])[0])
+    assert little < 0.5, "a column that changes little has a small scale, too: 1 is only for those that never change"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -552,8 +567,8 @@ print("its mean error is below that of the mean action; other pictures raise it 
 #
 # With other pictures the error grows, and it does so in nine episodes of ten: the policy looks. With other words it is 1.08
 # times as large, and larger in half of the episodes: **that it follows the words is not shown.** It is not deaf: its
-# answers change, *x* becomes worse and *y* better. But they do not become wrong, as those of a policy that needs the words
-# would. Ten episodes are few, so the intervals are wide.
+# answers change. But *x* becomes as bad as the mean action's and *y* better, so over all numbers the error hardly grows, and
+# nothing says that the named block decides. Ten episodes are few, so the intervals are wide.
 #
 # On the same table the two sentences ask for different blocks. A policy that does not go by the words has to guess which one is
 # meant, unless something else in the pictures tells. Think before you read on: what could that be?
@@ -561,7 +576,7 @@ print("its mean error is below that of the mean action; other pictures raise it 
 # %% [markdown]
 # ## 6. Predict what will fail
 #
-# There must be something in the pictures that tells which block will be reached. Look where the hand ends, episode by
+# Perhaps something in the pictures tells which block will be reached. Look where the hand ends, episode by
 # episode. The first joint angle, the waist, says whether the arm has turned left or right.
 
 # %% mystnb={"image": {"alt": "Two rows of dots, one for each sentence: the waist's angle at each episode's end. In both rows most dots lie left of zero."}}
@@ -709,7 +724,7 @@ print("now it goes to the named block on either side")
 #
 # ## 8. The same with your own robot
 #
-# All of this works on any folder that `lerobot-record` wrote, and on data sets from the hub. On the command line:
+# All of this works on LeRobotDatasets of format 2 and 3, such as `lerobot-record` writes, and on data sets from the hub. On the command line:
 #
 # ```bash
 # tinyvla dataset FOLDER --out frames.png                      # what is in it, what is wrong with it
@@ -739,7 +754,7 @@ workplace.cleanup()
 #
 # Arms move smoothly, and an action is sent many times a second. Whoever repeats the last one is often nearly right, without
 # any picture. A small error is therefore no sign of skill. Nor is an error above this floor a proof of failure: the policy
-# here had one, and still went to the left block.
+# here had one, and it still found the named block in most of the tables where that stood on the left.
 #
 # </details>
 #

@@ -90,8 +90,10 @@ def says_the_same(cell: nbformat.NotebookNode, old: nbformat.NotebookNode) -> bo
         .removesuffix(".")
         .lower()
     )
+    if not said or "check" not in cell.metadata.get("tags", []):
+        return False
     begin, _, _ = cell.source.lower().partition(said)
-    return "check" in cell.metadata.get("tags", []) and bool(said) and old.source.lower().startswith(begin + said)
+    return old.source.lower().startswith(begin + said)
 
 
 def pair(path: Path) -> None:

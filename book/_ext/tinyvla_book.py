@@ -106,6 +106,12 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
             context["body"] = context["body"].replace(old, new)
 
 
+def short_sidebar(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Pages of source code have the logo and the search field at their side, and not the contents of the book again."""
+    if pagename.startswith("_modules/"):
+        context["sidebars"] = [name for name in context["sidebars"] if name != "sbt-sidebar-nav.html"]
+
+
 def theme_options(app: Sphinx, config: Any) -> None:
     """Options that Jupyter Book does not pass on: one search field, in the sidebar, is enough; the reader's mode."""
     config.html_context.setdefault("default_mode", "auto")
@@ -118,6 +124,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("result", ResultRole())
     app.add_transform(NotebookHeader)
     app.connect("config-inited", theme_options)
+    app.connect("html-page-context", short_sidebar, priority=100)
     app.connect("html-page-context", clean_page, priority=900)
     app.connect("autodoc-process-docstring", blank_line_before_lists)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

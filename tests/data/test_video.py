@@ -46,10 +46,10 @@ def test_no_thread_gets_real_time_priority(codec, tmp_path):
     tasks = Path("/proc/self/task")
     if not tasks.is_dir():
         pytest.skip("threads are listed so on Linux alone")
-    before = os.sched_getscheduler(0)
+    before, real_time = os.sched_getscheduler(0), {os.SCHED_FIFO, os.SCHED_RR}
     with VideoWriter(tmp_path / "a.mp4", FPS, codec) as writer:
         writer.add(ramp(3))
-        assert {os.sched_getscheduler(int(thread.name)) for thread in tasks.iterdir()} == {before}
+        assert not real_time & {os.sched_getscheduler(int(thread.name)) for thread in tasks.iterdir()}
     assert os.sched_getscheduler(0) == before
 
 

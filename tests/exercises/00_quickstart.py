@@ -76,6 +76,25 @@ def find_block(image, color):
 """,
         ],
         wrong={
+            "takes a pixel that shares one of the colour's numbers": (
+                """
+def find_block(image, color):
+    rgb = np.array(PALETTE[color])
+    rows, columns = np.nonzero((image == rgb[:, None, None]).any(axis=0))
+    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5])
+    return offset / np.linalg.norm(offset)
+""",
+                "all three of its numbers",
+            ),
+            "looks at the red channel alone": (
+                """
+def find_block(image, color):
+    rows, columns = np.nonzero(image[0] == PALETTE[color][0])
+    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5])
+    return offset / np.linalg.norm(offset)
+""",
+                "all three of its numbers",
+            ),
             "exchanges x and y": (
                 "def find_block(image, color):\n"
                 "    rgb = np.array(PALETTE[color])\n"
@@ -167,6 +186,18 @@ def share_followed(policy, image, arrows):
 """,
         ],
         wrong={
+            "forgets that angles wrap around at 180": (
+                """
+def share_followed(policy, image, arrows):
+    right = 0
+    for color, arrow in arrows.items():
+        answer = policy.predict(image, f"find the {color} block").numpy()
+        angle = math.atan2(answer[1], answer[0]) - math.atan2(arrow[1], arrow[0])
+        right += abs(angle) < math.acos(0.8)
+    return right / len(arrows)
+""",
+                "do angles wrap at 180",
+            ),
             "forgets to divide by the length": (
                 "def share_followed(policy, image, arrows):\n"
                 "    answers = [policy.predict(image, f'find the {c} block').numpy() @ arrows[c] for c in arrows]\n"

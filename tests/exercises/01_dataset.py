@@ -104,6 +104,17 @@ def aims_at_centre(image, color, action, tolerance=1.0):
 """,
         ],
         wrong={
+            "compares differences of x and y with the angle": (
+                """
+def aims_at_centre(image, color, action, tolerance=1.0):
+    if not np.any(action):
+        return False
+    target = pixel_offsets(image, color).mean(axis=0)
+    difference = target / np.linalg.norm(target) - action / np.linalg.norm(action)
+    return bool(np.abs(difference).max() <= np.radians(tolerance))
+""",
+                "is that an angle?",
+            ),
             "takes the opposite direction for right": (
                 "def aims_at_centre(image, color, action, tolerance=1.0):\n"
                 "    target = pixel_offsets(image, color).mean(axis=0)\n"

@@ -115,6 +115,16 @@ def attention(query, key, value, allowed=None):
 """,
         ],
         wrong={
+            "fills with minus ten thousand": (
+                """
+def attention(query, key, value, allowed=None):
+    logits = query @ key.mT / query.shape[-1] ** 0.5
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -1e4)
+    return logits.softmax(-1) @ value
+""",
+                "fill with minus infinity",
+            ),
             "forgets to divide": (
                 "def attention(query, key, value, allowed=None):\n"
                 "    logits = query @ key.transpose(-2, -1)\n"

@@ -104,6 +104,26 @@ ANSWERS = {
             "    return text.strip()",
         ],
         wrong={
+            "drops brackets that were typed": (
+                """
+def join_pieces(pieces):
+    return " ".join(p for p in pieces if not p.startswith("[") or p == "[UNK]").replace(" ##", "")
+""",
+                "brackets that were typed",
+            ),
+            "stops at the first [SEP]": (
+                """
+def join_pieces(pieces):
+    words = []
+    for piece in pieces:
+        if piece == "[SEP]":
+            break
+        if piece not in ("[CLS]", "[PAD]"):
+            words.append(piece)
+    return " ".join(words).replace(" ##", "")
+""",
+                "between two texts",
+            ),
             "drops [UNK]": (
                 "def join_pieces(pieces):\n"
                 "    return ' '.join(p for p in pieces if not p.startswith('[')).replace(' ##', '')",
@@ -298,6 +318,22 @@ ANSWERS = {
     ),
     "Exercise 5": Answers(
         right=[
+            """
+def grammar():
+    return ["touch the {color}s", "go to {color}", "find the {color} block"]
+
+
+def encode_by_hand(sentences):
+    rows = []
+    for text in sentences:
+        pieces = [piece for word in split_words(text) for piece in wordpiece(word, vocab)]
+        if "[UNK]" in pieces:
+            raise ValueError(next(word for word in split_words(text) if wordpiece(word, vocab) == ["[UNK]"]))
+        rows.append([vocab[piece] for piece in ("[CLS]", *pieces, "[SEP]")])
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    return ids, torch.tensor([[i < len(row) for i in range(width)] for row in rows])
+""",
             GRAMMAR + ENCODE,
             "from itertools import chain\n\n"
             "def grammar():\n"

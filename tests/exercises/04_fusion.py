@@ -96,6 +96,7 @@ ANSWERS = {
                 "averaged over padding",
             ),
             "keeps the row of queries": (ASKING.replace(".squeeze(1)", ""), "the shape should be (3, 32)"),
+            "squeezes a batch of one, too": (ASKING.replace(".squeeze(1)", ".squeeze()"), "a batch of one scene"),
             "exchanges the roles": (
                 ASKING.replace(
                     "self.attention(query[:, None], vision).squeeze(1)",
@@ -239,6 +240,12 @@ ANSWERS = {
                 "    n = len(starts)\n    return torch.ones(n, n, dtype=torch.bool).tril() & is_real[None, :]",
                 "tokens of one block see each other",
             ),
+            "does not begin a block with padding": (
+                "def block_mask(starts, is_real):\n"
+                "    number = (starts & is_real).cumsum(0)\n"
+                "    return (number[None, :] <= number[:, None]) & is_real[None, :]",
+                "on padding, too",
+            ),
             "everyone sees everyone": (
                 "def block_mask(starts, is_real):\n    return is_real[None, :].expand(len(starts), -1)",
                 "no token sees a later one",
@@ -267,6 +274,23 @@ ANSWERS = {
                 "        sentence = language.sentence(input_ids, attention_mask)\n"
                 "        return self.text_projection(sentence) + self.vision_projection(vision).mean(dim=1)",
                 "this is pool-add again",
+            ),
+            "gated with its layers renamed and in another order": (
+                "class MyFusion(nn.Module):\n"
+                "    def __init__(self, config):\n"
+                "        super().__init__()\n"
+                "        words, width = config.language.embed_dim, config.fusion.embed_dim\n"
+                "        self.plus, self.times = nn.Linear(words, width), nn.Linear(words, width)\n"
+                "        self.see = nn.Linear(config.vision.embed_dim, width)\n\n"
+                "    def forward(self, vision, language, input_ids, attention_mask):\n"
+                "        sentence = language.sentence(input_ids, attention_mask)[:, None]\n"
+                "        x = self.see(vision)\n"
+                "        return F.gelu(x + x * self.times(sentence) + self.plus(sentence)).mean(dim=1)",
+                "this is gated again",
+            ),
+            "the same width for all": (
+                WORDS.replace("nn.Linear(config.language.embed_dim,", "nn.Linear(config.vision.embed_dim,"),
+                "with three different widths",
             ),
             "ignores the image": (
                 WORDS.replace("return (fit * real)", "return (words * real)"),

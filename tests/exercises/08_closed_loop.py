@@ -100,6 +100,14 @@ ANSWERS = {
 """,
         ],
         wrong={
+            "records a hundred episodes, however many there are": (
+                """
+def collect(act, world, number, earlier):
+    visited = rollout(act if number else expert, world, record=100).states
+    return visited if earlier is None else States.joined([earlier, visited])
+""",
+                "of 310 yours records",
+            ),
             "the policy drives in round 0": (
                 COLLECT.replace("act if number else expert", "act"),
                 "let the expert drive",
@@ -208,6 +216,36 @@ ANSWERS = {
 """,
         ],
         wrong={
+            "labels what is seen after the step": (
+                """
+def stumbling(num_episodes, seed, noise):
+    world, rng = BlockWorld(episode_seeds(num_episodes, seed)), np.random.RandomState(seed)
+    images, instructions, labels, offsets = [], [], [], []
+    while len(running := world.running):
+        images.append(world.views())
+        instructions += [world.instructions[i] for i in running]
+        world.step(expert_action(world.offsets[running], 4.0) + noise * rng.randn(len(running), 2))
+        offsets.append(world.offsets[running])
+        labels.append(expert_action(offsets[-1], 4.0))
+    return np.concatenate(images), instructions, np.concatenate(labels), np.concatenate(offsets)
+""",
+                "before* the step",
+            ),
+            "the same noise on x and y": (
+                """
+def stumbling(num_episodes, seed, noise):
+    world, rng = BlockWorld(episode_seeds(num_episodes, seed)), np.random.RandomState(seed)
+    images, instructions, labels, offsets = [], [], [], []
+    while len(running := world.running):
+        images.append(world.views())
+        instructions += [world.instructions[i] for i in running]
+        offsets.append(world.offsets[running])
+        labels.append(expert_action(offsets[-1], 4.0))
+        world.step(labels[-1] + noise * rng.randn(len(running), 1))
+    return np.concatenate(images), instructions, np.concatenate(labels), np.concatenate(offsets)
+""",
+                "x and y get the same noise",
+            ),
             "labels with the noise": (
                 STUMBLING.replace(
                     "labels.append(expert_action(offsets[-1], 4.0))",

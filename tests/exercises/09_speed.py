@@ -34,6 +34,20 @@ def median_time(call, wait, clock, warmup=2, repeats=5):
 """,
         ],
         wrong={
+            "leaves out the slowest calls in place of the first": (
+                """
+def median_time(call, wait, clock, warmup=2, repeats=5):
+    times = []
+    for _ in range(warmup + repeats):
+        wait()
+        started = clock()
+        call()
+        wait()
+        times.append(clock() - started)
+    return statistics.median(sorted(times)[:repeats])
+""",
+                "a warm-up may be fast",
+            ),
             "does not wait before it stops the clock": (
                 """
 def median_time(call, wait, clock, warmup=2, repeats=5):

@@ -99,6 +99,16 @@ def false_negatives(lines):
 """,
         ],
         wrong={
+            "compares the given order and its reverse": (
+                """
+def false_negatives(lines):
+    said = [line.split(", ") for line in lines]
+    n = len(said)
+    same = sum(said[i] == said[j] or said[i] == said[j][::-1] for i in range(n) for j in range(n) if i != j)
+    return same / (n * (n - 1))
+""",
+                "three blocks have six orders",
+            ),
             "compares the strings": (
                 """
 def false_negatives(lines):
@@ -185,6 +195,20 @@ def labels_needed(counts, accuracies, target):
 """,
         ],
         wrong={
+            "a curve must begin above the target": (
+                """
+def labels_needed(counts, accuracies, target):
+    if accuracies[0] > target:
+        return counts[0]
+    for i in range(1, len(counts)):
+        before, at = accuracies[i - 1], accuracies[i]
+        if before < target <= at:
+            share = (target - before) / (at - before)
+            return counts[i - 1] * (counts[i] / counts[i - 1]) ** share
+    return math.inf
+""",
+                "begins exactly at the target",
+            ),
             "takes the best so far": (
                 """
 def labels_needed(counts, accuracies, target):

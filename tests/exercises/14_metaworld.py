@@ -128,6 +128,15 @@ def share_recognised(pictures, labels):
 """,
         ],
         wrong={
+            "takes the second nearest, itself included": (
+                """
+def share_recognised(pictures, labels):
+    wide = pictures.reshape(len(pictures), -1).astype(float)
+    apart = ((wide[:, None] - wide[None]) ** 2).mean(-1)
+    return (labels[np.argsort(apart, 1)[:, 1]] == labels).mean()
+""",
+                "leave out only the picture itself",
+            ),
             "lets a picture find itself": (recognised(fill="pass"), "finds itself"),
             "subtracts uint8": (recognised(pictures="pictures"), "wraps around"),
             "returns per cent": (recognised(returned="100 * same.mean()"), "between 0 and 1"),
@@ -146,6 +155,15 @@ def share_recognised(pictures, labels):
             step(noise="draw.normal(0, noise, size=4)", taken="np.minimum(np.maximum(disturbed, -1), 1)"),
         ],
         wrong={
+            "asks the expert after the step": (
+                """
+def recorded_step(scene, noise, draw):
+    state = scene.state
+    scene.step(np.clip(scene.expert_action() + draw.normal(0, noise, 4), -1, 1))
+    return state, scene.expert_action()
+""",
+                "ask the expert before the step",
+            ),
             "records what was done": (step(returned="state, np.clip(disturbed, -1, 1)"), "without the noise"),
             "does not hold the action": (step(taken="disturbed"), "within [-1, 1]"),
             "takes the clean action": (step(taken="meant"), "not disturbed"),

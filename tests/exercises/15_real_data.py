@@ -84,6 +84,46 @@ def longest_still(frames, episodes, threshold):
 """,
         ],
         wrong={
+            "counts on over the end of an episode": (
+                """
+def longest_still(frames, episodes, threshold):
+    frames, run = frames.astype(int), 0
+    longest = np.zeros(episodes[-1] + 1, int)
+    for i in range(1, len(frames)):
+        if episodes[i] != episodes[i - 1]:
+            continue
+        run = run + 1 if np.abs(frames[i] - frames[i - 1]).max() <= threshold else 0
+        longest[episodes[i]] = max(longest[episodes[i]], run)
+    return longest
+""",
+                "begin to count anew",
+            ),
+            "compares grey pictures": (
+                """
+def longest_still(frames, episodes, threshold):
+    frames, run = frames.astype(float).mean(1), 0
+    longest = np.zeros(episodes[-1] + 1, int)
+    for i in range(1, len(frames)):
+        alike = np.abs(frames[i] - frames[i - 1]).max() <= threshold
+        run = run + 1 if alike and episodes[i] == episodes[i - 1] else 0
+        longest[episodes[i]] = max(longest[episodes[i]], run)
+    return longest
+""",
+                "not the mean of the three",
+            ),
+            "turns bytes into int8": (
+                """
+def longest_still(frames, episodes, threshold):
+    frames, run = frames.astype(np.int8), 0
+    longest = np.zeros(episodes[-1] + 1, int)
+    for i in range(1, len(frames)):
+        alike = np.abs(frames[i] - frames[i - 1]).max() <= threshold
+        run = run + 1 if alike and episodes[i] == episodes[i - 1] else 0
+        longest[episodes[i]] = max(longest[episodes[i]], run)
+    return longest
+""",
+                "int8 is too small",
+            ),
             "compares over the border of episodes": (still(same="True"), "the first frame of an episode has none"),
             "counts the first of a row": (still(returned="longest + (longest > 0)"), "the first of a row does not"),
             "asks for the very same picture": (
@@ -126,6 +166,23 @@ def fit_scale(values):
 """,
         ],
         wrong={
+            "a scale of at least one": (
+                """
+def fit_scale(values):
+    low, high = np.quantile(values, [0.01, 0.99], axis=0)
+    return (low + high) / 2, np.maximum((high - low) / 2, 1.0)
+""",
+                "a small scale, too",
+            ),
+            "an offset of zero for a column that never changes": (
+                """
+def fit_scale(values):
+    low, high = np.quantile(values, [0.01, 0.99], axis=0)
+    changes = high > low
+    return np.where(changes, (low + high) / 2, 0.0), np.where(changes, (high - low) / 2, 1.0)
+""",
+                "should become 0",
+            ),
             "takes minimum and maximum": (
                 """
 def fit_scale(values):

@@ -148,6 +148,31 @@ def both_right(first, second, labels_first, labels_second):
 """,
         ],
         wrong={
+            "multiplies the two shares": (
+                """
+def both_right(first, second, labels_first, labels_second):
+    def cosine(a, b):
+        return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+    keep = cosine(labels_first, labels_second) <= 0.28
+    if not keep.any():
+        return 0.0
+    return (cosine(first, labels_first) > 0.8)[keep].mean() * (cosine(second, labels_second) > 0.8)[keep].mean()
+""",
+                "combine them pair by pair",
+            ),
+            "counts on labels of length one": (
+                """
+def both_right(first, second, labels_first, labels_second):
+    def cosine(a, b):
+        return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+    count = (labels_first * labels_second).sum(axis=1) <= 0.28
+    right = (cosine(first, labels_first) > 0.8) & (cosine(second, labels_second) > 0.8)
+    return float(right[count].mean()) if count.any() else 0.0
+""",
+                "labels may have any length",
+            ),
             "one of two is enough": (
                 BOTH.replace("> 0.8) & (cosine(second", "> 0.8) | (cosine(second"),
                 "both must be right",
