@@ -18,7 +18,8 @@
 # several times a second. How much has to change?
 #
 # You will build the parts that stand between a policy and an arm: a simulated scene, inverse kinematics, an expert that
-# picks up blocks, and demonstrations. The policy itself stays as it is. Only its head now produces seven numbers.
+# picks up blocks, and demonstrations. The policy itself stays as it is. Only its head changes: it makes chunks
+# of seven numbers.
 #
 # **You will be able to**
 #
@@ -111,8 +112,8 @@ plt.show()
 # ## 1. The scene
 #
 # A simulator needs a description of the scene. MuJoCo reads it from an XML file, in a format called MJCF. Ours has about
-# a hundred lines: bodies inside bodies, each attached by a joint, with shapes to draw and to touch. Here are the joints
-# and the motors that it defines.
+# a hundred lines: bodies inside bodies, each attached by a joint, with shapes to draw and to touch. Here are the arm's
+# joints, and how many motors turn them.
 
 # %%
 model = load_model()
@@ -321,9 +322,11 @@ assert turns[0.66][0] > 25
 assert turns[0.66][1] < turns[0.66][0] / 2
 
 # %% [markdown]
-# The third answer is right. Without damping the joints turn faster and faster towards the edge, and *at* the edge there is no
-# solution. With damping the tip moves less than was asked for where that would need large turns. In the middle of the table
-# the two hardly differ. A policy may at any time ask for what the arm cannot do, so what happens then has to be harmless.
+# The third answer is right. Without damping the joints turn faster and faster towards the edge, and for a fully stretched
+# arm there would be no solution. With damping one step moves the tip less than was asked for where that would need large
+# turns. In the middle of the table the two hardly differ. Repeated steps still arrive where the arm can reach the target.
+# A policy may at any time ask for what the arm cannot do, so what happens then has to be harmless. (This world also keeps
+# targets within a box, `LIMITS`, in which damping changes little. A robot needs both.)
 #
 # ### Same as the package
 
@@ -447,6 +450,8 @@ axes[0].legend(frameon=False, fontsize=8)
 plt.show()
 
 # %% [markdown]
+# The dots are what was asked of the arm, noise included. The world cuts it off at -1 and 1.
+#
 # ### Different units, different sizes
 #
 # The seven numbers have different sizes. Look at how much each of them varies.
@@ -589,7 +594,8 @@ assert full["spread"][deaf_kind]["reach"]["max"] < 0.5
 #
 # - **One hears no words.** If it took one of the three blocks at random and did the right thing there, it would be right
 #   in one scene of three. Its trainings are right in 19.5<!-- result: arm/runs/seed=5,reach=0.195/reach*100:.1f --> to 30.0 %<!-- result: arm/runs/seed=7,reach=0.3/reach:.1% -->
-#   of the scenes: it also does not know whether to reach or to pick. The words are what it lacks.
+#   of the scenes: it also does not know whether to reach or to pick. So the words are
+#   probably what it lacks.
 # - **One learned from an undisturbed expert.** It had the same number of demonstrations, without a single mistake in them.
 #   They are shorter, so there are fewer states, 25,605<!-- result: arm/demonstrations/0.0/num_states:, --> instead of
 #   36,178<!-- result: arm/demonstrations/0.4/num_states:, -->, and a difference might come from that. Its median is about as good,
@@ -796,8 +802,9 @@ with checking("Exercise 2"):
 #
 # <details><summary>Hint</summary>
 #
-# Take `my_expert` and change three things: the gripper is always -1, there is nothing to grip, and the funnel ends
-# 3.5 cm over the block's centre instead of in it. Below 7 cm, it may come down only where it is nearly on the axis.
+# Take `my_expert` and change three things: the gripper is always -1, there is nothing to grip, and the whole funnel,
+# its top included, lies 3.5 cm higher. Closed fingers at a height of 7 cm still sweep through blocks when the hand comes
+# from below, so it may come down only where it is nearly on the axis.
 #
 # </details>
 
@@ -832,6 +839,19 @@ with checking("Exercise 3"):
     assert tilt < 0.05, f"the hand should be upright in the end; yours is tilted by up to {tilt:.2f} rad"
     pushed = 100 * np.linalg.norm(world.blocks - before, axis=2).max()
     assert pushed < 1, f"no block should be pushed by more than 1 cm; yours pushes one by {pushed:.1f} cm: go up first"
+
+    def lower_by(world):
+        """As above: down to 5 cm, with closed fingers."""
+        down = np.zeros((10, 7))
+        down[:, 2], down[:, 6] = (0.05 - world.tips[:, 2]) / STEP_METRES, -1
+        return down
+
+    repeated = ArmWorld([201, 202, 203, 204, 205, 206, 208, 209, 213, 216], "pick", ArmConfig(max_steps=100))
+    for step in range(29):  # the same beginning, and the same expert
+        repeated.step(np.asarray(touch_expert(repeated.state()), dtype=float) if step >= 4 else lower_by(repeated))
+    assert np.allclose(repeated.state().offsets, ends.offsets, atol=1e-3), (
+        "from the same start it acts otherwise the second time: go by what can be seen, without a clock"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -884,7 +904,9 @@ with checking("Exercise 4"):
     went_to = np.array([1, 1, 0, 2, 2, 1, 1, 1])
     mixed = replace(other, success=np.arange(8) > 2, outcome={**other.outcome, "went_to": went_to})
     answer = follows(half, mixed)
-    assert abs(answer - 5 / 8) > 1e-9, "you count all scenes: leave out those in which the first run failed"
+    assert abs(answer - 5 / 8) > 1e-9, (
+        "5 of all 8 go to block 1, but only those count in which the first run was a success"
+    )
     assert abs(answer - 2 / 8) > 1e-9, "2 follow, of the 5 successes, not of all 8 scenes: divide by 5"
     assert abs(answer - 4 / 5) > 1e-9, "going to block 2 is not following: count block 1 alone"
     assert abs(answer - 3 / 5) > 1e-9, "take the successes of the first run, not those of the second"
@@ -911,8 +933,8 @@ with checking("Exercise 4"):
 #
 # <details><summary>What does damping buy, and what does it cost?</summary>
 #
-# Near a singular pose some motions of the tip would need very large turns, and damping limits them. The cost is that the
-# tip moves less than was asked for there. Far from singular poses the cost is small.
+# Near a singular pose some motions of the tip would need very large turns, and damping limits them in each step. The cost is
+# that such a step moves the tip less than was asked for. Far from singular poses the cost is small.
 #
 # </details>
 #
@@ -944,8 +966,8 @@ with checking("Exercise 4"):
 #
 # - From a camera's two numbers to an arm's seven, the policy changed in one place: how many numbers its head makes, and
 #   their scale.
-# - Inverse kinematics stands between a policy and an arm. Damped least squares limits the turns where a motion cannot be
-#   done.
+# - Inverse kinematics stands between a policy and an arm. Damped least squares limits the turns of a step near
+#   poses in which a motion cannot be done.
 # - An expert that is to be imitated decides by what can be seen, without a clock. The policy sees nothing else.
 # - Noise on what is done, and not on the label, shows how to come back from a mistake. Here a training could succeed without
 #   it. Success went together with following the words, and that differed from seed to seed. Whether noise makes it likelier

@@ -46,6 +46,20 @@ class LoRALayer(nn.Module):
 """,
         ],
         wrong={
+            "starts A with equal numbers": (
+                """
+class LoRALayer(nn.Module):
+    def __init__(self, linear, rank, alpha):
+        super().__init__()
+        self.linear, self.scale = linear.requires_grad_(False), alpha / rank
+        self.A = nn.Parameter(torch.full((rank, linear.in_features), 0.01))
+        self.B = nn.Parameter(torch.zeros(linear.out_features, rank))
+
+    def forward(self, x):
+        return self.linear(x) + self.scale * (x @ self.A.T @ self.B.T)
+""",
+                "the rows of A must differ",
+            ),
             "starts B with random values": (
                 lora(b="nn.Parameter(torch.randn(linear.out_features, rank))"),
                 "B should start",
@@ -341,6 +355,14 @@ def rank_needed(change, share=0.9):
 """,
         ],
         wrong={
+            "needs one more where the share is exact": (
+                """
+def rank_needed(change, share=0.9):
+    energy = torch.linalg.svdvals(change) ** 2
+    return int((energy.cumsum(0) / energy.sum() <= share).sum()) + 1
+""",
+                "at least half is wanted",
+            ),
             "does not square": (
                 """
 def rank_needed(change, share=0.9):

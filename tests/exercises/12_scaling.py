@@ -38,6 +38,16 @@ def second_run(block, x, output_gradient):
 """,
         ],
         wrong={
+            "does not detach x": (
+                """
+def second_run(block, x, output_gradient):
+    x.requires_grad_()
+    with torch.enable_grad():
+        output = block(x)
+    return list(torch.autograd.grad(output, (x, *block.parameters()), output_gradient))
+""",
+                "detach it first",
+            ),
             "leaves autograd switched off": (
                 """
 def second_run(block, x, output_gradient):
@@ -137,6 +147,26 @@ def largest_batch(config, gigabytes, **ways):
 """,
         ],
         wrong={
+            "a tenth of what is needed to spare": (
+                """
+def largest_batch(config, gigabytes, **ways):
+    best, size = 0, 1
+    while 1.1 * budget(config, size, **ways).memory <= gigabytes * 1e9:
+        best, size = size, 2 * size
+    return best
+""",
+                "without a tenth to spare",
+            ),
+            "begins with a batch of two": (
+                """
+def largest_batch(config, gigabytes, **ways):
+    best, size = 0, 2
+    while budget(config, size, **ways).memory <= 0.9e9 * gigabytes:
+        best, size = size, 2 * size
+    return best
+""",
+                "begin with a batch of 1",
+            ),
             "leaves no tenth to spare": (
                 """
 def largest_batch(config, gigabytes, **ways):

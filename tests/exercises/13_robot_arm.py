@@ -182,6 +182,23 @@ def touch_expert(state):
 """,
         ],
         wrong={
+            "goes by a clock": (
+                """
+calls = [0]
+
+
+def touch_expert(state):
+    calls[0] += 1
+    way = state.offsets.copy()
+    way[:, 2] += 0.1 if calls[0] < 14 else 0.035
+    if calls[0] < 5:
+        way[:, :2] = 0
+    move = way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), STEP_METRES)
+    turn = np.clip(state.tilts / STEP_RADIANS, -1, 1)
+    return np.concatenate([move, turn, np.full((len(way), 1), -1.0)], axis=1)
+""",
+                "without a clock",
+            ),
             "leaves the fingers open": (touch(gripper="1.0"), "the fingers should be closed"),
             "stays above the block": (touch(end="0.07"), "stays up to"),
             "goes too far down": (touch(end="0.02"), "3 to 4 cm over the block's centre"),
