@@ -136,8 +136,8 @@ print("labels", tuple(labels.shape), "predictions", tuple(noisy.shape))
 print("all four equal tinyvla.learn.evaluate.Metrics")
 
 # %% [markdown]
-# Now some made-up policies, each with one particular fault. Before you look at the table, guess:
-# which two of these policies have the **same L2 error**? Which bad one has a **direction accuracy of 100 %**?
+# Now some made-up policies, one perfect and each of the others with a fault of its own. Before you look at the table,
+# guess: which two of the faulty ones have the **same L2 error**? Which four have a **direction accuracy of 100 %**?
 
 
 # %%
@@ -247,12 +247,12 @@ for truth in (0.5, 0.8, 0.95, 0.99):
 
 # %% [markdown]
 # The answer is (d). In most of these evaluations the policy succeeds 50 times out of 50. The naive interval is then
-# "100 % to 100 %", and the truth is not in it. Wilson's interval stays near its promise. How near, for every true
-# rate? That needs no simulation: the probability of each count is a binomial coefficient times powers, and we add up
-# the counts whose interval contains $p$.
+# "100 % to 100 %", and the truth is not in it. Wilson's interval contains it in 91 %: less than it promises, and far
+# more often than the naive one. What happens at the other true rates? That needs no simulation: the probability of each
+# count is a binomial coefficient times powers, and we add up the counts whose interval contains $p$.
 
-# %% mystnb={"image": {"alt": "How often each interval holds the true rate, against that rate: Wilson stays near 95 percent, the naive interval collapses near 0 and 100 percent."}}
-truths = np.linspace(0.002, 0.998, 499)
+# %% mystnb={"image": {"alt": "How often each interval holds the true rate, against that rate: Wilson stays near 95 percent, with two short dips to 84 percent near 0 and 100 percent; there the naive interval falls towards zero."}}
+truths = np.linspace(0.0005, 0.9995, 1_999)
 counts = np.arange(num_scenes + 1)
 ways = np.array([math.comb(num_scenes, k) for k in counts], dtype=float)
 probability = ways * truths[:, None] ** counts * (1 - truths[:, None]) ** (num_scenes - counts)  # (truths, counts)
@@ -261,16 +261,20 @@ for interval, part in ((naive, "language"), (wilson, "fusion")):
     low, high = np.array([interval(k / num_scenes, num_scenes) for k in counts]).T
     holds = (low <= truths[:, None]) & (truths[:, None] <= high)
     label = "Wilson" if interval is wilson else "naive"
-    ax.plot(100 * truths, 100 * (probability * holds).sum(axis=1), color=PART_COLORS[part], lw=1.2, label=label)
+    coverage = (probability * holds).sum(axis=1)  # (truths,)
+    print(f"{label:6} holds the truth in {coverage.mean():.0%} on average, in {coverage.min():.0%} at a true rate of "
+          f"{100 * truths[coverage.round(9).argmin()]:.2f} %, its worst")  # fmt: skip
+    ax.plot(100 * truths, 100 * coverage, color=PART_COLORS[part], lw=1.2, label=label)
 ax.axhline(95, color="grey", ls="--", label="promised")
 ax.set(xlabel="true success rate (%)", ylabel="interval holds it (%)", ylim=(0, 102), xlim=(0, 100))
 ax.legend(frameon=False, loc="lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# The curves have teeth because counts are whole numbers. Wilson dips below 95 % in places, but its *average* is close
-# to 95 %, and it collapses nowhere. [Agresti and Coull](https://doi.org/10.1080/00031305.1998.10480550) argue that the
-# average is what one should care about.
+# The curves have teeth because counts are whole numbers. Wilson's *average* over all true rates is close to 95 %. It
+# dips below that in many places, and deepest where the true rate is less than half a percent away from 0 % or 100 %:
+# there it holds the truth in 84 % only. The naive interval falls almost to zero at both ends. [Agresti and
+# Coull](https://doi.org/10.1080/00031305.1998.10480550) argue that the average is what one should care about.
 #
 # Now the other way round: **how many scenes does a claim need?**
 
@@ -278,10 +282,13 @@ plt.show()
 print(f"{'scenes':>8}{'if 95 % succeed':>22}{'half the width':>17}{'if all succeed':>20}")
 for n in (20, 50, 100, 400, 1_000, 10_000):
     low, high = wilson(0.95, n)
-    print(f"{n:8,}{low:14.1%} to {high:5.1%}{100 * (high - low) / 2:10.1f} points{wilson(1, n)[0]:12.1%} or more")
+    print(f"{n:8,}{low:14.1%} to {high:5.1%}{100 * (high - low) / 2:10.1f} points{wilson(1, n)[0]:12.2%} or more")
 
 # %% [markdown]
-# Ten times the scenes make the interval about three times narrower: half the width costs four times the scenes.
+# At 95 %, ten times the scenes make the interval about three times narrower: half the width costs about four times the
+# scenes. The last column shrinks faster. When all scenes succeed, ten times the scenes make the interval about *ten*
+# times narrower: 100 scenes leave 3.7 points below 100 %, and 1,000 scenes leave 0.4.
+#
 # "19 of 20" is compatible with a policy that fails in a fifth of all cases. In simulation scenes are cheap, so use
 # many.
 #
@@ -320,8 +327,8 @@ print(f"without words, but playing for the direction accuracy: {deaf_optimum(tes
 
 # %% [markdown]
 # The line to remember is the third one. **A policy that was trained with squared error and never read a word gets about
-# 45 %**, twice what chance gives. A deaf policy that plays for the metric could get the number in the last line: it
-# points where several blocks lie close together. So 60 % direction accuracy is no proof of listening.
+# 45 %**, more than twice what chance gives. A deaf policy that plays for the metric could get the number in the last
+# line: it points where several blocks lie close together. So 60 % direction accuracy is no proof of listening.
 #
 # A fourth floor needs a policy: the *shuffled instruction*, in which each scene gets its neighbour's sentence. We come
 # to it as soon as there is one.
@@ -338,8 +345,8 @@ print("the images are the same:", np.array_equal(test.images, test.retargeted().
 
 # %% [markdown]
 # The test needs one more rule to be fair. If both blocks lie in nearly the same direction, a policy that ignores the
-# words is right by luck. So a scene only counts if its two right arrows, before and after the swap, have a cosine of at
-# most 0.8.
+# words is right by luck. So a scene only counts if its two right arrows, before and after the swap, have a cosine below
+# 0.8.
 #
 # ## Exercise 1: write the swap (15 minutes)
 #
@@ -347,7 +354,8 @@ print("the images are the same:", np.array_equal(test.images, test.retargeted().
 # scene, `(n, 2)`, as a numpy array.
 #
 # 1. `split.retargeted()` gives the scenes with the new words.
-# 2. Keep the scenes in which the old and the new right arrow have a cosine of at most 0.8.
+# 2. Keep the scenes in which the old and the new right arrow have a cosine below 0.8. (In a few scenes it is 0.8
+#    exactly, up to rounding. Keep them or leave them out, as you like.)
 #    `BlockFind.from_blocks(cells, colors)` makes a split from the blocks that you keep.
 # 3. Ask `act` about these scenes, and compare with their new right arrows.
 #
@@ -379,29 +387,33 @@ with checking("Exercise 1"):
     answer = swap(follows, few)
     assert answer is not None, "write the body of swap first"
     share, number = float(answer[0]), int(answer[1])
-    far = (few.actions * few.retargeted().actions).sum(axis=1) <= 0.8 - 1e-6
+    cosine = (few.actions * few.retargeted().actions).sum(axis=1)
+    least, most = (cosine < 0.8 - 1e-6).sum(), (cosine < 0.8 + 1e-6).sum()  # without and with those at 0.8 exactly
+    edge = (most - least) / least  # what these few scenes can change in a share
     assert number != len(few), "all scenes count; leave out those in which both right arrows point nearly the same way"
-    assert number != (~far).sum(), (
+    assert not len(few) - most <= number <= len(few) - least, (
         "you keep the scenes whose right arrows are close together, and should leave them out"
     )
-    assert number == far.sum(), f"{far.sum()} of these {len(few)} scenes count, yours are {number}"
+    assert least <= number <= most, f"{least} of these {len(few)} scenes count, yours are {number}"
     assert asked, "the policy was never asked: call act"
-    assert asked[0].instructions != BlockFind.from_blocks(few.cells[far], few.colors[far]).instructions, (
+    old_words = {image.tobytes(): words for image, words in zip(few.images, few.instructions, strict=True)}
+    heard = [scene for split in asked for scene in zip(split.images, split.instructions, strict=True)]
+    assert not all(old_words.get(image.tobytes()) == words for image, words in heard), (
         "the policy heard the old words; ask it about the scenes of split.retargeted()"
     )
     assert abs(share - 1) < 1e-9, f"a policy that always follows the words scores 100 %, yours says {share:.0%}"
     ignores = swap(lambda split: split.retargeted().actions, few)
-    assert abs(float(ignores[0])) < 1e-9, (
+    assert abs(float(ignores[0])) <= edge + 1e-9, (
         f"a policy that answers the old words scores 0 %, yours says {float(ignores[0]):.0%}: is it compared with the "
         "new right arrows?"
     )
     slanted = swap(lambda split: turned(torch.from_numpy(split.actions), 30).numpy(), few)
     assert abs(float(slanted[0]) - 1) < 1e-9, "arrows that are 30 degrees off are still in the right direction here"
-    halves = swap(lambda split: np.where(np.arange(len(split))[:, None] % 4 == 0, -1, 1) * split.actions, few)
-    expected = 1 - len(range(0, number, 4)) / number
-    assert abs(float(halves[0]) - expected) < 1e-9, (
-        f"with every fourth arrow reversed the share is {expected:.3f}, yours {float(halves[0]):.3f}: divide by the "
-        "number of scenes that count"
+    some_reversed = swap(lambda split: np.where(split.colors[:, :1] < 2, -1, 1) * split.actions, few)
+    expected = (few.retargeted().colors[cosine < 0.8 - 1e-6, 0] >= 2).mean()
+    assert abs(float(some_reversed[0]) - expected) <= edge + 1e-9, (
+        f"with the arrow reversed wherever the new words say {COLORS[0]} or {COLORS[1]}, the share is {expected:.3f}, "
+        f"yours {float(some_reversed[0]):.3f}: divide by the number of scenes that count"
     )
 
 # %% [markdown]
@@ -416,7 +428,8 @@ with checking("Exercise 1"):
 #     return four_metrics(predicted, torch.from_numpy(scenes.actions))[1], int(apart.sum())
 # ```
 #
-# The small `1e-6` makes the count the same on every machine, although cosines are rounded.
+# Where the cosine is 0.8 exactly, rounding moves it to either side. The small `1e-6` leaves these scenes out, so that
+# the count is the same on every machine.
 #
 # </details>
 #
@@ -495,10 +508,11 @@ plt.show()
 # %% [markdown]
 # ## 5. Predict, run, explain: data that make a policy deaf
 #
-# Now we keep policy, training and number of steps, and change only **which block is the target**. In the
-# usual data the target is a random one. Here it is always the **first block in reading order**: the topmost, and the
-# leftmost of those in its row. The sentence is as before and always correct: if the first block is red, it says "find
-# the red block". You get such data when somebody records demonstrations and tidies the table from one side.
+# Now we train two policies with the same settings and the same number of scenes and steps, and change only **which
+# block is the target**. In the usual data the target is a random one. Here it is always the **first block in reading
+# order**: the topmost, and the leftmost of those in its row. The sentence is as before and always correct: if the first
+# block is red, it says "find the red block". You get such data when somebody records demonstrations and tidies the
+# table from one side.
 
 
 # %% mystnb={"image": {"alt": "Four scenes in which the arrow goes to the topmost block."}}
@@ -524,6 +538,7 @@ print(f"arrows that point up: {(plain_val.actions[:, 1] < 0).mean():.0%} in ordi
 floors_here = {
     "constant": constant_floor(first_block(4_000, seed=42), first_val),
     "vision only": vision_only_floor(first_val),
+    "first block": directions(np.where(plain_val.cells >= 0, plain_val.cells, 99).min(axis=1)),  # a rule for these data
 }
 for name, predicted in floors_here.items():
     share = four_metrics(torch.from_numpy(predicted), torch.from_numpy(first_val.actions))[1]
@@ -534,14 +549,15 @@ for index, ax in enumerate(axes):
 plt.show()
 
 # %% [markdown]
-# The images are the ordinary ones, and the colours of the targets are balanced. The *labels* are not: nine in ten arrows
-# point up, and a constant arrow already scores twice as much as on ordinary data. The "vision only" floor does not warn
-# you, because it means the mean arrow to all blocks. A rule made for these data, "the first block", would score 100 %
+# The images are the ordinary ones, and the colours of the targets are about equally frequent. The *labels* are not
+# balanced: nine in ten arrows point up, and a constant arrow already scores twice as much as on ordinary data. The
+# "vision only" floor does not warn you. It stands for one rule without words, the mean of the arrows to all blocks, and
+# that rule is no good here. The last line is the rule that fits these data: "the first block" is right in every scene,
 # without a word.
 #
-# A policy is trained on 4,000 such scenes, 125 steps. *Listening* solves this task, too, and
-# [Chapter 4](04_fusion.ipynb) shows that 125 steps of ordinary data are enough to learn it. **Guess two
-# numbers**: the direction accuracy on validation scenes of the same kind, and the instruction swap on those scenes.
+# One policy is trained on 4,000 such scenes for two epochs, 126 steps in all. The other learns from 4,000 ordinary
+# scenes for as long. *Listening* solves both tasks. **Guess two numbers** for the first policy: the direction accuracy
+# on validation scenes of the same kind, and the instruction swap on those scenes.
 #
 # 1. Both high. The words are right in every scene, so it learns to use them.
 # 2. Accuracy high, swap about one half: it uses both, position and words.
@@ -572,7 +588,7 @@ def examine(policy, own):
 
 
 deaf = train_on(first_block)
-examined = {"first block": examine(deaf, first_val), "ordinary": examine(policy, plain_val)}
+examined = {"first block": examine(deaf, first_val), "ordinary": examine(train_on(BlockFind), plain_val)}
 for kind, result in examined.items():
     print(f"trained on {kind} data")
     for split in ("own", "ordinary"):
@@ -583,18 +599,19 @@ for kind, result in examined.items():
 assert examined["first block"]["own"] > 0.75, "it should be right on its own kind of scenes"
 assert examined["first block"]["own swap"] < 0.25, "it should not follow the words"
 assert 0.25 < examined["first block"]["ordinary"] < 0.6, "on ordinary scenes it should stand near the floor"
-assert examined["ordinary"]["ordinary swap"] > 0.95
+assert examined["ordinary"]["ordinary swap"] > 0.9, "the same steps on ordinary scenes should be enough to listen"
 print("right on its own kind of scenes, deaf to the words, and near the vision-only floor elsewhere")
 
 # %% [markdown]
-# The answer is 3. When other words are put under the same image, the arrow hardly moves at all. **The policy is deaf,
-# and its validation accuracy does not show it**, because the rule "first block" is right in the validation scenes as
-# well. On ordinary test scenes the policy is near the vision-only floor.
+# The answer is 3. When other words are put under the same image, the arrow hardly moves at all (the median in the last
+# column). The same training on ordinary scenes gives a policy that listens. **The first policy is deaf, and its
+# validation accuracy does not show it**, because the rule "first block" is right in the validation scenes as well. On
+# ordinary test scenes this policy is near the vision-only floor.
 #
-# A rule that works on the data and is not the one that was meant is called a **shortcut**
-# ([Geirhos et al.](https://arxiv.org/abs/2004.07780) collect many). Why did this policy learn the shortcut, although
-# listening was as good a solution? A plausible reason: "towards the top of the image" lowers the loss from the first
-# steps on, in every scene and without the words; once it is learned, little loss is left from which the words could be
+# A rule that works on the data and is not the one that was meant is called a **shortcut** ([Geirhos et
+# al.](https://arxiv.org/abs/2004.07780) collect many). Why did this policy learn the shortcut, although listening was
+# as good a solution? A plausible reason: "towards the top of the image" lowers the loss from the first steps on,
+# without the words and in nine of ten scenes; once it is learned, less loss is left from which the words could be
 # learned. This chapter does not test that reason, and it trains one seed. You can test it: give `train_on` more epochs
 # and watch the swap.
 #
@@ -611,7 +628,7 @@ def marked_target(num_samples, seed):
 
 
 marked_val = marked_target(500, seed=43)
-marked = train_on(marked_target, num_samples=2_000)  # half the steps are enough
+marked = train_on(marked_target, num_samples=2_000)  # half the scenes, so half the steps, are enough
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UnseenWordWarning)  # it never heard the names of the other three colours
     examined["marked target"] = result = examine(marked, marked_val)
@@ -644,15 +661,15 @@ plt.show()
 # %% [markdown]
 # This policy is perfect on its own scenes and at about **zero** in the swap on the same scenes. The swap names colours
 # that this policy has never heard, since nobody ever named the other blocks. But its arrow hardly moves for names that
-# it knows, either, as the last line shows. Neither its learning curve, nor a validation split of this kind, nor a
-# confidence interval would have told you. Two things would have:
+# it knows, either, as the last line shows. A validation split of this kind cannot tell you, because the shortcut is
+# right in all of its scenes; nor can a learning curve or a confidence interval that is computed on it. Two things can:
 #
 # - **A swap**, which asks about a picture that has a second answer.
 # - **A look at the data**: for each image, can the target be guessed without the words? In both sets it can, in every
 #   scene. You can find that out before any training.
 #
 # The cure is in the data, too: show the *same image with different instructions*. Then no rule about images alone can
-# be right.
+# be right in all scenes.
 #
 # ## 6. Where does it look?
 #
@@ -718,8 +735,10 @@ plt.show()
 
 # %% [markdown]
 # The pixels are the same in all six. For a colour that is there, the largest circle sits on its block. For one that is
-# not there, the weights still sum to one: attention cannot answer "nowhere". In this scene they go to blocks that were
-# not asked for. One scene is an example, so we ask for an absent colour in 300 scenes.
+# not there, the weights still sum to one: attention cannot answer "nowhere". The largest circles then sit on blocks
+# that were not asked for. But do not overlook the many small dots: together, the tokens without a block get more than
+# half of the weight here. The next cell adds them up. And since one scene is an example, it also asks for an absent
+# colour in 300 scenes.
 
 # %% tags=["nbval-ignore-output", "slow"]
 absent = [f"find the {next(name for i, name in enumerate(COLORS) if i not in row)} block" for row in some.colors]
@@ -729,16 +748,22 @@ has_block = np.zeros((300, 64), bool)
 row, slot = np.nonzero(some.cells >= 0)
 has_block[row, some.cells[row, slot]] = True
 on_block = has_block[np.arange(300), weight_of_cell.argmax(axis=1)].mean()
+for word, weight in zip(words[len(present) :], maps.mean(dim=1)[len(present) :], strict=True):
+    outside = 1 - weight[1 + torch.from_numpy(test.cells[four])].sum().item()
+    print(f"scene above, asked for {word}: {outside:.0%} of the weight lies on tokens without a block")
+for kind, weight in (("absent", weight_of_cell), ("present", weights.mean(dim=1)[:, 1:].numpy())):
+    outside = 1 - (weight * has_block).sum(axis=1).mean()
+    print(f"{kind + ' colour:':15} {outside:.0%} of the weight lies on tokens without a block (mean of 300 scenes)")
 print(f"absent colour: the largest weight of a cell is on some block in {on_block:.0%} of 300 scenes;")
 print(f"length of the arrow {arrows_absent.norm(dim=1).median():.2f} (median), {seen.norm(dim=1).median():.2f} if asked "
       "for a colour that is there")  # fmt: skip
 assert arrows_absent.norm(dim=1).median() < seen.norm(dim=1).median(), "for an absent colour it should be shorter"
 
 # %% [markdown]
-# The maps look convincing. But look at how *much* weight the right block gets: it is far from all of it, and the rest
-# is spread over the other blocks and the empty background. So there is a question that a map cannot answer by itself:
-# **does the policy use what it looks at?** We find out by interfering. Guess what happens to the direction accuracy in
-# each of four cases:
+# The maps look convincing. But look at how *much* weight the right block gets: it is far from all of it. Even for a
+# colour that is there, about half of the weight is spread thinly over tokens without a block. So there is a question
+# that a map cannot answer by itself: **does the policy use what it looks at?** We find out by interfering. Guess what
+# happens to the direction accuracy in each of four cases:
 #
 # 1. paint over the target block with background;
 # 2. paint over another block;
@@ -771,11 +796,11 @@ interference = {
     "all but the top token hidden": look(policy, some.images, some.instructions, hidden=~is_top)[0],
 }
 after = {}
-print(f"{'':30}{'right direction':>16}{'arrow moves (median)':>22}{'its length':>12}")
+print(f"{'':30}{'right direction':>16}{'mean error':>14}{'arrow moves (median)':>22}{'its length':>12}")
 for name, arrow in interference.items():
     moved, length = angle_error(arrow, seen).median().item(), arrow.norm(dim=1).median().item()
-    after[name] = Metrics.of(arrow, some_labels).direction_accuracy
-    print(f"{name:30}{after[name]:16.0%}{moved:14.1f} degrees{length:12.2f}")
+    after[name], error = Metrics.of(arrow, some_labels).direction_accuracy, angle_error(arrow, some_labels).mean()
+    print(f"{name:30}{after[name]:16.0%}{error:6.1f} degrees{moved:14.1f} degrees{length:12.2f}")
 assert after["target painted over"] < 0.5, "without the target it cannot know"
 assert after["other block painted over"] > 0.95, "another block should not matter"
 assert after["top token hidden"] < 0.5, "the top token should be needed"
@@ -783,16 +808,18 @@ assert after["all but the top token hidden"] > 0.85, "the top token should be en
 
 # %% [markdown]
 # For this small policy the map's *largest* circle is right, and now that is measured. The token is necessary: hide it,
-# and the arrow is about as good as a random direction. It is also sufficient: keep only it, and the arrow hardly moves.
-# Painting over the block has the same effect as hiding its token; painting over another block does almost nothing.
+# and the arrow is about as good as a random direction. It is also sufficient for the right direction: keep only it, and
+# every arrow still counts as right. Precision is lost: the arrow moves by about three degrees, and the mean error more
+# than doubles. Painting over the block has about the same effect as hiding its token; painting over another block does
+# almost nothing.
 #
-# But the *weights* are not shares of influence. More than half of the attention lies on tokens that can be removed
-# without loss. Single heads differ widely: one puts most of its weight on the target, another next to none. So "it
-# gives 40 % of its attention to the block" does not tell you what the policy would do without the block. In a deeper
-# network even the place may mislead, because a token may by then hold what other patches put there. Researchers
-# disagree on how far maps explain: compare [attention is not explanation](https://arxiv.org/abs/1902.10186) with
-# [attention is not not explanation](https://arxiv.org/abs/1908.04626). The practical rule: **a map is a hypothesis;
-# interfere, and measure.**
+# So the *weights* are not shares of influence. More than half of the attention lies on the other tokens; all of them
+# together can be removed at the price of a few degrees of precision, and without a single wrong direction. Single heads
+# differ widely: one puts most of its weight on the target, another next to none. So "it gives 40 % of its attention to
+# the block" does not tell you what the policy would do without the block. In a deeper network even the place may
+# mislead, because a token may by then hold what other patches put there. Researchers disagree on how far maps explain:
+# compare [attention is not explanation](https://arxiv.org/abs/1902.10186) with [attention is not not
+# explanation](https://arxiv.org/abs/1908.04626). The practical rule: **a map is a hypothesis; interfere, and measure.**
 #
 # There is a second trap. Guess: where does the *deaf* policy look, the one that was trained on marked targets and
 # scores about 0 % in the swap? We ask it on its own scenes.
@@ -893,7 +920,7 @@ assert abs(correlation) < 0.4, "the distance should explain little"
 for name, (worst_error, _) in list(change.items())[1:]:
     assert worst_error < 0.85 * change["as it is"][0], f"{name}: the worst scenes should become better"
 
-# %% tags=["hide-input", "slow"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Left: angular error against the target's distance from the centre, without a trend. Right: each change makes the worst twenty scenes better and leaves the mean of all about the same."}}
+# %% tags=["hide-input", "slow"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Left: angular error against the target's distance from the centre, without a trend. Right: each change makes the worst twenty scenes much better; the mean of all falls a little with the target alone and stays the same otherwise."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained")
 axes[0].plot(distance, errors, ".", ms=4, alpha=0.35, color=PART_COLORS["vision"])
 places = np.unique(distance.round(3))
@@ -917,10 +944,10 @@ plt.show()
 # as from a table; then the distance would not matter.
 #
 # *The tempting proof proves nothing.* Take the other blocks away, and the worst scenes become much better. So the
-# others were the cause? But moving them helps as well, and so does repainting the target. **Whatever** we change, the
-# worst scenes come back towards the average. They were *chosen* for their large errors, and part of a large error is
-# chance: the next picture of nearly the same scene has another one. This is **regression to the mean**. With only one
-# change tried, we would have believed in it. The grey bars are the control, scenes that were *not* selected. There,
+# others were the cause? But moving them helps as well, and so does repainting the target. **Whichever** change we make,
+# the worst scenes come back towards the average. They were *chosen* for their large errors, and part of a large error
+# is chance: the next picture of nearly the same scene has another one. This is **regression to the mean**. With only
+# one change tried, we would have believed in it. The grey bars are the control, scenes that were *not* selected. There,
 # moving or repainting does next to nothing, and taking the others away helps a little. That little is what the other
 # blocks really cost, and it is a fraction of what the worst scenes suggested.
 #
@@ -1061,6 +1088,8 @@ print("\n".join(table))
 name = "do not find the … block, find the … block"
 to_other = Metrics.of(answers[name], torch.from_numpy(base.retargeted().actions)).direction_accuracy
 print(f"\n'{name}': {to_other:.0%} point to the block that it should not find")
+lengths = {key: answers[key].norm(dim=1).median().item() for key in ("ordinary test scenes", name, "target cyan")}
+print("median length of the arrow:", ", ".join(f"{key} {length:.2f}" for key, length in lengths.items()))
 
 # %% tags=["slow"] mystnb={"image": {"alt": "Direction accuracy with its interval for each held-out condition, and each condition's floor."}}
 draw_conditions(conditions, scored, {row.name: wilson(scored[row.name], len(row)) for row in conditions})
@@ -1077,22 +1106,26 @@ assert scored["off the grid by up to 4 px"] < scored["ordinary test scenes"]
 # was measured.
 #
 # - **More or fewer blocks, noise, and "cube" instead of "block"** hold. So a word can be new and harmless. Perhaps that
-#   is because all training sentences had the same noun, so that the noun never mattered. Other verbs cost something.
+#   is because all training sentences had the same noun, so that the noun never mattered. The colour alone is enough,
+#   too. Other openings ("go to", "where is", "look for … box") cost something, up to about a seventh of the scenes.
 #   Capitals are no test at all: the tokenizer lowers them before the policy sees anything.
 # - **Off the grid** it gets worse step by step. In training a patch held one colour or none; here a block lies in up to
 #   four patches. [Chapter 8](08_closed_loop.ipynb) measures what that does to a policy that acts.
-# - **Light**: moderate changes hold, strong ones do damage. Darkening or bleaching moves all colours towards each
-#   other.
+# - **Light**: mild changes (× 0.7, or 30 % white) cost nothing or little. Stronger ones do damage: the whole image at
+#   half its brightness costs most, and blocks at half their brightness or half bleached cost about a tenth of the
+#   scenes or more. Darkening or bleaching moves all colours towards each other. A grey background costs more than a
+#   black one, although black is farther from the background of the training images.
 # - **New colours** fail. Cyan scores about chance, which is *below* the floor: it does not even find a random block. Two
 #   things are new at once, the paint and the word, and this test does not say which of them breaks the policy. Pink and
 #   brown score more than cyan, but not more than a random block would.
 # - **"violet"** names a paint that the policy knows, with a word that it does not. It has the lowest score of all, about
 #   chance, and the widest interval, because only few scenes have a purple target. So a new word alone can break it.
-# - **Negation** fails, and with confidence. "Find the red block, not the blue block" does well. Turn the sentence
-#   around, and the policy mostly goes to the block that it was told *not* to find: the last line above counts it. In
-#   both sentences it follows the colour that is named **first**. No training sentence has a "not" or a second colour. So
-#   the good score of the first sentence does not show that the policy understands "not". Test a sentence *and* its
-#   mirror image.
+# - **Negation** fails, and the arrow's length does not show it. "Find the red block, not the blue block" does well.
+#   Turn the sentence around, and the policy mostly goes to the block that it was told *not* to find, with an arrow
+#   nearly as long as for an ordinary sentence: the last two lines above. Its wrong arrows for cyan are as long, so a
+#   long arrow is no sign of a right answer. In both sentences it mostly follows the colour that is named **first**. No
+#   training sentence has a "not" or a second colour. So the good score of the first sentence does not show that the
+#   policy understands "not". Test a sentence *and* its mirror image.
 #
 # Here are a few of the failures, one from each kind:
 
@@ -1392,7 +1425,7 @@ with checking("Exercise 4"):
 # <details><summary>Accuracy 100 % on its own validation split, 0 % in the swap on the same images. What do you change, the model or the data?</summary>
 #
 # The data. In them, the image alone says which block is meant. Add scenes in which the same image comes with
-# different instructions; then no rule about images alone can be right.
+# different instructions; then no rule about images alone can be right in all of them.
 #
 # </details>
 #
@@ -1413,12 +1446,12 @@ with checking("Exercise 4"):
 # ## Summary
 #
 # - Each metric hides something. Report a lenient and a strict one, and one that sees lengths.
-# - Wilson's interval nearly keeps its promise near 100 %, where the usual one fails. Ten times the scenes make it about
-#   three times narrower.
+# - Near 100 % Wilson's interval comes far closer to its promise than the usual one, which collapses there. Ten times
+#   the scenes make it about three times narrower, and about ten times narrower when all scenes succeed.
 # - A policy that never reads gets about 45 % on this task if it is trained with squared error, more if it plays for the
 #   metric, and 100 % when there is only one block.
-# - The instruction swap measures listening. A policy can be perfect on its own validation scenes and score zero in
-#   it, if the data let it guess the target from the image.
+# - The instruction swap measures listening. A policy can be perfect on its own validation scenes and score about zero
+#   in it, if the data let it guess the target from the image.
 # - An attention map is a hypothesis. Interfere with what it shows, and compare two instructions.
 # - Held-out conditions say how wide a claim is. These policies, of one seed each, hold for other numbers of blocks,
 #   noise and another noun. They lose precision on new pairs of colour and place, and accuracy off the grid and under

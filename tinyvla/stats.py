@@ -10,7 +10,7 @@ from collections.abc import Sequence
 def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """95 % confidence interval of a share seen in `n` trials (Wilson 1927, https://doi.org/10.2307/2276774).
 
-    Unlike share +- 1.96 standard errors, it stays inside [0, 1] and is honest at 0 % and 100 %.
+    Unlike share +- 1.96 standard errors, it stays inside [0, 1] and keeps a width at 0 % and 100 %.
     """
     if n == 0:
         return 0.0, 1.0

@@ -59,11 +59,51 @@ ANSWERS = {
     arrows = arrows / np.linalg.norm(arrows, axis=1, keepdims=True)
     return float(((arrows * scenes.actions).sum(axis=1) > 0.8).mean()), len(keep)
 """,
+            SWAP.replace(" <= 0.8 - 1e-6", " <= 0.8"),
+            SWAP.replace(" <= 0.8 - 1e-6", " < 0.8"),
+            """def swap(act, split):
+    new = split.retargeted()
+    arrows = np.asarray(act(new))  # about all scenes; those that do not count are left out afterwards
+    apart = (split.actions.astype(float) * new.actions).sum(axis=1) <= 0.8
+    right = (arrows * new.actions).sum(axis=1) > 0.8 * np.linalg.norm(arrows, axis=1)
+    return right[apart].mean(), apart.sum()
+""",
+            """def swap(act, split):
+    new = split.retargeted()
+    before, after = act(split), act(new)  # the answers to the old words are not needed
+    right, number = 0, 0
+    for i in range(len(split)):
+        if split.actions[i] @ new.actions[i] < 0.8:
+            number += 1
+            right += float(after[i] @ new.actions[i]) > 0.8
+    return right / number, number
+""",
+            """def swap(act, split):
+    new = split.retargeted()
+    keep = [i for i in reversed(range(len(split))) if split.actions[i] @ new.actions[i] <= 0.8 - 1e-6]
+    scenes = [BlockFind.from_blocks(new.cells[[i]], new.colors[[i]]) for i in keep]
+    right = [act(scene)[0] @ scene.actions[0] > 0.8 for scene in scenes]  # one scene at a time, the last one first
+    return np.mean(right), len(keep)
+""",
         ],
         wrong={
             "counts all scenes": (SWAP.replace(" <= 0.8 - 1e-6", " <= 2"), "all scenes count"),
             "keeps the scenes with close arrows": (SWAP.replace(" <= 0.8 - 1e-6", " > 0.8 - 1e-6"), "leave them out"),
             "another bound": (SWAP.replace(" <= 0.8 - 1e-6", " <= 0.5"), "scenes count, yours are"),
+            "a bound a little too low": (SWAP.replace(" <= 0.8 - 1e-6", " <= 0.75"), "scenes count, yours are"),
+            "a bound a little too high": (SWAP.replace(" <= 0.8 - 1e-6", " <= 0.82"), "scenes count, yours are"),
+            "asks about all scenes with the old words": (
+                SWAP.replace("torch.from_numpy(act(scenes))", "torch.from_numpy(act(split))[apart]"),
+                "heard the old words",
+            ),
+            "counts the wrong ones": (
+                SWAP.replace("return four_metrics", "return 1 - four_metrics"),
+                "always follows the words scores 100 %",
+            ),
+            "says yes when half of them follow": (
+                SWAP.replace("return four_metrics(", "return round(four_metrics(").replace("))[1], int", "))[1]), int"),
+                "divide by the number of scenes",
+            ),
             "asks with the old words": (
                 SWAP.replace(
                     "from_blocks(swapped.cells[apart], swapped.colors[apart])",

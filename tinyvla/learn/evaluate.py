@@ -115,7 +115,7 @@ def validation_loss(policy: TinyVLA, split: TensorSplit) -> tuple[float, Metrics
 def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
     """Share of scenes in which naming another present block turns the arrow to that block, and their number.
 
-    Only scenes where the two blocks lie in clearly different directions count (cosine at most 0.8): elsewhere a policy
+    Only scenes where the two blocks lie in clearly different directions count (cosine below 0.8): elsewhere a policy
     that ignores the words would be right by luck.
     """
     swapped = split.retargeted()
