@@ -1278,6 +1278,10 @@ def check_new(fusion_class):
         answer = mine(patches, text, input_ids, attention_mask)
     except RuntimeError as error:
         raise AssertionError(f"with three different widths (as in Exercise 1) it fails: {error}") from None
+    width = UNEVEN.fusion.embed_dim
+    assert answer.shape[1] == width, (
+        f"with three different widths (as in Exercise 1) the feature should have {width} numbers, yours {answer.shape[1]}"
+    )
     for kind in ("pool-add", "concat", "gated", "fusion-tokens", "cross-attention", "prefix"):
         known = FUSIONS[kind](UNEVEN)
         here, there = layers(mine), layers(known)

@@ -1269,7 +1269,8 @@ with checking("Exercise 4"):
     assert np.nanstd(np.where(free[0], moves[0], np.nan), axis=0).min() > 0.01, (
         "every episode gets the same push: draw one for each"
     )
-    assert not np.allclose(moves[0][both][:, 0], moves[0][both][:, 1]), "x and y get the same noise: draw two numbers"
+    whole = both.all(axis=1)
+    assert not np.allclose(moves[0][whole, 0], moves[0][whole, 1]), "x and y get the same noise: draw two numbers"
     spread = np.sqrt(np.mean(np.concatenate([move[touched] for move, touched in zip(moves, free, strict=True)]) ** 2))
     assert 0.037 < spread < 0.065, f"add normal noise of standard deviation 0.05; yours has {spread:.3f}"
 

@@ -115,12 +115,12 @@ def attention(query, key, value, allowed=None):
 """,
         ],
         wrong={
-            "fills with minus ten thousand": (
+            "fills with minus a hundred": (
                 """
 def attention(query, key, value, allowed=None):
     logits = query @ key.mT / query.shape[-1] ** 0.5
     if allowed is not None:
-        logits = logits.masked_fill(~allowed, -1e4)
+        logits = logits.masked_fill(~allowed, -100)
     return logits.softmax(-1) @ value
 """,
                 "fill with minus infinity",

@@ -289,7 +289,7 @@ ANSWERS = {
                 "this is gated again",
             ),
             "the same width for all": (
-                WORDS.replace("nn.Linear(config.language.embed_dim,", "nn.Linear(config.vision.embed_dim,"),
+                WORDS.replace("config.fusion.embed_dim", "config.language.embed_dim"),
                 "with three different widths",
             ),
             "ignores the image": (

@@ -238,7 +238,7 @@ def follows(first, second):
 def follows(first, second):
     return (second.outcome["went_to"] == 1).mean()
 """,
-                "leave out those in which the first run failed",
+                "only those count in which the first run was a success",
             ),
             "divides by all scenes": (
                 """
