@@ -81,7 +81,7 @@ from tinyvla.learn.optimizer import learning_rate_at, make_optimizer
 from tinyvla.learn.train import Interrupted, PlainStep, fit
 from tinyvla.model.policy import new_policy
 from tinyvla.model.tokenizer import encode
-from tinyvla.recipes import DataConfig
+from tinyvla.recipes import RECIPES, DataConfig
 from tinyvla.show.plots import PART_COLORS, plot_predictions
 
 # %% [markdown]
@@ -396,15 +396,16 @@ ax.set(xlabel="step", ylabel="weight")
 ax.legend(frameon=False)
 plt.show()
 for name, path in (("clipped", with_clip), ("not clipped", without)):
-    early, late = (path[99] - path[119]) / 0.01, (path[119] - path[319]) / 0.01
-    print(f"{name}: {early:.0f} steps' worth in the 20 steps from the broken batch, {late:.0f} in the 200 after them")
+    broken, early, late = ((path[a] - path[b]) / 0.01 for a, b in ((99, 100), (99, 119), (119, 319)))
+    print(f"{name}: {broken:.2f} of a step at the broken batch; {early:.0f} steps' worth in the 20 from there, "
+          f"{late:.0f} in the 200 after them")  # fmt: skip
 
 # %% [markdown]
-# Guess 3 is right. The step itself is hardly longer than the others, because the outlier enters $m$ and $\sqrt v$ alike. But
-# $m$ forgets it in about $1/(1-\beta_1) = 10$ steps. $v$ took it squared and shrinks by a factor of 2.7 in about
-# $1/(1-\beta_2) = 100$ steps. For hundreds of steps ordinary gradients are divided by a number that a broken one left
-# behind. In a policy one broken batch can do this to many weights at once. Clipping limits what a single batch can do
-# to $v$.
+# Guess 3 is right. The step at the broken batch is 0.81 of an ordinary one: it is not longer, because the outlier enters
+# $\sqrt v$ as well as $m$. But $m$ forgets it in about $1/(1-\beta_1) = 10$ steps. $v$ took it squared and shrinks by a
+# factor of 2.7 in about $1/(1-\beta_2) = 100$ steps. For hundreds of steps ordinary gradients are divided by a number that a
+# broken one left behind. In a policy one broken batch can do this to many weights at once. Clipping limits what a single
+# batch can do to $v$.
 #
 # ## Minibatches by index
 #
@@ -474,7 +475,7 @@ def train_loop(policy, split, config, optimizer):
 
 # %% tags=["check"]
 with checking("Exercise 1"):
-    settings = TrainConfig(epochs=2, batch_size=16, learning_rate=5e-3, warmup_steps=3, grad_clip=0.3)
+    settings = TrainConfig(epochs=2, batch_size=16, learning_rate=5e-3, warmup_steps=3, grad_clip=0.3, seed=5)
     split = TensorSplit.from_blockfind(BlockFind(52, seed=2), encode)  # 4 batches an epoch; the last one has 4 scenes
     yours, right = Watched(), Watched()
     for loop, watched in ((package_loop, right), (train_loop, yours)):
@@ -490,6 +491,10 @@ with checking("Exercise 1"):
     assert found == wanted, f"2 epochs of 52 scenes, 16 at a time, are {wanted} steps; the optimizer took {found}"
     for step in range(wanted):
         at = f"in step {step}"
+        of_seed_0 = index_of(step, len(split), replace(settings, seed=0)).tolist()
+        assert yours.scenes[step] != of_seed_0, (
+            f"{at} the scenes are those of seed 0; config.seed is {settings.seed} here"
+        )
         assert yours.scenes[step] == right.scenes[step], f"{at} the scenes differ: take the batch of index_of"
         assert yours.rates[step] == right.rates[step], (
             f"{at} the learning rates of the groups should be {right.rates[step]}, yours are {yours.rates[step]}"
@@ -503,6 +508,9 @@ with checking("Exercise 1"):
             f"{at} the gradient differs: is that of the step before still in it (zero_grad)?"
         )
     assert len(yours.losses) == wanted, f"there should be {wanted} losses, one for each step, not {len(yours.losses)}"
+    assert not any(isinstance(mine, torch.Tensor) for mine in yours.losses), (
+        "the losses should be numbers, yours are tensors: loss.item() is the loss as a number"
+    )
     off = max(abs(float(mine) - loss) for mine, loss in zip(yours.losses, right.losses, strict=True))
     assert off < 1e-3, "the losses differ: each is that of its batch before the step"
 
@@ -558,8 +566,8 @@ def train_by_hand(policy, split, config, total_steps=None, start=0, stop=None, o
 # ## First test: overfit one batch
 #
 # This is the cheapest test: give the loop 16 scenes, always the same, and let it learn them by heart. The policy has far more
-# parameters than there are labels, so it can. If the loss does not approach zero, something is disconnected, and you know
-# it after a few seconds instead of the next morning.
+# parameters than there are labels, so it can. If the loss does not approach zero, a part is disconnected or the learning
+# rate is far off, and you know it after a few seconds instead of the next morning.
 #
 # The second run below has a mistake on purpose. The optimizer was built, and then the policy was replaced by a new one, as
 # happens when notebook cells are run out of order. No error is raised.
@@ -800,7 +808,7 @@ letters = {letter: sorted(causes)[i] for letter, i in zip("ABCDE", shuffle, stri
 # %% [markdown]
 # **Predict first.** Match the curves A to E with the five causes, and give a reason for each.
 
-# %% tags=["hide-input", "slow"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Training loss of five runs over 80 steps. A stays at 0.5; C too, but leaves it a little at the end; B falls to almost zero. D is far above 0.5 from the first step on; E starts near 0.5 and climbs to the height of D."}}
+# %% tags=["hide-input", "slow"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Training loss of five runs over 80 steps. A stays at 0.5; C too, but leaves it a little at the end; B falls to almost zero. D is far above 0.5 from the first step on; E, drawn from about 0.7 on, climbs to the height of D."}}
 LINE_COLORS = ["#2a78b5", "#d1741b", "#2e8b57", "#c2185b", "#7a4fb0"]
 
 
@@ -846,15 +854,18 @@ assert last["broken initialisation"] > 0.8
 assert abs(last["labels shuffled"] - 0.5) < 0.05
 assert last["healthy"] + 0.1 < last["learning rate too low"] < 0.52
 for cause, share in saturated.items():
-    print(f"{cause}: {'nearly all' if share > 0.9 else 'fewer than half'} of the answers' components are at +-1")
+    begin = f"{first[cause]:.1f}" if first[cause] < 0.6 else "above 0.8"
+    how_many = "nearly all" if share > 0.9 else "fewer than half"
+    print(f"{cause}: first loss {begin}; in the end {how_many} of the answers' components are at +-1")
     assert share > 0.9 or share < 0.5, f"{cause}: {share:.0%}"
 
 # %% [markdown]
 # - **Healthy**: flat at first, then a steep fall, then a slow one. The flat part is not a fault, so do not stop a run too
 #   early. The gradient grows while the loss falls, and shrinks afterwards.
-# - **Learning rate too high**: starts at 0.5, as it should, and *climbs* during warm-up until it is about three times as
-#   bad as answering (0, 0). The printed lines show why: nearly all answers are at $\pm 1$. There the slope of $\tanh$ is
-#   almost zero, and the right picture shows that hardly any gradient is left.
+# - **Learning rate too high**: its first loss is 0.5, as it should be. Then the loss *climbs* during warm-up until it is
+#   about three times as bad as answering (0, 0). The drawn line begins at about 0.7, because each of its points is a mean
+#   of five steps. The printed lines show the cause: nearly all answers are at $\pm 1$. There the slope of $\tanh$ is almost
+#   zero, and the right picture shows that hardly any gradient is left.
 # - **Broken initialisation**: nearly all answers are at $\pm 1$ as in the last case, but the loss is wrong *at step 0*,
 #   before the learning rate has any effect. So look at the first value, and know beforehand that it should be about 0.5.
 # - **Labels shuffled**: stays at 0.5, the loss of the best constant answer, because neither image nor words say anything
@@ -869,9 +880,12 @@ for cause, share in saturated.items():
 # ## Train `minimal`
 #
 # Now train a larger policy: `minimal`, about 13 million parameters, for one epoch of the 8,000 training scenes, which is
-# 125 steps. The settings are the package's defaults. The command line has shorter recipes, one for each preset, which
-# [Chapter 9](09_speed.ipynb) explains. The callback `TensorBoard` passes what `fit` tells it to a `SummaryWriter`, which
-# writes to a folder that TensorBoard reads.
+# 125 steps. Apart from the number of epochs, the settings are the package's defaults. `tinyvla train` uses other settings:
+# each preset has a recipe of its own, with another optimizer and its own number of steps ([Chapter 9](09_speed.ipynb)).
+# The cell prints the recipe of `minimal`. `tinyvla train --recipe plain` trains with the defaults.
+#
+# The callback `TensorBoard` passes what `fit` tells it to a `SummaryWriter`, which writes to a folder that TensorBoard
+# reads.
 
 # %% tags=["nbval-ignore-output", "slow"]
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -884,6 +898,8 @@ print(f"{minimal.num_parameters()['total']:,} parameters")
 with SummaryWriter(str(logs / "minimal")) as writer:
     records = fit(minimal, train, val, TrainConfig(epochs=1), callbacks=[TensorBoard(writer)])
 print({name: round(value, 4) for name, value in records[-1].items()})
+recipe = RECIPES["minimal"]
+print(f"the recipe of tinyvla train: {recipe.num_steps} steps with {recipe.train.optimizer}")
 
 # %% tags=["slow"]
 assert records[-1]["direction_accuracy"] >= 0.95, f"it should find 95 %, not {records[-1]['direction_accuracy']:.1%}"
@@ -1073,27 +1089,26 @@ def flat_gradient(policy):
 
 
 with checking("Exercise 3"):
-    policy, largest = new_policy(TINY, seed=0), []
+    policy, pieces = new_policy(TINY, seed=0), []
     original_loss = policy.loss
-    policy.loss = lambda batch, *rest: largest.append(len(batch)) or original_loss(batch, *rest)
-    accumulate(policy, few, torch.arange(20), 20)
-    assert largest, "write the body of accumulate first"
-    assert flat_gradient(policy) is not None, "some parameters have no gradient: call backward on each piece's loss"
+    policy.loss = lambda batch, *rest: pieces.append(len(batch)) or original_loss(batch, *rest)
+    index = order_of(len(few), seed=5, epoch=0)[:20]
     whole = new_policy(TINY, seed=0)
-    everything = few.take(torch.arange(20))
-    whole.loss(everything).backward()
+    whole.loss(few.take(index)).backward()
     wanted = flat_gradient(whole)
 
     def error(size):
         """Relative error of the gradient."""
-        largest.clear()
-        accumulate(policy, few, torch.arange(20), size)
+        pieces.clear()
+        accumulate(policy, few, index, size)
+        assert pieces, "write the body of accumulate first"
+        assert max(pieces) <= size, f"a piece had {max(pieces)} scenes, at most {size} were allowed"
+        assert flat_gradient(policy) is not None, "some parameters have no gradient: call backward on each piece's loss"
         return ((flat_gradient(policy) - wanted).norm() / wanted.norm()).item()
 
-    assert error(20) < 1e-3, "with one piece the gradient is wrong: is the old gradient cleared first?"
-    equal = error(10)
-    assert max(largest) <= 10, f"a piece had {max(largest)} scenes, at most 10 were allowed"
-    assert equal < 1e-3, "two equal pieces of 10 give another gradient: the sum of two means is not the mean"
+    assert error(20) < 1e-3, "with one piece the gradient is wrong: is it that of the loss over the scenes `index`?"
+    assert error(20) < 1e-3, "called again, it gives another gradient: is the old gradient cleared first?"
+    assert error(10) < 1e-3, "two equal pieces of 10 give another gradient: the sum of two means is not the mean"
     assert error(8) < 1e-3, "pieces of 8, 8 and 4 give another gradient: weigh each piece by its share of the scenes"
 
 # %% [markdown]
@@ -1219,10 +1234,10 @@ with checking("Exercise 4"):
 #     return {"X": "step", "Y": "moments", "Z": "weights"}
 # ```
 #
-# Forgotten weights show in the loss, which jumps back to 0.5. Forgotten moments show in the update: at Adam's first step
-# $\hat m/\sqrt{\hat v} = \pm 1$ for every weight with a gradient, so all of them move by the full learning rate at once. A
-# forgotten step hardly shows in the loss: the learning rate warms up once more, the scenes come in the order of the first
-# epochs again, and the run ends later than planned. It is the hardest of the three to notice.
+# Forgotten weights show in the loss, which jumps back to nearly 0.5. Forgotten moments show in the update: at Adam's first
+# step $\hat m/\sqrt{\hat v} = \pm 1$ for every weight with a gradient, so all of them move by the full learning rate at
+# once. A forgotten step hardly shows in the loss: the learning rate warms up once more, the scenes come in the order of the
+# first epochs again, and the run ends later than planned. It is the hardest of the three to notice.
 #
 # </details>
 
@@ -1275,12 +1290,31 @@ def first_bad(policy, batch):
 
 
 # %% tags=["check"]
+of_all_modules = nn.modules.module._global_forward_hooks  # PyTorch's hooks on every module of the process
+before = dict(of_all_modules)
+
+
+def are_hooks_left(policy):
+    """Whether there are hooks on the policy's modules, or new ones on all modules."""
+    own = any(module._forward_hooks or module._forward_pre_hooks for module in policy.modules())
+    return own or of_all_modules.keys() != before.keys()
+
+
 with checking("Exercise 5"):
     assert first_bad(*case(field="images")) is not None, "write the body of first_bad first"
     assert first_bad(*case(field="images")) == "images", "there is a NaN in the images: look at the batch first"
     assert first_bad(*case(field="actions")) == "actions", "there is a NaN in the labels: look at them as well"
     assert first_bad(*case(field="images", value=math.inf)) == "images", "infinity is not finite either"
     assert first_bad(*case()) is None, "all is well in this policy and batch; the answer should be None"
+    assert of_all_modules.keys() == before.keys(), (
+        "a hook on all modules of the process was left behind: hook the policy's leaves, and remove every handle"
+    )
+    policy, batch = case()
+    loss_of, stranger = policy.loss, nn.Identity()
+    policy.loss = lambda batch, *rest: (stranger(torch.tensor(math.nan)), loss_of(batch, *rest))[1]
+    assert first_bad(policy, batch) is None, (
+        "a module that is not the policy's was counted: hook the policy's leaves alone"
+    )
     for name in ("vision.patch_projection", "vision.blocks.0.mlp.hidden", "fusion.text_projection", "head.output"):
         found = first_bad(*case(name))
         assert found == name, f"the NaN starts in {name}, yours says {found!r}"
@@ -1302,11 +1336,13 @@ with checking("Exercise 5"):
     assert found is None, f"a NaN in a row that is not used does no harm, so the answer is None; yours says {found!r}"
     policy, batch = case()
     first_bad(policy, batch)
-    assert not any(m._forward_hooks for m in policy.modules()), "a hook was left behind: remove every handle"
+    assert not are_hooks_left(policy), "a hook was left behind: remove every handle"
     with_error = replace(batch, input_ids=batch.input_ids + 10**6)  # no such words
     with contextlib.suppress(IndexError):
         first_bad(policy, with_error)
-    assert not any(m._forward_hooks for m in policy.modules()), "an error left hooks behind: remove them in `finally`"
+    assert not are_hooks_left(policy), "an error left hooks behind: remove them in `finally`"
+for key in of_all_modules.keys() - before.keys():
+    del of_all_modules[key]  # the cells after this one should be rid of them
 
 # %% [markdown]
 # <details><summary>Solution</summary>

@@ -281,8 +281,8 @@ for number in (4, 8):
 #
 # ## 4. Bins: name each number in turn
 #
-# The way out is to write a number digit by digit. Cut the range of each dimension into 256 **bins**, and name one bin
-# for each dimension. [RT-2](https://arxiv.org/abs/2307.15818) and [OpenVLA](https://arxiv.org/abs/2406.09246) do this,
+# The way out is to name the numbers one after the other. Cut the range of each dimension into 256 **bins**, and name one
+# bin for each dimension. [RT-2](https://arxiv.org/abs/2307.15818) and [OpenVLA](https://arxiv.org/abs/2406.09246) do this,
 # with the tokens of their language model as names.
 #
 # The heads from here on have to work out which of several answers a half-said one belongs to. They get a deeper network
@@ -525,8 +525,9 @@ assert is_mean, off
 #
 # - **Path**: $x = \cos(\tfrac{\pi}{2} t)\,a + \sin(\tfrac{\pi}{2} t)\,\varepsilon$. Time runs the other way, from 0,
 #   clean, to 1, noise. The path is an arc.
-# - **Target**: the velocity along that arc, $\cos(\tfrac{\pi}{2} t)\,\varepsilon - \sin(\tfrac{\pi}{2} t)\,a$. From
-#   it and $x$, action and noise both follow, which is what the walk needs.
+# - **Target**: the velocity along that arc, per unit of its angle $\tfrac{\pi}{2} t$:
+#   $\cos(\tfrac{\pi}{2} t)\,\varepsilon - \sin(\tfrac{\pi}{2} t)\,a$. From it and $x$, action and noise both follow,
+#   which is what the walk needs.
 # - **Walk**: at each step, estimate the clean action; then put back a little less noise, some of it *fresh*.
 
 
@@ -639,9 +640,9 @@ for kind in ("mean-std", "quantiles"):
           f"span {forward[1:, 2].max() - forward[1:, 2].min():.1f}")  # fmt: skip
 
 # %% [markdown]
-# With mean and standard deviation the rest of that dimension lies within a tenth of a unit: hardly anything is left for
-# the head to see. The broken value does not move the quantiles. Their price: what lies beyond them is outside of
-# $[-1, 1]$, where bins cannot name it, so it comes out clipped.
+# With mean and standard deviation the rest of that dimension spans about a tenth of a unit: hardly anything is left for
+# the head to see. The broken value hardly moves the quantiles. Their price: what lies beyond them is outside of
+# $[-1, 1]$, where bins cannot name it and a `tanh` cannot reach it, so it comes out clipped.
 #
 # A common bug is not a wrong formula but the **wrong statistics**: a checkpoint that was fine-tuned on one robot, and
 # un-normalised with the numbers of another. Nothing crashes; the arm moves to plausible, wrong places. In
@@ -682,7 +683,8 @@ print(f"{ways.shape[1]} right ways for a scene, {HORIZON} steps each; all end at
 # pixels counts as near.
 #
 # The heads flatten a chunk, so nothing new is needed. We train regression for 500 steps and flow matching for 2,000, on
-# chunks normalised by mean and standard deviation. (The best answer of the first is the mean, however long it trains.)
+# chunks normalised by mean and standard deviation. Such numbers are not bounded by $[-1, 1]$, so regression has no `tanh`
+# here. (Its best answer is the mean, however long it trains.)
 
 # %% tags=["slow", "nbval-ignore-output"]
 chunks = torch.from_numpy(trajectories(one, HORIZON, seed=0)).to(device)
@@ -756,7 +758,8 @@ plt.show()
 # lowest frequencies first. Find the pair of neighbours that occurs most often in all rows, and give it a token of its
 # own. Do it again, a few hundred times. Runs of zeros become single tokens. The package leaves the counting to Hugging
 # Face's `tokenizers` and starts from the same numbers. How many tokens does a chunk take in the end, and what if the
-# motion were not smooth? We shuffle all numbers in time to find out.
+# motion were not smooth? To find out, we shuffle all numbers of all chunks. We count their tokens twice: with the tokenizer
+# that was fitted on the smooth chunks, and with one that is fitted anew on the shuffled ones.
 
 # %%
 tokenizer = FastTokenizer(HORIZON, 2, scale=SCALE)
@@ -766,21 +769,32 @@ tokenizer.fit(scaled, vocab_size=512)
 decoded = tokenizer.decode(tokenizer.encode(scaled[:200])) * span
 np.testing.assert_allclose(decoded, back[:200], atol=1e-9)
 jagged = np.random.RandomState(0).permutation(scaled.flat).reshape(scaled.shape)
-smooth, rough = (np.mean([len(ids) for ids in tokenizer.encode(x[:2_000])]) for x in (scaled, jagged))
-print(f"there and back: only the rounding is lost. Numbers in a chunk: {2 * HORIZON}")
-print("tokens for a smooth chunk are fewer than two thirds of its numbers:", smooth < 2 * HORIZON * 2 / 3)
-print("a jagged one takes more than a smooth one:", rough > 1.2 * smooth)
+anew = FastTokenizer(HORIZON, 2, scale=SCALE)
+anew.fit(jagged, vocab_size=512)
+print(f"there and back: only the rounding is lost. Tokens for the {2 * HORIZON} numbers of a chunk, on average:")
+cases = {
+    "smooth chunks": (tokenizer, scaled),
+    "shuffled, the same tokenizer": (tokenizer, jagged),
+    "shuffled, a tokenizer fitted anew": (anew, jagged),
+}
+for name, (codec, given) in cases.items():
+    print(f"  {name}: {np.mean([len(ids) for ids in codec.encode(given[:2_000])]):.1f}")
 
 # %% [markdown]
+# A smooth chunk takes about half as many tokens as it has numbers. Shuffled chunks take more, also with a tokenizer of their
+# own: their high frequencies are as large as their low ones, so fewer pairs repeat. The tokenizer of the smooth chunks
+# does worst on them, because it knows pairs that are rare there.
+#
 # `FastHead` then names these tokens one after the other with a small causal transformer, until it names the end mark: the
-# bins head with another vocabulary. The tokenizer is learned from the data, so it belongs into the checkpoint and has a
+# bins head with another vocabulary. The tokenizer is learned from the data, so it belongs in the checkpoint and has a
 # fingerprint, as the statistics have.
 #
 # ## 10. All heads, one table
 #
 # The same backbone, three kinds of data, three seeds each; the figures are medians. **The rows for two answers have
-# different budgets**: heads that answer one thing trained for 2 epochs, heads that draw for 9; the lines below the table
-# compare them after the same 2. Directions heads are low within 10 degrees because they name only a few directions.
+# different budgets**: heads that answer one thing trained for 2 epochs, heads that draw for 9. The lines below the table
+# compare all of them after 2 epochs (of nine for the heads that draw, whose learning rate has not fallen yet). Directions
+# heads are low within 10 degrees because they name only a few directions.
 
 # %%
 print(f"{report['preset']} backbone, {report['scenes']:,} scenes, {report['seeds']} seeds, on {machine}\n")
@@ -816,9 +830,10 @@ for row in (chunk_rows["fast"], longer):
 #
 # - **One right answer: take regression.** Here it is as good as the others, is the simplest, and gives the same answer each
 #   time. OpenVLA-OFT replaced OpenVLA's bins with [L1 regression on chunks](https://arxiv.org/abs/2502.19645).
-# - **Several right answers: take a head that draws.** After the same two epochs, bins, flow matching and diffusion are
-#   already far above regression and L1. Which one is a matter of cost: bins take a pass for each number, flow matching
-#   and diffusion one for each sampling step, FAST one for each token, through a transformer over all tokens so far.
+# - **Several right answers: take a head that draws.** After two of their nine epochs, bins, flow matching and diffusion are
+#   already far above regression and L1 after two of two. Which one is a matter of cost: bins take a pass for each number,
+#   flow matching and diffusion one for each sampling step, FAST one for each token, through a transformer over all tokens
+#   so far.
 # - **Read the times as orders of magnitude.** FAST's 254<!-- result: heads/heads/fast/trajectories/milliseconds/1:.0f --> ms, which we cannot explain, were
 #   21<!-- result: heads_longer/heads/fast/trajectories/milliseconds/1:.0f --> ms in the longer run on another GPU.
 # - **On trajectories** regression and L1 are near a way in 6.6 %. For regression, Section 8 showed which: the blocks
@@ -922,8 +937,10 @@ with checking("Exercise 3"):
 # - Squared error answers with the mean. Where several answers are right, the mean may be none of them.
 # - Bins, FAST tokens, flow matching and diffusion learn a distribution over actions and draw from it. A directions head
 #   learns one over a few names, and answers with the likeliest.
-# - Numbers that are named must know each other. Points that are moved decide on the way, so they need a few steps;
-#   one step is regression.
+# - A bins head names one number after the other, and each must depend on those before it. Drawn independently, they mix
+#   two right answers into a wrong one about half of the time.
+# - Flow matching and diffusion settle on one answer during their sampling steps, so they need several. A single step gives
+#   the mean, as regression does.
 # - Normalise each dimension, keep the statistics with the weights, and check them.
 # - An end point says little about a chunk. Measure the distance to the nearest way that was shown.
 #

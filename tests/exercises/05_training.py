@@ -35,7 +35,7 @@ def train_loop(policy, split, config, optimizer):
             loss.backward()
             nn.utils.clip_grad_norm_(policy.parameters(), config.grad_clip)
             optimizer.step()
-            losses.append(loss.detach())
+            losses.append(float(loss.detach()))
             step += 1
     return losses
 """
@@ -54,6 +54,26 @@ def accumulate(policy, split, index, size):
     for start in range(0, len(index), size):
         piece = index[start : start + size]
         (policy.loss(split.take(piece)) * (len(piece) / len(index))).backward()
+"""
+
+EVERYWHERE = """
+def first_bad(policy, batch):
+    for name, values in (("images", batch.image), ("actions", batch.actions)):
+        if not values.isfinite().all():
+            return name
+    names = {module: name for name, module in policy.named_modules() if not list(module.children())}
+    found = []
+
+    def hook(module, inputs, output):
+        if module in names and not output.isfinite().all():
+            found.append(names[module])
+
+    handle = nn.modules.module.register_module_forward_hook(hook)
+    try:
+        policy.loss(batch)
+    finally:
+        handle.remove()
+    return found[0] if found else None
 """
 
 DETECTIVE = """
@@ -146,6 +166,17 @@ ANSWERS = {
             "the loss after the step": (
                 LOOP.replace("losses.append(loss.item())", "losses.append(policy.loss(batch).item())"),
                 "that of its batch before the step",
+            ),
+            "the order of seed 0": (
+                LOOP.replace(
+                    "index_of(step, len(split), config)", "index_of(step, len(split), TrainConfig(batch_size=16))"
+                ),
+                "those of seed 0",
+            ),
+            "returns tensors": (LOOP.replace("loss.item()", "loss"), "loss.item() is the loss as a number"),
+            "returns tensors without a graph": (
+                BY_EPOCHS.replace("float(loss.detach())", "loss.detach()"),
+                "loss.item() is the loss as a number",
             ),
             "returns the last loss alone": (
                 LOOP.replace("return losses", "return losses[-1:]"),
@@ -241,6 +272,17 @@ ANSWERS = {
                 "    policy.zero_grad()\n    policy.loss(split.take(index)).backward()",
                 "at most 10 were allowed",
             ),
+            "as few pieces as fit, and each too large": (
+                PIECES.replace(
+                    "for start in range(0, len(index), size):\n        piece = index[start : start + size]",
+                    "for piece in index.chunk(len(index) // size):",
+                ),
+                "a piece had 10 scenes, at most 8 were allowed",
+            ),
+            "other scenes than those of the index": (
+                PIECES.replace("index[start : start + size]", "torch.arange(start, min(start + size, len(index)))"),
+                "over the scenes `index`",
+            ),
             "drops the last, smaller piece": (
                 PIECES.replace("range(0, len(index), size)", "range(0, len(index) - size + 1, size)"),
                 "pieces of 8, 8 and 4",
@@ -284,6 +326,7 @@ ANSWERS = {
             "            stack.callback(handle.remove)\n"
             "        policy.loss(batch)\n"
             "    return order[0] if order else None",
+            EVERYWHERE,
         ],
         wrong={
             "scans the parameters": (
@@ -344,6 +387,30 @@ ANSWERS = {
                     "    try:\n        policy.loss(batch)\n    finally:\n", "    policy.loss(batch)\n    if True:\n"
                 ),
                 "in `finally`",
+            ),
+            "leaves its hook on all modules": (
+                EVERYWHERE.replace("handle.remove()", "pass"),
+                "on all modules of the process was left behind",
+            ),
+            "leaves its hook on all modules after an error": (
+                EVERYWHERE.replace(
+                    "    try:\n        policy.loss(batch)\n    finally:\n", "    policy.loss(batch)\n    if True:\n"
+                ),
+                "in `finally`",
+            ),
+            "counts modules that are not the policy's": (
+                EVERYWHERE.replace("module in names and not", "not")
+                .replace("names[module]", "names.get(module)")
+                .replace("return found[0] if found else None", 'return (found[0] or "?") if found else None'),
+                "not the policy's was counted",
+            ),
+            "leaves hooks that run before the modules": (
+                DETECTIVE.replace(
+                    "handles.append(module.register_forward_hook(watch(name)))",
+                    "handles.append(module.register_forward_hook(watch(name)))\n"
+                    "            module.register_forward_pre_hook(lambda module, inputs: None)",
+                ),
+                "a hook was left behind",
             ),
             "blames a batch that is well": (
                 DETECTIVE.replace("next(iter(found), None)", 'next(iter(found), "images")'),

@@ -77,11 +77,28 @@ ANSWERS = {
             "a step of full length": (FLOW.replace("x, time) / self.num_steps", "x, time)"), "1 / num_steps"),
             "time runs backwards": (
                 FLOW.replace("step / self.num_steps,", "1 - step / self.num_steps,"),
-                "runs backwards",
+                "time runs backwards",
+            ),
+            "time runs backwards in the loss": (
+                FLOW.replace("self.network(features, point, time)", "self.network(features, point, 1 - time)"),
+                "in loss, the time that you tell the network runs backwards",
+            ),
+            "time stands still": (FLOW.replace("step / self.num_steps,", "0.0,"), "time stands still"),
+            "time is counted in steps": (
+                FLOW.replace("step / self.num_steps,", "float(step),"),
+                "divide the step by num_steps",
+            ),
+            "the last step begins at the end": (
+                FLOW.replace("step / self.num_steps,", "step / (self.num_steps - 1),"),
+                "the last step starts at 0.75",
             ),
             "the velocity at the end of the step": (
                 FLOW.replace("step / self.num_steps,", "(step + 1) / self.num_steps,"),
-                "at its start",
+                "off by one",
+            ),
+            "the velocity in the middle of the step": (
+                FLOW.replace("step / self.num_steps,", "(step + 0.5) / self.num_steps,"),
+                "the velocity at its start",
             ),
             "goes against the field": (FLOW.replace("x = x + self", "x = x - self"), "do not subtract"),
             "a single step": (FLOW.replace("range(self.num_steps)", "range(1)"), "ask the network 4 times"),
@@ -116,6 +133,22 @@ ANSWERS = {
             "stretches the joint that does not move": (
                 STATISTICS.replace("torch.where(scale < 0.5e-6, 1.0, scale)", "scale.clamp(min=1e-6)"),
                 "not stretched",
+            ),
+            "compares the quantiles exactly": (
+                STATISTICS.replace("scale < 0.5e-6", "high == low"),
+                "trembles by 1e-9",
+            ),
+            "a coarse threshold": (STATISTICS.replace("scale < 0.5e-6", "scale < 1e-3"), "threshold is too coarse"),
+            "a somewhat coarse threshold": (
+                STATISTICS.replace("scale < 0.5e-6", "high - low < 1e-5"),
+                "threshold is too coarse",
+            ),
+            "does not shift what trembles": (
+                STATISTICS.replace(
+                    "torch.where(mask, (low + high) / 2, 0.0)",
+                    "torch.where(mask & ((high - low > 1e-6) | (high == low)), (low + high) / 2, 0.0)",
+                ),
+                "only trembles is shifted",
             ),
             "does not shift it": (
                 STATISTICS.replace(
@@ -163,6 +196,22 @@ def draw_one(means, log_weights, generator):
             "evenly": (
                 MIXTURE.replace(INDEX, "torch.randint(4, (len(means),), generator=generator, device=means.device)"),
                 "drawn by their weights",
+            ),
+            "all rows by the first row's weights": (
+                MIXTURE.replace(
+                    INDEX, "torch.multinomial(log_weights[0].exp(), len(means), replacement=True, generator=generator)"
+                ),
+                "draws all rows by the first row's",
+            ),
+            "from the means of the first row": (
+                MIXTURE.replace(
+                    "return means[torch.arange(len(means), device=means.device), index]", "return means[0, index]"
+                ),
+                "of its own row",
+            ),
+            "a loss with the first row's weights": (
+                MIXTURE.replace("logsumexp(log_weights + ", "logsumexp(log_weights[:1] + "),
+                "takes the first row's for all",
             ),
             "without the generator": (MIXTURE.replace("1, generator=generator)", "1)"), "pass it to torch.multinomial"),
             "the mean of the four": (

@@ -110,6 +110,9 @@ def check_flow(mine: Any) -> None:
         "your line runs from the action to the noise; at time 0 the point should be the noise, at time 1 the action"
     )
     assert torch.allclose(point, (1 - t) * noise + t * a), "the point at time t is (1 - t) * noise + t * action"
+    assert not torch.allclose(said_time.flatten(), 1 - time), (
+        "in loss, the time that you tell the network runs backwards: it is 0 at the noise and 1 at the action"
+    )
     assert torch.equal(said_time.flatten(), time), "tell the network the time of each point, between 0 and 1"
     assert answer.ndim == 0, f"the loss is one number; yours has the shape {tuple(answer.shape)}"
     right_loss = ((0.5 - (a - noise)) ** 2).mean()
@@ -129,9 +132,23 @@ def check_flow(mine: Any) -> None:
     start = torch.randn(5, 2, generator=Generator().manual_seed(3))
     assert len(asked) == 4, f"num_steps is 4, so ask the network 4 times; you ask {len(asked)} times"
     times = [said.flatten()[0].item() for _, said in asked]
-    assert times[0] < times[-1], "time runs from 0, noise, to 1, the action; yours runs backwards"
+    wanted_times = "the four steps start at times 0, 0.25, 0.5 and 0.75"
+    likely_times = {
+        "time stands still: each step has its own time": [times[0]] * 4,
+        "time runs backwards: it should go from 0, the noise, to 1, the action": sorted(times, reverse=True),
+        "off by one: these are the times at the ends of the steps, and the first step is at time 0": [
+            0.25,
+            0.5,
+            0.75,
+            1,
+        ],
+        "the last step starts at 0.75 and only ends at time 1": [0, 1 / 3, 2 / 3, 1],
+        "the times are counted in steps: divide the step by num_steps": [0, 1, 2, 3],
+    }
+    for message, value in likely_times.items():
+        assert not np.allclose(times, value), f"{message}; {wanted_times}, yours at {np.round(times, 2).tolist()}"
     assert np.allclose(times, [0, 0.25, 0.5, 0.75]), (
-        f"each step uses the velocity at its start: times 0, 0.25, 0.5, 0.75; yours are {np.round(times, 2).tolist()}"
+        f"each step uses the velocity at its start; {wanted_times}, yours at {np.round(times, 2).tolist()}"
     )
     assert torch.allclose(asked[0][0], start), "begin at the noise x"
     assert not torch.allclose(arrived, start + 2), "a step lasts 1 / num_steps: divide the velocity by num_steps"
@@ -141,30 +158,43 @@ def check_flow(mine: Any) -> None:
 
 
 def check_statistics(masked_statistics: Callable[[Tensor, list[bool]], Any]) -> None:
-    """Refuses a function whose offsets and scales of an arm with two grippers are wrong."""
-    robot = torch.randn(5_000, 5, dtype=torch.float64, generator=Generator().manual_seed(0))
-    robot = robot * torch.tensor([0.02, 3.0, 0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 7.0, 0.0, 0.0])
-    robot[:, 3] = (robot[:, 3] > 2.5).double()  # a gripper that is nearly always 0
-    robot[:, 4] = (robot[:, 4] > 0).double()  # another, half of the time 1
-    answer = masked_statistics(robot, [True, True, True, False, False])
+    """Refuses a function whose offsets and scales of an arm with two grippers are wrong.
+
+    Of the arm's dimensions two move plainly, one moves by millionths, one trembles by billionths, and one stands still.
+    """
+    robot = torch.randn(5_000, 7, dtype=torch.float64, generator=Generator().manual_seed(0))
+    deviation = torch.tensor([0.02, 3.0, 2e-6, 1e-9, 0.0, 1.0, 1.0], dtype=torch.float64)
+    robot = robot * deviation + torch.tensor([0.5, 0.0, 0.0, 7.0, 7.0, 0.0, 0.0], dtype=torch.float64)
+    robot[:, 5] = (robot[:, 5] > 2.5).double()  # a gripper that is nearly always 0
+    robot[:, 6] = (robot[:, 6] > 0).double()  # another, half of the time 1
+    answer = masked_statistics(robot, [True, True, True, True, True, False, False])
     assert answer is not None, "write the body of masked_statistics first"
     offset, scale = (torch.as_tensor(np.asarray(part), dtype=torch.float64) for part in answer)
-    assert offset.shape == scale.shape == (5,), "there should be one offset and one scale for each of 5 dimensions"
+    assert offset.shape == scale.shape == (7,), "there should be one offset and one scale for each of 7 dimensions"
     assert (scale != 0).all(), "a scale of zero would divide by zero: what about the joint that does not move?"
     normalised = (robot - offset) / scale
-    assert torch.equal(normalised[:, 3:], robot[:, 3:]), (
+    assert torch.equal(normalised[:, 5:], robot[:, 5:]), (
         "the grippers must come out unchanged: offset 0 and scale 1 where the mask is false"
     )
-    assert (normalised[:, 2] == 0).all(), "a dimension that does not move becomes 0: subtract its offset all the same"
-    assert scale[2] == 1, f"a dimension that does not move is not stretched: scale 1, yours is {scale[2]:.2g}"
-    inside = (normalised[:, :2].abs() <= 1).double().mean()
+    assert (normalised[:, 4] == 0).all(), "a dimension that does not move becomes 0: subtract its offset all the same"
+    assert scale[4] == 1, f"a dimension that does not move is not stretched: scale 1, yours is {scale[4]:.2g}"
+    assert scale[3] == 1, (
+        "a dimension that trembles by 1e-9 is not stretched either: its quantiles differ, but by less than 1e-6"
+    )
+    assert normalised[:, 3].abs().max() < 1e-6, (
+        "a dimension that only trembles is shifted all the same: subtract its offset"
+    )
+    assert scale[2] != 1, (
+        "a dimension whose quantiles are 9e-6 apart does move, so it should be normalised: your threshold is too coarse"
+    )
+    inside = (normalised[:, :3].abs() <= 1).double().mean()
     assert abs(inside - 0.98) < 0.005, (
         f"98 % of a normalised dimension lie in [-1, 1], here {inside:.1%} do: use half the distance from the 1 % to "
         "the 99 % quantile"
     )
-    theirs = Normalizer("quantiles", 2)
-    theirs.fit(robot[:, :2])
-    assert torch.allclose(normalised[:, :2], theirs(robot[:, None, :2])[:, 0].double(), atol=1e-5), (
+    theirs = Normalizer("quantiles", 3)
+    theirs.fit(robot[:, :3])
+    assert torch.allclose(normalised[:, :3], theirs(robot[:, None, :3])[:, 0].double(), atol=1e-5), (
         "the 1 % quantile should become -1 and the 99 % quantile 1: the offset is the middle of the two"
     )
 
@@ -227,24 +257,35 @@ def check_mixture(mixture_loss: Callable[..., Any], draw_one: Callable[..., Any]
             each.logsumexp(dim=1) - np.log(4)
         ).mean(),
         "the four weights are missing": -each.logsumexp(dim=1).mean(),
+        "each row has weights of its own; yours takes the first row's for all": -(each + log_weights[:1])
+        .logsumexp(dim=1)
+        .mean(),
     }
     for message, value in likely.items():
         assert not torch.allclose(loss, value, atol=1e-4), message
     assert torch.allclose(loss, right, atol=1e-4), (
         f"the loss should be {right:.4f}, yours is {loss.item():.4f}: check sigma and the constant, once per dimension"
     )
-    weights, known = torch.tensor([0.1, 0.5, 0.05, 0.35]), torch.tensor([[0.0, 1], [1, 0], [0, -1], [-1, 0]])
-    inputs = (known.expand(4_000, 4, 2), weights.log().expand(4_000, 4))
+    half, weights = 4_000, torch.tensor([[0.1, 0.5, 0.05, 0.35], [0.4, 0.05, 0.45, 0.1]])  # of the rows' two halves
+    known = torch.tensor([[0.0, 1], [1, 0], [0, -1], [-1, 0]])
+    known = torch.stack([known, 2 * known])
+    inputs = (known.repeat_interleave(half, dim=0), weights.log().repeat_interleave(half, dim=0))
     drawn = draw_one(*inputs, Generator().manual_seed(0))
     assert drawn is not None, "write the body of draw_one"
-    assert drawn.shape == (4_000, 2), f"one answer for each row: (4000, 2) here, yours is {tuple(drawn.shape)}"
-    hits = torch.stack([(drawn - mean).norm(dim=1) < 1e-5 for mean in known])
-    assert hits.any(dim=0).all(), "each answer should be one of the four means, without noise and without averaging"
-    shares = hits.double().mean(dim=1)
-    assert shares.max() < 0.99, "it answers the same each time, with the likeliest mean; draw one of the four"
-    assert (shares - weights).abs().max() < 0.04, (
-        f"the four should be drawn by their weights {weights.numpy().round(2).tolist()}, yours come in "
-        f"{shares.numpy().round(2).tolist()}"
+    assert drawn.shape == (2 * half, 2), f"one answer for each row: ({2 * half}, 2) here, yours is {tuple(drawn.shape)}"
+    distance = (drawn[:, None] - inputs[0]).norm(dim=2).view(2, half, 4)
+    assert (distance.min(dim=2).values < 1e-5).all(), (
+        "each answer should be one of the four means of its own row, without noise and without averaging"
     )
+    shares = (distance < 1e-5).double().mean(dim=1)  # (2, 4)
+    assert shares.max() < 0.99, "it answers the same each time, with the likeliest mean; draw one of the four"
+    assert not (shares - weights[:1]).abs().max() < 0.04, (
+        "each row has weights of its own; yours draws all rows by the first row's"
+    )
+    for wanted, came in zip(weights, shares, strict=True):
+        assert (came - wanted).abs().max() < 0.04, (
+            f"the four should be drawn by their weights {wanted.numpy().round(2).tolist()}, yours come in "
+            f"{came.numpy().round(2).tolist()}"
+        )
     again = draw_one(*inputs, Generator().manual_seed(0))
     assert torch.equal(drawn, again), "the same generator should give the same answers: pass it to torch.multinomial"
