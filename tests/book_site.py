@@ -22,7 +22,7 @@ from browser import require, start_chromium
 from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
-SECONDS_TO_BUILD = 120  # about 30 on a fast core and 70 on a slow one
+SECONDS_TO_BUILD = 100  # about 30 on a fast core and 65 on a slow one
 
 
 @pytest.fixture(scope="session")

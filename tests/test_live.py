@@ -575,6 +575,8 @@ def test_a_film_is_chosen_by_its_sentence(wake):
         part.press(wanted["verb"], "verb"), part.press(wanted["color"], "colour")
         part.press("success" if wanted["success"] else "failure", "outcome")
         assert part.run("return mount.dataset.film") == wanted["file"]
+        played = "const frame = +mount.dataset.frame, said = mount.querySelector('output').textContent;"
+        part.until(f"(() => {{ {played} return frame > 0 && said === `step ${{frame}}` }})()", 20)
         part.slide("moment", wanted["frames"] - 1)
         assert f"“{wanted['sentence']}”, step {wanted['frames'] - 1}" in part.said
         assert ("success" in part.said) == wanted["success"]

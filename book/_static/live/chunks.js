@@ -8,7 +8,7 @@ TinyVLA.parts.chunks = async (mount) => {
   const row = (horizon, execute) => results.runs.find((run) => run.head === state.head && run.world === state.world && run.horizon === horizon && run.execute === execute);
   const draw = () => {
     state.execute = Math.min(state.execute, state.horizon);
-    const head = element("tr", {}, element("th", { scope: "col" }, "chunk"), ...results.horizons.map((execute) => element("th", { scope: "col" }, `execute ${execute}`)));
+    const head = element("tr", {}, element("th", { scope: "col" }, "chunk \\ execute"), ...results.horizons.map((execute) => element("th", { scope: "col" }, String(execute))));
     grid.replaceChildren(element("caption", {}, `success, ${state.head}, ${names[state.world]}`), element("thead", {}, head), element("tbody", {},
       ...results.horizons.map((horizon) => element("tr", {}, element("th", { scope: "row" }, String(horizon)), ...results.horizons.map((execute) => {
         const run = row(horizon, execute), isIt = horizon === state.horizon && execute === state.execute;

@@ -29,8 +29,7 @@ TinyVLA.parts.films = async (mount) => {
   };
   const show = (frame) => {
     state.frame = frame;
-    const input = moment.querySelector("input");
-    input.value = frame;
+    moment.set(frame);
     draw(film() && frame === film().frames - 1);
   };
   const run = (on) => {
@@ -42,7 +41,7 @@ TinyVLA.parts.films = async (mount) => {
     Object.assign(state, change);
     run(false);
     const it = film();
-    if (it) moment.querySelector("input").max = it.frames - 1;
+    if (it) moment.set(0, it.frames - 1);
     show(0);
     if (it && !calm) run(true);
   };

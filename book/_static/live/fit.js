@@ -42,8 +42,8 @@
       slider("in parts", [0, 6, 1], 0, (value) => set("accumulate")(2 ** value), (value) => `${2 ** value} part${value ? "s" : ""}`),
       element("div", { class: "tv-row" }, tick("matrix products in bfloat16", false, set("bfloat16")), tick("run each block twice", false, set("recompute"))),
       choice("memory of the device", [4, 8, 16, 24, 80], 8, set("device"), (size) => `${size} GB`), bars, words,
-      element("p", {}, ...Object.entries(colors).flatMap(([name, color]) => [element("span", { class: "tv-dot", style: `background:${color}` }), `${name}   `]),
-        "The frame is the device’s memory. On paper: what is small is left out."), said);
+      element("p", {}, ...Object.entries(colors).flatMap(([name, color]) => [element("span", { class: "tv-dot", style: `background:${color}` }), `${name}   `])),
+      element("p", {}, "The frame is the device’s memory. On paper: what is small is left out."), said);
     draw();
   };
   Object.assign(TinyVLA.parts.fit, { budget, memory });

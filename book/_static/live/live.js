@@ -138,13 +138,11 @@
 
   const slider = (label, [min, max, step], value, change, show = String) => {
     const shown = element("output", {}, show(value));
-    const input = element("input", { type: "range", min, max, step, value, oninput: () => {
-      shown.textContent = show(+input.value);
-      input.setAttribute("aria-valuetext", shown.textContent);
-      change(+input.value);
-    } });
-    input.setAttribute("aria-valuetext", show(value));
-    return element("label", { class: "tv-slider" }, element("span", {}, label), input, shown);
+    const say = () => input.setAttribute("aria-valuetext", (shown.textContent = show(+input.value)));
+    const input = element("input", { type: "range", min, max, step, value, oninput: () => (say(), change(+input.value)) });
+    say();
+    const set = (to, most = input.max) => (Object.assign(input, { max: most, value: to }), say()); // moved by the part itself
+    return Object.assign(element("label", { class: "tv-slider" }, element("span", {}, label), input, shown), { set });
   };
 
   const tick = (label, checked, change) => {
