@@ -846,7 +846,7 @@ hops = {"1 block": small_runs(OneBlock), "2 blocks": small_runs(FusionTokens)}
 for name, (_, accuracies) in hops.items():
     print(f"{name:9} right direction {in_percent(accuracies)}")
 
-# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 300 steps, two seeds each. With two blocks one curve falls early to almost zero and the other one gets close to zero late. With one block both sink slowly and are still far from zero at the end, one of them at the dashed line of a policy that sees and does not hear, the other a little below it."}}
+# %% tags=["slow"] mystnb={"image": {"alt": "Training loss over 300 steps, two seeds each. With two blocks one curve falls early to almost zero and the other one gets close to zero late. With one block both sink slowly and are still far from zero at the end, one of them at the dashed line of a policy that sees and does not hear, the other below it."}}
 fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained", facecolor="white")
 for (name, (runs, _)), part in zip(hops.items(), ("language", "fusion"), strict=True):
     for seed, losses in zip(HOP_SEEDS, runs, strict=True):
@@ -863,7 +863,7 @@ assert max(hops["1 block"][1]) < min(hops["2 blocks"][1]) - 0.1, "one block is b
 # %% [markdown]
 # Guess 3 is right for these 300 steps. With two blocks both seeds learn the task, one of them early and the other one late.
 # With one block neither seed does. One of them ends at the dashed line, where a policy that makes no use of the words
-# would be. The other one ends a little below it: it has begun to use them.
+# would be. The other one ends well below it: it has begun to use them.
 #
 # Here is an explanation. The learned token has to *know* the question before it can *ask* it. Count the **hops**, the times
 # that information travels along attention:
