@@ -216,6 +216,7 @@ CHECKPOINTS: dict[str, Callable[[Path], Any]] = {
     **{f"head width {value}": config_with("head", hidden_dim=value) for value in BIG},
     **{f"horizon {value}": config_with("head", horizon=value) for value in (True, 0, 2, 1024, 10**9)},
     **{f"head {value}": config_with("head", kind=value) for value in ("none", "bins", "fast", "flow", 5, None, ["l1"])},
+    **{f"waypoints {value}": config_with("head", waypoints=value) for value in (5, None, ["a"], [0], [True], [10**20])},
     **{f"fusion {value}": config_with("fusion", kind=value) for value in ("none", "prefix", 5, {})},
     **{
         f"cameras {value}": config_with("observation", cameras=value) for value in ([], ["a", "a"], "abc", [1], 5, [""])

@@ -228,8 +228,8 @@ class HeadConfig:
         HEADS.check(self.kind)
         check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
         check(
-            all(isinstance(step, int) and step >= 1 for step in self.waypoints),
-            f"waypoints are {list(self.waypoints)}; each must be a number of steps ahead, at least 1",
+            isinstance(self.waypoints, tuple) and all(type(n) is int and 1 <= n <= 10**6 for n in self.waypoints),
+            f"waypoints are {shown(self.waypoints)}; each must be a number of steps ahead, from 1 to 1,000,000",
         )
         check(
             self.normalization in NORMALIZATIONS,

@@ -67,6 +67,10 @@ def test_look_train_and_judge(folder, place, capsys):
     judged = json.loads(capsys.readouterr().out)
     assert judged["num_episodes"] == 6, "of seven, for the eighth is left out, one stays for the mean action"
     assert set(judged["spread"]) == {"shoulder", "elbow"}
+    cli.main(["evaluate", "--dataset", str(folder), "--device", "cpu", "--leave-out", "0", "1", "2", "7"])
+    said = capsys.readouterr().out
+    assert "11 frames" in said, "one episode, a share of 0.3 of four"
+    assert "its folder does not say" in said, "other episodes are drawn than the run held out"
     cli.main(["train", "--resume"])
     assert "is complete" in capsys.readouterr().out
 

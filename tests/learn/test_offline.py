@@ -105,6 +105,16 @@ def test_nothing_to_judge_is_refused(recorded):
         report(recorded, "words", np.zeros(len(recorded), bool))
 
 
+@pytest.mark.parametrize("dim", [1, 4])
+def test_a_policy_with_other_actions_is_refused(recorded, dim):
+    actions = recorded.actions[:, :1].repeat(dim, axis=1)
+    other = replace(recorded, actions=actions, action_names=())
+    policy = new_policy(other.policy_config("nano", horizon=HORIZON, image_size=32), 0)
+    policy.prepare_for(other.tensors(policy))
+    with pytest.raises(InputError, match=f"actions have 3 numbers, and the policy's have {dim}"):
+        evaluate_offline(policy, recorded, recorded.episodes >= 4)
+
+
 def test_a_real_policy_is_judged(recorded):
     policy = new_policy(recorded.policy_config("nano", horizon=HORIZON, image_size=32), 0)
     policy.prepare_for(recorded.tensors(policy))

@@ -69,3 +69,10 @@ def test_rows_of_any_length_are_decoded(tokenizer):
 def test_a_vocabulary_that_is_too_small_is_refused(chunks):
     with pytest.raises(InputError, match=r"choose a larger .* or a smaller fast_scale"):
         FastTokenizer(HORIZON, 2, scale=1e3).fit(chunks, vocab_size=64)
+
+
+def test_one_glitch_is_refused_and_not_spelled_out(chunks):
+    wild = chunks.copy()
+    wild[0, 0, 0] = 1e9
+    with pytest.raises(InputError, match=r"choose a larger .* or a smaller fast_scale"):
+        FastTokenizer(HORIZON, 2, scale=20.0).fit(wild, vocab_size=1024)

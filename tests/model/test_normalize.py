@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tinyvla.errors import InputError
+from tinyvla.model import normalize
 from tinyvla.model.normalize import Normalizer
 
 ACTIONS = torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.02, 3.0, 400.0]) + 5
@@ -33,6 +34,17 @@ def test_quantiles_bring_98_percent_into_bounds_whatever_the_outliers():
     normalizer.fit(wild)
     inside = (normalizer(wild).abs() <= 1).double().mean(dim=(0, 1))
     assert (inside - 0.98).abs().max() < 0.005
+
+
+def test_more_numbers_than_torch_takes(monkeypatch):
+    few, many = Normalizer("quantiles", 3), Normalizer("quantiles", 3)
+    few.fit(ACTIONS)
+    monkeypatch.setattr(normalize, "MOST_FOR_TORCH", 10)
+    many.fit(ACTIONS)
+    torch.testing.assert_close(many.offset, few.offset)
+    torch.testing.assert_close(many.scale, few.scale)
+    with pytest.raises(RuntimeError, match="too large"):
+        torch.zeros(2**24 + 1).quantile(0.5)
 
 
 def test_a_dimension_that_does_not_move_is_not_stretched():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -20,6 +22,12 @@ def test_a_sample_shows_its_instruction_and_arrow():
     assert ax.get_title() == sample.instruction
     assert ax.get_legend_handles_labels()[1] == ["true"]
     assert ax.figure is fig
+
+
+def test_dollars_are_no_mathematics():
+    fig, ax = plot_sample(replace(BlockFind(1, 0)[0], instruction=r"find $\frac{ red$ block"))
+    fig.canvas.draw()
+    assert ax.get_title() == r"find $\frac{ red$ block"
 
 
 def test_predictions_fill_a_grid():

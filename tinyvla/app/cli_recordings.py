@@ -133,8 +133,9 @@ def judge(checkpoint: Checkpoint, data: DataConfig, val_episodes: float | None, 
     seen, vision = policy.config.observation, policy.config.vision
     run = run_of(checkpoint)
     is_its_own = run is not None and Path(run.dataset).resolve() == Path(data.dataset).resolve()
+    given: dict[str, Any] = {name: value for name in ("states", "leave_out") if (value := getattr(data, name))}
     if run is not None and is_its_own:
-        data = replace(run, dataset=data.dataset)
+        data = replace(run, dataset=data.dataset, **given)
     share = val_episodes or (data.val_episodes if is_its_own else JUDGED_EPISODES)
     data = replace(data, cameras=seen.cameras, val_episodes=share)
     recordings = read(data, vision.size, seen.resize)
@@ -144,7 +145,7 @@ def judge(checkpoint: Checkpoint, data: DataConfig, val_episodes: float | None, 
         print(dumps(report.to_dict()))
         return
     print(report.table())
-    if is_its_own and val_episodes is None:
+    if is_its_own and val_episodes is None and not given:
         print("these episodes were held out when the policy was trained")
     else:
         print("whether the policy has learned from these episodes, its folder does not say")

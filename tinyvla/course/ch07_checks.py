@@ -133,14 +133,14 @@ def check_flow(mine: Any) -> None:
     assert len(asked) == 4, f"num_steps is 4, so ask the network 4 times; you ask {len(asked)} times"
     times = [said.flatten()[0].item() for _, said in asked]
     wanted_times = "the four steps start at times 0, 0.25, 0.5 and 0.75"
-    likely_times = {
+    likely_times: dict[str, list[float]] = {
         "time stands still: each step has its own time": [times[0]] * 4,
         "time runs backwards: it should go from 0, the noise, to 1, the action": sorted(times, reverse=True),
         "off by one: these are the times at the ends of the steps, and the first step is at time 0": [
             0.25,
             0.5,
             0.75,
-            1,
+            1.0,
         ],
         "the last step starts at 0.75 and only ends at time 1": [0, 1 / 3, 2 / 3, 1],
         "the times are counted in steps: divide the step by num_steps": [0, 1, 2, 3],

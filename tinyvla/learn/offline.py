@@ -127,13 +127,19 @@ def evaluate_offline(
     Raises:
         InputError: nothing is to be judged, or the policy does not fit the recordings.
     """
+    dim = recordings.actions.shape[1]
+    if dim != policy.config.head.action_dim:
+        raise InputError(
+            f"the recordings' actions have {dim} numbers, and the policy's have {policy.config.head.action_dim}: it "
+            "has learned from other recordings"
+        )
     # The first frame of an episode has no last action that could be repeated, so no row of the table counts it.
     has_last = np.diff(recordings.episodes, prepend=-1) == 0
     rows = np.flatnonzero(judged & has_last)
     if not len(rows):
         raise InputError("there is no episode of at least two frames to judge the policy on")
     split = recordings.tensors(policy, "cpu").rows(torch.from_numpy(rows)).to(policy.device)
-    horizon, dim = policy.config.head.horizon, recordings.actions.shape[1]
+    horizon = policy.config.head.horizon
     wanted, is_pad = recordings.chunks(horizon)
     wanted, counted = wanted[rows].astype(np.float64), ~is_pad[rows][..., None]
     others = recordings.actions[~judged] if not judged.all() else recordings.actions[judged]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from tinyvla.data.batch import check_finite
 from tinyvla.errors import InputError
 
+MOST_FOR_TORCH = 2**24
+"""Numbers of which `torch.quantile` finds a quantile."""
 SMALLEST_SCALE = 1e-6
 """A dimension that moves less than this is shifted, and not stretched."""
 
@@ -59,7 +62,7 @@ class Normalizer(nn.Module):
         if self.kind == "mean-std":
             offset, scale = flat.mean(dim=0), flat.std(dim=0, correction=0)
         else:
-            low, high = (torch.stack([column.quantile(q) for column in flat.T]) for q in (0.01, 0.99))
+            low, high = (torch.stack([_quantile(column, q) for column in flat.T]) for q in (0.01, 0.99))
             offset, scale = (low + high) / 2, (high - low) / 2
         self.offset.copy_(offset)
         self.scale.copy_(torch.where(scale < SMALLEST_SCALE, 1.0, scale))
@@ -99,3 +102,10 @@ class Normalizer(nn.Module):
         if self.kind == "none":
             return normalised
         return (normalised.double() * self.scale + self.offset).to(normalised.dtype)
+
+
+def _quantile(column: Float[Tensor, "n"], share: float) -> Float[Tensor, ""]:
+    """A quantile of any number of values; `torch.quantile` refuses more than 16 million."""
+    if column.numel() <= MOST_FOR_TORCH:
+        return column.quantile(share)
+    return torch.tensor(np.quantile(column.cpu().numpy(), share), device=column.device)

@@ -110,8 +110,8 @@ def film_strip(film: Film, columns: int = 6, every: int = 1) -> tuple[Figure, np
         ax.axis("off")
     for ax, step in zip(axes.flat, shown, strict=False):
         ax.imshow(film.pictures[step])
-        ax.set_title(film.captions[step], fontsize=8)
-    fig.suptitle(film.instruction, fontsize=10)
+        ax.set_title(film.captions[step], fontsize=8, parse_math=False)
+    fig.suptitle(film.instruction, fontsize=10, parse_math=False)
     return fig, axes
 
 
@@ -132,7 +132,7 @@ def film_rows(films: Sequence[Film], columns: int = 7) -> tuple[Figure, np.ndarr
         for ax, step in zip(row, steps, strict=False):
             ax.imshow(film.pictures[step])
             ax.set(xticks=[], yticks=[])
-            ax.set_title(f"{step}" if step else film.instruction, fontsize=8, loc="left")
+            ax.set_title(f"{step}" if step else film.instruction, fontsize=8, loc="left", parse_math=False)
     return fig, axes
 
 

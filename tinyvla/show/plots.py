@@ -41,7 +41,7 @@ def plot_sample(
     draw_arrow(ax, sample.action, TRUE_COLOR, "true", alpha=0.35 if predicted is not None else 1.0, width=1.6)
     if predicted is not None:
         draw_arrow(ax, predicted, PART_COLORS["action"], "predicted")
-    ax.set_title(sample.instruction, fontsize=10)
+    ax.set_title(sample.instruction, fontsize=10, parse_math=False)
     ax.set_xticks([])
     ax.set_yticks([])
     fig = ax.get_figure(root=True)

@@ -39,7 +39,9 @@ def plot_frames(
                 ax.set(xticks=[], yticks=[])
                 if row == place * len(cameras) and ax is not axes[row, 0]:
                     ax.set_title(f"{(frame - frames[0]) / recordings.fps:.1f} s", fontsize=8, loc="right")
-            axes[row, 0].set_ylabel(camera, fontsize=9)
+            axes[row, 0].set_ylabel(camera, fontsize=9, parse_math=False)
         first = axes[place * len(cameras), 0]
-        first.set_title(f"{episode}: {recordings.instructions[frames[0]][:60]}", fontsize=9, loc="left")
+        first.set_title(
+            f"{episode}: {recordings.instructions[frames[0]][:60]}", fontsize=9, loc="left", parse_math=False
+        )
     return fig, axes

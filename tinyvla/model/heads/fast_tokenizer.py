@@ -69,12 +69,13 @@ class FastTokenizer:
         if not numbers.size:
             raise InputError("there are no actions to learn a tokenizer from; give at least one row")
         self.lowest, highest = int(numbers.min()), int(numbers.max())
-        alphabet = [chr(FIRST_CHARACTER + i) for i in range(highest - self.lowest + 1)]
-        if len(alphabet) > vocab_size:
+        values = highest - self.lowest + 1
+        if values > vocab_size:
             raise InputError(
-                f"the rounded frequencies take {len(alphabet)} values and the vocabulary has {vocab_size} tokens; "
+                f"the rounded frequencies take {values} values and the vocabulary has {vocab_size} tokens; "
                 "choose a larger HeadConfig.fast_vocab_size or a smaller fast_scale"
             )
+        alphabet = [chr(FIRST_CHARACTER + i) for i in range(values)]
         self.bpe = Tokenizer(models.BPE())
         trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
         self.bpe.train_from_iterator(self._texts(chunks), trainer)
