@@ -69,6 +69,24 @@ def test_what_has_changed_is_decoded_anew_and_other_sizes_stay(tmp_path):
     assert names == {"front-4x4-stretch-abc.npy", "front-8x8-stretch-new.npy"}
 
 
+@pytest.mark.parametrize("name", ["front-8x8-stretch-abc.npy", "front-8x8-stretch-abc.npy.part"])
+@pytest.mark.parametrize("content", ["", "nonsense", "cut", "another shape"])
+def test_damaged_files_of_the_cache_are_made_anew(tmp_path, name, content):
+    cache = tmp_path / "cache"
+    whole = cached_frames(cache, wanted(), parts(tmp_path / "log"))
+    if "part" in name:
+        (cache / "front-8x8-stretch-abc.npy").unlink()
+        (cache / "front-8x8-stretch-abc.npy.done").write_text("0 one 2")
+    if content == "another shape":
+        with (cache / name).open("wb") as file:
+            np.save(file, whole[:3])
+    else:
+        np.save(cache / "whole.npy", whole)
+        text = (cache / "whole.npy").read_bytes()[:200] if content == "cut" else content.encode()
+        (cache / name).write_bytes(text)
+    np.testing.assert_array_equal(cached_frames(cache, wanted(), parts(tmp_path / "log")), scaled())
+
+
 def test_a_damaged_part_leaves_the_finished_ones(tmp_path):
     log = tmp_path / "log"
 

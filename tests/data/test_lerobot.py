@@ -181,6 +181,15 @@ def test_without_pyav_the_message_says_what_to_install(recorded, tmp_path, monke
         write_dataset(recorded, tmp_path / "video", video=True)
 
 
+@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "a/b", "a\\b"])
+def test_a_camera_s_name_leads_nowhere(recorded, tmp_path, name):
+    images = next(iter(recorded.images.values())).repeat(8, axis=2).repeat(8, axis=3)[..., :32, :32]
+    named = dataclasses.replace(recorded, images={name: images})
+    with pytest.raises(InputError, match="cannot name a folder"):
+        write_dataset(named, tmp_path / "set", video=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == []
+
+
 def test_camera_names():
     keys = ("observation.images.wrist", "observation.image")
     assert [camera_name(key) for key in keys] == ["wrist", "image"]

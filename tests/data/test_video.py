@@ -84,3 +84,12 @@ def test_sizes_must_fit(tmp_path):
         writer.add(np.zeros((1, 16, 16, 3), np.uint8))
     with pytest.raises(InputError, match="choose from av1, h264"):
         VideoWriter(tmp_path / "c.mp4", FPS, "gif")
+
+
+def test_a_closed_file_takes_no_more(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", FPS, "h264") as writer:
+        writer.add(ramp(3))
+    before = (tmp_path / "a.mp4").read_bytes()
+    with pytest.raises(InputError, match="is closed"):
+        writer.add(ramp(1))
+    assert (tmp_path / "a.mp4").read_bytes() == before

@@ -20,6 +20,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -78,15 +79,29 @@ def cached_frames(folder: Path, wanted: Wanted, parts: Sequence[Part]) -> UInt8[
     stem = f"{wanted.camera.replace('/', '_')}-{height}x{width}-{wanted.resize}-"
     path = folder / f"{stem}{wanted.fingerprint}.npy"
     shape = (sum(len(part.rows) for part in parts), 3, height, width)
-    if not path.exists():
+    if _opened(path, shape) is None:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not path.exists():  # another process may have made it by now
+            if _opened(path, shape) is None:  # another process may have made it by now
                 _Growing(path, shape, wanted).fill(parts)
                 for old in folder.glob(f"{stem}*"):
                     if not old.name.startswith(path.name):
                         old.unlink()
-    return np.load(path, mmap_mode="r")
+    frames = _opened(path, shape)
+    check(frames is not None, f"{path} cannot be read although it was written just now; is its disk in order?")
+    return frames
+
+
+def _opened(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"] = "r") -> Any:
+    """Frames in a file of the cache; None where there is none, or it is damaged and has to be made anew."""
+    if not path.is_file():
+        return None
+    try:
+        frames = np.load(path, mmap_mode="r")  # "r+" would lengthen a file that was cut
+        fits = frames.shape == shape and frames.dtype == np.uint8
+        return np.load(path, mmap_mode=mode) if fits else None
+    except (ValueError, OSError, EOFError):
+        return None
 
 
 class _Growing:
@@ -95,7 +110,8 @@ class _Growing:
     def __init__(self, path: Path, shape: tuple[int, ...], wanted: Wanted) -> None:
         self.path, self.wanted, self.size = path, wanted, shape[2:]
         self.unfinished, self.note = Path(f"{path}.part"), Path(f"{path}.done")
-        if not self.unfinished.exists():
+        self.frames = _opened(self.unfinished, shape, "r+")
+        if self.frames is None:
             self.note.unlink(missing_ok=True)
             needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
             check(
@@ -103,13 +119,13 @@ class _Growing:
                 f"the frames of {wanted.camera} need {needed / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB "
                 "are free; choose a smaller --image-size, or another folder with TINYVLA_CACHE",
             )
-            np.lib.format.open_memmap(self.unfinished, mode="w+", dtype=np.uint8, shape=shape)
-        self.frames = np.lib.format.open_memmap(self.unfinished, mode="r+")
+            self.frames = np.lib.format.open_memmap(self.unfinished, mode="w+", dtype=np.uint8, shape=shape)
         self.stopped, self.writing = Event(), Lock()
 
     def fill(self, parts: Sequence[Part]) -> None:
         """Decode the parts that are missing, and bring the file to its place."""
-        done = set(map(int, self.note.read_text().split())) if self.note.exists() else set()
+        noted = self.note.read_text(errors="replace").split() if self.note.is_file() else []
+        done = {int(number) for number in noted if number.isascii() and number.isdigit()}
         todo = [number for number in range(len(parts)) if number not in done]
         total = len(self.frames)
         known = total - sum(len(parts[number].rows) for number in todo)

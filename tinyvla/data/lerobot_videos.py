@@ -9,6 +9,7 @@ Notable:
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from tinyvla.data.video import CODECS, VideoWriter
-from tinyvla.fields import check
+from tinyvla.fields import check, shown
 
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 FILE_MEGABYTES, FILES_PER_CHUNK = 200, 1_000
@@ -43,12 +44,18 @@ class VideoFiles:
         return bool(self._files)
 
     def add(self, key: str, frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, Any]:
-        """Write a camera's frames of an episode; returns what the table of episodes says of them."""
+        """Write a camera's frames of an episode; returns what the table of episodes says of them.
+
+        Raises:
+            InputError: the key cannot be the name of a folder, or the frames cannot be written as video.
+        """
         writer = self._open.get(key)
         if writer is not None and writer.bytes > FILE_MEGABYTES * 2**20:
             writer.close()
             writer = None
         if writer is None:
+            fits = re.fullmatch(r"[\w.-]+", key) and key.strip(".")
+            check(bool(fits), f"the camera {shown(key)} cannot name a folder; use letters, digits, _, - and .")
             number = self._files[key] = self._files.get(key, -1) + 1
             path = self.folder / VIDEO_PATH.format(video_key=key, **place_of(number))
             path.parent.mkdir(parents=True, exist_ok=True)

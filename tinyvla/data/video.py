@@ -147,14 +147,16 @@ class VideoWriter:
         os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder reports its settings otherwise
         self._container: Any = None
         self._stream: Any = None
+        self._closed = False
 
     def add(self, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
         """Write frames behind the others.
 
         Raises:
-            InputError: a side has an odd number of pixels, which the codecs' colours do not allow, or is too short for
-                AV1; or sizes differ.
+            InputError: the file is closed; a side has an odd number of pixels, which the codecs' colours do not allow,
+                or is too short for AV1; or sizes differ.
         """
+        check(not self._closed, f"{self.path} is closed; frames added now would replace those that it holds")
         height, width = frames.shape[1:3]
         if self._container is None:
             check(
@@ -184,7 +186,8 @@ class VideoWriter:
         self._container.mux(packets)
 
     def close(self) -> None:
-        """Write what the encoder still holds."""
+        """Write what the encoder still holds; nothing can be added afterwards."""
+        self._closed = True
         if self._container is not None:
             self._write(self._stream.encode())
             self._container.close()
