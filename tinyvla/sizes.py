@@ -13,13 +13,16 @@ def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def check_image_size(config: Any) -> None:
+    """Refuse a configuration's image size that is not one or two whole numbers of pixels."""
+    check_sides(f"{type(config).__name__}.image_size", config.image_size)
+
+
+def check_sides(name: str, size: Any) -> None:
     """Refuse what is not one or two whole numbers of pixels."""
-    size = config.image_size
     sides = size if isinstance(size, tuple) else (size, size)
     check(
         len(sides) == 2 and all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides),
-        f"{type(config).__name__}.image_size is {shown(size)}; it must be pixels, from 1 to {MAX_SIDE}: one number, or "
-        "height and width",
+        f"{name} is {shown(size)}; it must be pixels, from 1 to {MAX_SIDE}: one number, or height and width",
     )
 
 

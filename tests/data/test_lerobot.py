@@ -181,6 +181,17 @@ def test_without_pyav_the_message_says_what_to_install(recorded, tmp_path, monke
         write_dataset(recorded, tmp_path / "video", video=True)
 
 
+@pytest.mark.parametrize("size", [0, -1, 10**6, (64, 0), True])
+def test_sizes_that_are_none_are_refused(folder, size):
+    with pytest.raises(InputError, match="it must be pixels, from 1 to"):
+        read_dataset(folder, size)
+
+
+def test_an_unknown_way_to_resize_is_refused(folder):
+    with pytest.raises(InputError, match="unknown resize 'crop'; choose from stretch, pad"):
+        read_dataset(folder, 32, resize="crop")
+
+
 @pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "a/b", "a\\b"])
 def test_a_camera_s_name_leads_nowhere(recorded, tmp_path, name):
     images = next(iter(recorded.images.values())).repeat(8, axis=2).repeat(8, axis=3)[..., :32, :32]

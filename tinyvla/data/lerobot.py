@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from tinyvla.config import RESIZES
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.frame_cache import MOST_FRAMES, Part, Wanted, cached_frames
 from tinyvla.data.lerobot_layout import Layout, camera_name
@@ -27,6 +28,7 @@ from tinyvla.data.parquet import Pictures, joined, num_rows, pa, picture_rows, r
 from tinyvla.data.video import frames_at
 from tinyvla.errors import InputError
 from tinyvla.fields import check, shown
+from tinyvla.sizes import check_sides
 
 __all__ = ["camera_name", "read_dataset", "write_dataset"]
 
@@ -53,6 +55,9 @@ def read_dataset(
     Raises:
         InputError: it is no such dataset, is damaged, lacks what a policy learns from, or the hub does not give it.
     """
+    check(resize in RESIZES, f"unknown resize {shown(resize)}; choose from {', '.join(RESIZES)}")
+    if size is not None:
+        check_sides("size", size)
     layout = Layout.of(local_folder(source, cameras))
     chosen = layout.cameras(tuple(cameras))
     folder, features = layout.folder, layout.features
