@@ -364,7 +364,7 @@ def test_a_policy_is_judged(collected, small_policy):
     assert "mean of the groups" in table(report, "a policy")
     with pytest.raises(InputError, match="chunk of 4"):
         judge_policy(small_policy, config, tasks, execute=5)
-    with pytest.raises(InputError, match="at least 1 of each task"):
+    with pytest.raises(InputError, match=r"episodes of a task is 0; it must be .* from 1 to 10000"):
         judge_policy(small_policy, config, tasks, episodes=0)
 
 
