@@ -82,7 +82,20 @@ FILES = {
     "throughput": ("--out", "json"),
 }
 METAWORLD_ROLLOUTS = ("seed -1", f"seed {2**32}", "episodes 0", "episodes 1000000000", "execute 0", "workers -1")
-METAWORLD_RACES = ("preset huge", "preset nano", "step nonsense", "step plain", "seeds 3", "cold 1", "demos 0")
+COLLECTIONS = (
+    *("image-size 5", "image-size -1", "image-size 2000", "samples -1", "samples 1000000", "workers -1", "tasks fly"),
+    *("noise nan", "noise inf", "noise -1", "noise 1e30", "demos 0", "demos -1", "demos 1000000000"),
+)
+METAWORLD_RACES = (
+    "demos 1000000000",
+    "preset huge",
+    "preset nano",
+    "step nonsense",
+    "step plain",
+    "seeds 3",
+    "cold 1",
+    "demos 0",
+)
 NAMES = ("preset", "fusion", "head", "device", "step", "recipe", "optimizer")
 
 COMMANDS: list[str] = [
@@ -143,6 +156,7 @@ COMMANDS: list[str] = [
     "rollout --policy expert --films {tmp}/films",
     "rollout --policy expert --tasks reach --workers 2",
     *(f"rollout --world metaworld --checkpoint {{robot}} --{wrong}" for wrong in METAWORLD_ROLLOUTS),
+    *(f"metaworld collect {{tmp}}/new --tasks reach --demos 1 --{wrong}" for wrong in COLLECTIONS),
     "visualize --checkpoint {best} --num-samples 65",
     "info --preset huge",
     "info --preset nano --checkpoint {best}",
