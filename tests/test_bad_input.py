@@ -81,6 +81,21 @@ FILES = {
     "bench": ("--seeds 1 --out", "json"),
     "throughput": ("--out", "json"),
 }
+METAWORLD_ROLLOUTS = ("seed -1", f"seed {2**32}", "episodes 0", "episodes 1000000000", "execute 0", "workers -1")
+COLLECTIONS = (
+    *("image-size 5", "image-size -1", "image-size 2000", "samples -1", "samples 1000000", "workers -1", "tasks fly"),
+    *("noise nan", "noise inf", "noise -1", "noise 1e30", "demos 0", "demos -1", "demos 1000000000"),
+)
+METAWORLD_RACES = (
+    "demos 1000000000",
+    "preset huge",
+    "preset nano",
+    "step nonsense",
+    "step plain",
+    "seeds 3",
+    "cold 1",
+    "demos 0",
+)
 NAMES = ("preset", "fusion", "head", "device", "step", "recipe", "optimizer")
 
 COMMANDS: list[str] = [
@@ -138,11 +153,17 @@ COMMANDS: list[str] = [
     "rollout --policy pilot",
     "rollout --policy",
     "rollout --policy expert --episodes 0",
+    "rollout --policy expert --films {tmp}/films",
+    "rollout --policy expert --tasks reach --workers 2",
+    *(f"rollout --world metaworld --checkpoint {{robot}} --{wrong}" for wrong in METAWORLD_ROLLOUTS),
+    *(f"metaworld collect {{tmp}}/new --tasks reach --demos 1 --{wrong}" for wrong in COLLECTIONS),
     "visualize --checkpoint {best} --num-samples 65",
     "info --preset huge",
     "info --preset nano --checkpoint {best}",
     "bench --preset huge",
     "bench --step quick --device cpu",
+    "bench --demos 5 --tasks reach",
+    *(f"bench --world metaworld --folder {{tmp}}/new --{wrong}" for wrong in METAWORLD_RACES),
     "bench --step compiled --device cpu",
     "throughput --presets huge",
     "throughput --presets",
@@ -313,6 +334,9 @@ def kept(tmp_path_factory, tiny_config) -> dict[str, Path]:
         fit(policy, split, split, settings.train, run=run, callbacks=[OnEpoch(stop)])
     other = dataclasses.replace(config, observation=ObservationConfig(("top", "wrist"), 3, state_normalization="none"))
     new_policy(other, 0).save_pretrained(folder / "other")
+    robot = ObservationConfig(("corner2",), 4, state_normalization="none")
+    head = dataclasses.replace(config.head, action_dim=4, horizon=4)
+    new_policy(dataclasses.replace(config, observation=robot, head=head), 0).save_pretrained(folder / "robot")
     (folder / "auto_map").mkdir()
     code = {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}, "model_type": "evil"}
     (folder / "auto_map/config.json").write_text(json.dumps(code))
@@ -320,7 +344,7 @@ def kept(tmp_path_factory, tiny_config) -> dict[str, Path]:
     (folder / "file").write_text("mine")
     (folder / "mine/best").mkdir(parents=True)
     (folder / "mine/best/photo.png").write_text("mine")
-    return {name: folder / name for name in ("run", "other", "auto_map", "file", "mine")} | {"best": run.best}
+    return {name: folder / name for name in ("run", "other", "robot", "auto_map", "file", "mine")} | {"best": run.best}
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 
+import jaxtyping
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from tinyvla.act.metaworld.answer import PolicyAnswer, judge_policy
 from tinyvla.act.metaworld.collect import Plan, collect, join, read_plan, record, record_episodes
@@ -19,6 +24,7 @@ from tinyvla.act.metaworld.scene import CAMERA_PLACE, MetaWorldConfig, Scene, dr
 from tinyvla.act.metaworld.tasks import GROUPS, SENTENCES, TASKS, episode_seed, find_tasks
 from tinyvla.act.metaworld.world import MetaWorld
 from tinyvla.data.lerobot import read_dataset
+from tinyvla.data.lerobot_writer import Episode as Recorded
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import RecordingConfig
@@ -90,7 +96,7 @@ def test_unusable_settings_are_refused(tmp_path):
         MetaWorld([0], "hard")
     with pytest.raises(InputError, match="2 seeds but 1 tasks"):
         MetaWorld([0, 1], ["reach"])
-    with pytest.raises(InputError, match="at least one demonstration"):
+    with pytest.raises(InputError, match=r"Plan\.demos is 0"):
         Plan(("reach",), demos=0)
     with pytest.raises(InputError, match=r"no collection\.json"):
         read_plan(tmp_path)
@@ -252,6 +258,7 @@ def test_a_collection_is_a_data_set_that_anyone_reads(collected):
     first = [data.instructions[np.flatnonzero(data.episodes == i)[0]] for i in range(4)]
     assert first == [task.sentence for task, _ in plan.episodes]
     assert not (folder / "episodes").exists(), "their own files are gone"
+    assert not (folder / ".lock").exists()
     assert read_plan(folder) == plan
     (folder / "episodes").mkdir()  # as a kill leaves it between the last two steps
     collect(folder, plan)
@@ -265,6 +272,51 @@ def test_a_damaged_plan_is_named(tmp_path):
     (tmp_path / "collection.json").write_text('{"tasks": ["reach"], "colour": 1}')
     with pytest.raises(InputError, match=r"unknown keys \['colour'\]"):
         read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['"demos": "x"', '"noise": null', '"tasks": 5', '"tasks": []', '"tasks": ["fly"]', '"split": 1', '"samples": -1'],
+)
+def test_a_plan_with_a_wrong_value_is_damaged(value, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no such checks
+    text = '{"tasks": ["reach"], ' * ("tasks" not in value) + "{" * ("tasks" in value) + value + "}"
+    (tmp_path / "collection.json").write_text(text)
+    for verb in (read_plan, partial(collect, plan=Plan(("reach",), image_size=32))):
+        with pytest.raises(InputError, match=r"collection\.json is damaged: "):
+            verb(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["collection.json"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "foreign", "another task", "folder"])
+def test_a_damaged_episode_is_named(damage, tmp_path):
+    plan = Plan(("drawer-close", "reach"), demos=1, image_size=32)
+    (tmp_path / "episodes").mkdir()
+    (tmp_path / "collection.json").write_text(json.dumps(vars(plan)))
+    path = tmp_path / "episodes" / "reach_0000.parquet"
+    images, columns = {"corner2": np.zeros((2, 32, 32, 3), np.uint8)}, {"action": np.zeros((2, 4), np.float32)}
+    Recorded.of(
+        images, columns, ["Open a drawer" if damage == "another task" else "Reach a goal position"] * 2, 80
+    ).save(path)
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "foreign":
+        pq.write_table(pa.table({"a": [1]}), path)
+    elif damage != "another task":
+        path.write_bytes({"cut": path.read_bytes()[:-9], "empty": b"", "garbage": b"garbage" * 100}[damage])
+    for work in (record_episodes, join):
+        with pytest.raises(InputError, match=r"reach_0000\.parquet is damaged, or no episode of its task"):
+            work(tmp_path, Plan(("reach",), demos=1, image_size=32) if work is join else plan)
+
+
+def test_two_collections_do_not_work_in_one_folder(tmp_path):
+    (tmp_path / "episodes").mkdir()
+    (tmp_path / "episodes" / "reach_0000.part").write_text("in hand")
+    plan = Plan(("reach",), demos=1, image_size=32)
+    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="in use by another process"):
+        collect(tmp_path, plan)
+    assert (tmp_path / "episodes" / "reach_0000.part").read_text() == "in hand"
 
 
 def test_a_collection_goes_on_where_it_stopped(metaworld, tmp_path):
@@ -364,7 +416,7 @@ def test_a_policy_is_judged(collected, small_policy):
     assert "mean of the groups" in table(report, "a policy")
     with pytest.raises(InputError, match="chunk of 4"):
         judge_policy(small_policy, config, tasks, execute=5)
-    with pytest.raises(InputError, match="at least 1 of each task"):
+    with pytest.raises(InputError, match=r"episodes of a task is 0; it must be .* from 1 to 10000"):
         judge_policy(small_policy, config, tasks, episodes=0)
 
 

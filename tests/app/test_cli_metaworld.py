@@ -12,6 +12,7 @@ import torch
 from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
 from tinyvla.act.metaworld.tasks import find_tasks
 from tinyvla.app import cli, cli_recordings
+from tinyvla.data.lerobot import read_dataset
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import DataConfig, RecordingConfig
@@ -72,6 +73,26 @@ def test_bad_calls_get_one_line(collected, tmp_path, monkeypatch, capsys):
     assert "do not go with --dataset" in refusal(capsys, "train", "--dataset", str(collected), "--vision", "x")
     assert "unknown --world 'moon'" in refusal(capsys, "rollout", "--world", "moon")
     assert "in place of --gif" in refusal(capsys, "rollout", "--world", "metaworld", "--gif", "x.gif")
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], 10), (["--episodes", "500"], 500), (["--episodes", "7"], 7)])
+def test_as_many_episodes_as_are_given(given, expected, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "roll_out", lambda *args: calls.append(args))
+    cli.main(["rollout", "--world", "metaworld", *given])
+    assert calls[0][2] == expected
+
+
+def test_a_machine_that_cannot_draw_is_told_so(collected, tmp_path, monkeypatch, capfd):
+    """Meta-World is first used in the processes that act; what they say is said here, once."""
+    data = read_dataset(collected)
+    policy = new_policy(data.robot_config(RecordingConfig(image_size=32, horizon=2), preset="nano"), 0)
+    policy.prepare_for(data.tensors(policy, policy.device))
+    policy.save_pretrained(tmp_path / "policy")
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    options = ["--world", "metaworld", "--checkpoint", str(tmp_path / "policy"), "--device", "cpu", "--workers", "2"]
+    said = refusal(capfd, "rollout", *options, "--tasks", "reach", "--episodes", "1")
+    assert "MuJoCo cannot draw" in said or "needs metaworld" in said
 
 
 def test_a_policy_of_another_robot_is_refused(collected, tiny_policy, tmp_path, monkeypatch, capsys):

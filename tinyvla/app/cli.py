@@ -32,6 +32,7 @@ from tinyvla.app.cli_measure import (
     doctor,
     info,
     load,
+    refuse_options,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
@@ -48,7 +49,7 @@ EPISODES, EPISODES_OF_A_TASK = 500, 10
 def rollout(
     checkpoint: Checkpoint = Path("checkpoints/best"),
     policy: Annotated[str, arg(help="checkpoint, or without one: expert or random.")] = "checkpoint",
-    episodes: int = EPISODES,
+    episodes: int | None = None,
     seed: int = DataConfig().test_seed,
     gif: Path | None = None,
     device: DeviceName = "auto",
@@ -62,7 +63,7 @@ def rollout(
     """Close the loop: let a policy move the camera, view by view, until it stops on the named block.
 
     Args:
-        episodes: How many, each of at most 40 steps; on Meta-World ten of each task, unless given.
+        episodes: How many, each of at most 40 steps; 500 unless given. On Meta-World of each task; 10 unless given.
         seed: Which episodes; the default's are none that a policy is trained on.
         gif: Where to write the first episode as a moving picture.
         execute: Actions of a chunk that are done before the policy looks again.
@@ -70,13 +71,14 @@ def rollout(
         films: A folder for a success and a failure of each task, as moving pictures.
     """
     if world == "metaworld":
-        count = EPISODES_OF_A_TASK if episodes == EPISODES else episodes
+        count = EPISODES_OF_A_TASK if episodes is None else episodes
         if policy != "checkpoint" or gif:
             raise InputError("--world metaworld takes a --checkpoint, and --films in place of --gif")
         roll_out(checkpoint, tasks, count, seed, execute, workers, films, device, json)
         return
     if world != "blocks":
         raise InputError(f"unknown --world {world!r}; choose from blocks, metaworld")
+    refuse_options(rollout, world, tasks=tasks, execute=execute, workers=workers, films=films)
     from tinyvla.act import rollout as loop
     from tinyvla.act.blocks.world import BlockWorld
     from tinyvla.act.world import episode_seeds
@@ -85,7 +87,7 @@ def rollout(
         raise InputError(f"unknown --policy {policy!r}; choose from checkpoint, expert, random")
     if gif:
         check_output(gif, (".gif",), "--gif")
-    blocks = BlockWorld(episode_seeds(episodes, seed))
+    blocks = BlockWorld(episode_seeds(EPISODES if episodes is None else episodes, seed))
     act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy) or load(checkpoint, device)
     result = loop.rollout(act, blocks, record=1 if gif else 0)
     if gif and result.states:

@@ -11,8 +11,12 @@ from tinyvla.act.metaworld.judge import Episode, Judges, Mode, judge
 from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig
 from tinyvla.act.metaworld.tasks import TASKS, Task
 from tinyvla.errors import InputError
+from tinyvla.fields import SEED, Within, check_number
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY
 from tinyvla.model.policy import TinyVLA
+
+MAX_EPISODES = 10_000
+"""Of each task."""
 
 
 class PolicyAnswer:
@@ -77,10 +81,10 @@ def judge_policy(
     Raises:
         InputError: a number is not usable, or the policy does not fit Meta-World.
     """
+    check_number("the number of episodes of a task", episodes, Within(1, MAX_EPISODES))
+    check_number("the episodes' seed", seed, SEED)
     answer = PolicyAnswer(policy, config.camera)
     horizon = policy.config.head.horizon
-    if episodes < 1:
-        raise InputError(f"episodes are {episodes}; there must be at least 1 of each task")
     if not 1 <= execute <= horizon:
         raise InputError(f"execute is {execute}; it must lie between 1 and the policy's chunk of {horizon}")
     judges = Judges(min(workers, len(tasks) * episodes), config, horizon)

@@ -15,25 +15,30 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene, draw_on
 from tinyvla.act.metaworld.tasks import SPLITS, Task, episode_seed, find_tasks
 from tinyvla.data.lerobot_writer import INFO_PATH, DatasetWriter, Episode
+from tinyvla.data.parquet import pa, pq
 from tinyvla.errors import InputError
-from tinyvla.fields import make
+from tinyvla.fields import Within, check, check_fields, make, shown
 from tinyvla.files import read_json, write_text
 
-PLAN_FILE = "collection.json"
+PLAN_FILE, LOCK = "collection.json", ".lock"
 FPS = 80
 """Steps a second: Meta-World's own `render_fps`."""
 NAMES = {"action": ("x", "y", "z", "gripper"), "observation.state": ("x", "y", "z", "gripper")}
+UNREADABLE = (pa.ArrowException, AttributeError, KeyError, OSError, TypeError, ValueError)
+"""What reading a file raises that is damaged, or not what it should be."""
 MAX_TRIES = 50
 """Seeds that an expert is given for one demonstration. The experts fail in about two of a hundred episodes."""
 
@@ -43,14 +48,14 @@ class Plan:
     """What a collection is to hold; saved in its folder as `collection.json`."""
 
     tasks: tuple[str, ...]
-    demos: int = 50
+    demos: Annotated[int, Within(1, 10_000)] = 50
     """Episodes per task."""
     image_size: int = 128
     samples: int = 0
     """Samples per pixel; see `MetaWorldConfig`."""
     split: str = "train"
-    noise: float = 0.0
-    """Added to what the experts do; see `record`."""
+    noise: Annotated[float, Within(0, 1)] = 0.0
+    """Added to what the experts do, whose actions lie in [-1, 1]; see `record`."""
 
     @property
     def config(self) -> MetaWorldConfig:
@@ -58,10 +63,12 @@ class Plan:
         return MetaWorldConfig(image_size=self.image_size, samples=self.samples)
 
     def __post_init__(self) -> None:
-        if self.demos < 1:
-            raise InputError(f"demos is {self.demos}; at least one demonstration per task is needed")
-        if self.noise < 0:
-            raise InputError(f"noise is {self.noise}; it must not be negative")
+        check_fields(self)
+        names = self.tasks
+        is_named = isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)
+        check(bool(is_named), f"Plan.tasks is {shown(names)}; it must be names of tasks")
+        find_tasks(names)
+        _ = self.config
         if self.split not in SPLITS:
             raise InputError(f"unknown split {self.split!r}; choose from {', '.join(SPLITS)}")
 
@@ -141,13 +148,38 @@ def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0
         progress_bar: whether to show one.
 
     Raises:
-        InputError: the folder holds something else, or a collection with another plan, or an expert failed too often.
+        InputError: the folder holds something else, a collection with another plan or a damaged episode, another
+            process works in it, or an expert failed too often.
     """
-    if (folder / INFO_PATH).exists() and read_plan(folder) == plan:
-        shutil.rmtree(folder / "episodes", ignore_errors=True)  # left by a kill after all were joined
-        return
-    record_episodes(folder, plan, workers, gpus, progress_bar)
-    join(folder, plan, progress_bar)
+    if _is_whole(folder, plan) and not (folder / "episodes").exists():
+        return  # even where nothing can be written
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder):
+        if _is_whole(folder, plan):
+            shutil.rmtree(folder / "episodes", ignore_errors=True)  # left by a kill after all were joined
+            return
+        record_episodes(folder, plan, workers, gpus, progress_bar)
+        join(folder, plan, progress_bar)
+
+
+def _is_whole(folder: Path, plan: Plan) -> bool:
+    return (folder / INFO_PATH).exists() and read_plan(folder) == plan
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; the system releases the lock when its holder dies."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder} is in use by another process; wait until it ends, or give another folder") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()
 
 
 def record_episodes(
@@ -161,7 +193,10 @@ def record_episodes(
         leftover.unlink()
     missing: dict[Task, list[int]] = {}
     for task, index in plan.episodes:
-        if not plan.path(folder, task, index).exists():
+        path = plan.path(folder, task, index)
+        if path.exists():
+            _check_episode(path, task)
+        else:
             missing.setdefault(task, []).append(index)
     # A job is a few episodes of one task: few enough that no process works long after the others are done.
     jobs = [(plan, folder, task, ids[i : i + 5]) for task, ids in missing.items() for i in range(0, len(ids), 5)]
@@ -190,23 +225,52 @@ def join(folder: Path, plan: Plan, progress_bar: bool = True) -> None:
     writer = DatasetWriter(folder, FPS, tasks, NAMES, robot_type="sawyer")
     show = {"unit": "episode", "mininterval": 2, "desc": "joining", "disable": not progress_bar}
     for task, index in tqdm(plan.episodes, **show):
-        writer.add(Episode.load(plan.path(folder, task, index)))
+        path = plan.path(folder, task, index)
+        _check_episode(path, task)
+        try:
+            episode = Episode.load(path)
+        except UNREADABLE:
+            raise InputError(_damaged(path)) from None
+        try:
+            writer.add(episode)
+        except (pa.ArrowException, KeyError, ValueError):  # its columns are others than those of the rest
+            raise InputError(_damaged(path)) from None
     writer.close()
     shutil.rmtree(folder / "episodes")
+
+
+def _check_episode(path: Path, task: Task) -> None:
+    """Refuse a file that is cut, or no episode of a task. What stands at its end is read alone, which is quick."""
+    try:
+        told = set(json.loads(pq.read_schema(path).metadata[b"tinyvla"])["tasks"])
+    except UNREADABLE:
+        told = set()
+    check(told == {task.sentence}, _damaged(path))
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged, or no episode of its task; remove it, and run the same collection to go on"
 
 
 def _check_plan(folder: Path, plan: Plan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / PLAN_FILE
-    if not path.exists() and any(folder.iterdir()):
+    if not path.exists() and any(each.name != LOCK for each in folder.iterdir()):
         raise InputError(f"{folder} holds other files; give a new folder for the demonstrations")
-    wanted = json.loads(json.dumps(vars(plan)))
     if path.exists():
-        found = read_json(path, f"{path} is missing")
-        if found != wanted:
-            raise InputError(f"{folder} holds another collection ({found}); give another folder or the same plan")
+        found = _saved_plan(path)
+        if found != plan:
+            raise InputError(f"{folder} holds another collection ({vars(found)}); give another folder or the same plan")
     else:
-        write_text(path, json.dumps(wanted, indent=1) + "\n")
+        write_text(path, json.dumps(vars(plan), indent=1) + "\n")
+
+
+def _saved_plan(path: Path) -> Plan:
+    values = read_json(path, f"{path.parent} holds no demonstrations: there is no {PLAN_FILE} in it")
+    try:
+        return make(Plan, values, str(path))
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
 
 
 def read_plan(folder: Path) -> Plan:
@@ -215,8 +279,7 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         InputError: the folder is no collection, or not all of its episodes are there.
     """
-    path = folder / PLAN_FILE
-    plan = make(Plan, read_json(path, f"{folder} holds no demonstrations: there is no {PLAN_FILE} in it"), str(path))
+    plan = _saved_plan(folder / PLAN_FILE)
     if not (folder / INFO_PATH).exists():
         here = sum(plan.path(folder, task, index).exists() for task, index in plan.episodes)
         raise InputError(f"{folder} holds {here} of {len(plan.episodes)} episodes; run the same collection to go on")

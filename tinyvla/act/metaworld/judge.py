@@ -124,15 +124,18 @@ def _work(row: int, gpu: int, desk: _Desk, jobs: Any, results: Any, config: Meta
     """A process: takes jobs until there is none; keeps the last task's scene."""
     draw_on(gpu)
     arrays, scene = desk.arrays(), None
-    for mode, task, indices, seeds in iter(jobs.get, None):
-        if scene is None or scene.task != task:
-            if scene:
-                scene.close()
-            scene = Scene(task, config)
-        for index, seed in zip(indices, seeds, strict=True):
-            scene.begin(seed)
-            closest = _act(scene, partial(_ask, arrays, row), mode)
-            results.put(Episode(mode.name, task.name, index, scene.succeeded, scene.steps, *closest))
+    try:
+        for mode, task, indices, seeds in iter(jobs.get, None):
+            if scene is None or scene.task != task:
+                if scene:
+                    scene.close()
+                scene = Scene(task, config)
+            for index, seed in zip(indices, seeds, strict=True):
+                scene.begin(seed)
+                closest = _act(scene, partial(_ask, arrays, row), mode)
+                results.put(Episode(mode.name, task.name, index, scene.succeeded, scene.steps, *closest))
+    except InputError as error:  # this machine cannot draw, for example; whoever waits for results says so
+        results.put(error)
 
 
 class Judges:
@@ -173,6 +176,9 @@ class Judges:
             seeds: an episode's seed from its task and number.
             episodes: episodes per task and mode.
             seconds: no result is waited for longer than this in total.
+
+        Raises:
+            InputError: Meta-World cannot be used here.
         """
         parts = [range(start, min(start + 3, episodes)) for start in range(0, episodes, 3)]
         for mode in modes:
@@ -191,7 +197,10 @@ class Judges:
                 desk["answered"][waiting] = asked[waiting]
             try:
                 while True:
-                    yield self._results.get_nowait()
+                    result = self._results.get_nowait()
+                    if isinstance(result, InputError):
+                        raise result
+                    yield result
                     left -= 1
             except queue.Empty:
                 if not len(waiting):

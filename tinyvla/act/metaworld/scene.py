@@ -33,13 +33,14 @@ import warnings
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from tinyvla.act.metaworld.tasks import Task
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check_fields
 
 CAMERA_PLACE = (0.75, 0.075, 0.7)
 """Where LeRobot puts the camera, in metres, after https://arxiv.org/abs/2206.14244."""
@@ -102,22 +103,19 @@ def draw_on(gpu: int) -> None:
 class MetaWorldConfig:
     """How episodes are drawn and how long they last."""
 
-    image_size: int = 128
+    image_size: Annotated[int, Within(16, 1024)] = 128
     """Side of the square picture, in pixels."""
     camera: str = "corner2"
     """The camera's name; only `corner2` is moved and turned, as in LeRobot."""
     shadows: bool = False
     """Whether to draw shadows and reflections, which takes most of the time of drawing."""
-    samples: int = 0
+    samples: Annotated[int, Within(0, 64)] = 0
     """Samples per pixel, for smooth edges; 0 for none, and 4 in LeRobot."""
-    max_steps: int = 500
+    max_steps: Annotated[int, Within(1, 500)] = 500
     """Steps until an episode is cut off; Meta-World's own limit, `max_path_length`, is 500."""
 
     def __post_init__(self) -> None:
-        if not 16 <= self.image_size <= 1024:
-            raise InputError(f"MetaWorldConfig.image_size is {self.image_size}; it must lie between 16 and 1024")
-        if not 0 < self.max_steps <= 500:
-            raise InputError(f"MetaWorldConfig.max_steps is {self.max_steps}; it must lie between 1 and 500")
+        check_fields(self)
 
 
 class Scene:
