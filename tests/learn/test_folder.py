@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,10 +165,13 @@ def test_what_saved_nothing_may_be_begun_again_without_a_word(tiny_config, split
 def test_what_a_killed_process_was_writing_is_cleared_away(run, tiny_config, split):
     for name in (".best.123.tmp", ".config.json.123.tmp", ".mine.123.tmp", ".best.tmp"):
         (run.path / name).write_text("half")
-    (run.path / ".epoch_001.5.tmp").mkdir()
+    for name in (".epoch_001.5.tmp", ".epoch_001.123.tmp"):
+        (run.path / name).mkdir()
+    (run.path / ".lock").write_text("123")
     with run.held():
         pass
-    assert {p.name for p in run.path.iterdir() if p.name.startswith(".")} == {".mine.123.tmp", ".best.tmp"}
+    kept = {".mine.123.tmp", ".best.tmp", ".epoch_001.5.tmp"}
+    assert {p.name for p in run.path.iterdir() if p.name.startswith(".")} == kept
 
 
 HOLD = """
@@ -235,7 +239,79 @@ def test_the_new_weights_are_those_of_a_run_of_its_own(run, tiny_config, split, 
 
 
 def test_what_a_killed_save_of_safetensors_left_is_tidied(run):
-    left = run.path / ".tmp9aaE7X"
-    left.write_bytes(b"half of the weights")
+    left = run.path / ".resume.safetensors.123.tmp"
+    left.mkdir()
+    (left / ".tmp9aaE7X").write_bytes(b"half of the weights")
+    (run.path / ".lock").write_text("123")
     with run.held():
         assert not left.exists()
+
+
+MINE = (".swap/precious", ".new/precious", ".tmpABCDEF", ".best.5.tmp/precious", ".config.json.5.tmp", ".lock")
+
+
+@pytest.mark.parametrize("name", MINE)
+@pytest.mark.parametrize("is_run", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_somebody_keeps_under_a_name_of_ours_stays(tiny_config, split, tmp_path, name, is_run, overwrite):
+    path = tmp_path / "a"
+    if is_run:
+        train(path, tiny_config, split)
+    (path / name).parent.mkdir(parents=True, exist_ok=True)
+    (path / name).write_text("mine")
+    if not is_run:
+        (path / "config.json").write_text("{}")
+    before = contents(path)
+    if is_run and overwrite and not name.startswith((".swap", ".new", ".lock")):
+        train(path, tiny_config, split, seed=1, overwrite=True)
+    else:
+        with pytest.raises(InputError, match=r"not written by a run|holds a run already"):
+            train(path, tiny_config, split, overwrite=overwrite)
+        assert contents(path) == before
+    assert (path / name).read_text() == "mine"
+
+
+def test_a_run_that_somebody_keeps_in_a_folder_of_theirs_is_not_moved(run, tiny_config, split, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "config.json").write_text("{}")
+    shutil.copytree(run.path, theirs / ".swap")
+    before = contents(theirs)
+    with pytest.raises(InputError, match="not written by a run"):
+        train(theirs, tiny_config, split, overwrite=True)
+    assert contents(theirs) == before
+
+
+def noted(path, *names) -> None:
+    """Add to the names of files that a run's `config.json` notes."""
+    values = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**values, "files": [*values["files"], *names]}))
+
+
+@pytest.mark.parametrize("place", ["", ".new/", ".swap/"])
+def test_a_noted_name_is_not_followed_through_a_link(run, tiny_config, split, tmp_path, place):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").write_text("mine")
+    if place:
+        shutil.copytree(run.path, run.path / place)
+    (run.path / place / "best/sub").symlink_to(victim)
+    noted(run.path / place, "best/sub/precious")
+    before = contents(run.path)
+    with pytest.raises(InputError, match=f"holds {place}best/sub not written by a run"):
+        train(run.path, tiny_config, split, seed=1, overwrite=True)
+    assert (victim / "precious").read_text() == "mine"
+    assert contents(run.path) == before
+
+
+@pytest.mark.parametrize("name", ["best", "config.json/a", "best/" + "a" * 300])
+def test_a_noted_folder_is_refused_before_training(run, tiny_config, split, name):
+    noted(run.path, name)
+    if name == "best":
+        with pytest.raises(InputError, match="holds best not written by a run"):
+            train(run.path, tiny_config, split, seed=1, overwrite=True)
+        assert RunFolder(run.path).settings().train.seed == 0
+    else:
+        train(run.path, tiny_config, split, seed=1, overwrite=True)
+        assert RunFolder(run.path).settings().train.seed == 1
+    assert not list(run.path.glob(".*"))

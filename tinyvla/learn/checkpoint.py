@@ -38,7 +38,6 @@ from tinyvla.files import (
     save_tensors,
     sync,
     temporary_of,
-    write_atomically,
     write_text,
 )
 from tinyvla.learn.folder import METRICS, SETTINGS, STATE, Folder, write_settings
@@ -229,7 +228,16 @@ class RunFolder(Folder):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in state.items()}
         metadata = {"progress": json.dumps(asdict(progress))}
-        write_atomically(self._state, lambda path: save_tensors(tensors, path, metadata))
+        folder = temporary_of(
+            self._state
+        )  # in a folder, for safetensors begins a file of its own beside the one it writes
+        folder.mkdir(exist_ok=True)
+        try:
+            save_tensors(tensors, folder / STATE, metadata)
+            sync(folder / STATE)
+            os.replace(folder / STATE, self._state)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def check_state(self, model: ModelConfig) -> None:
         """Compare the header of the resume state with the policy that the settings describe, before one is built.
