@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from tinyvla.data.resize import resized
 from tinyvla.errors import InputError
 from tinyvla.fields import check
+from tinyvla.files import check_is_file
 
 MOST_FRAMES = 1_000
 """Of a part."""
@@ -86,6 +87,7 @@ def cached_frames(folder: Path, wanted: Wanted, parts: Sequence[Part]) -> UInt8[
                 for old in folder.glob(f"{stem}*"):
                     if not old.name.startswith(path.name):
                         old.unlink()
+    check_is_file(path)
     return np.load(path, mmap_mode="r")
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -42,7 +41,8 @@ from tinyvla.files import (
     write_text,
 )
 from tinyvla.learn.folder import METRICS, SETTINGS, STATE, Folder, write_settings
-from tinyvla.model.checkpoint_files import check_header
+from tinyvla.learn.optimizer import saved_state
+from tinyvla.model.checkpoint_files import check_header, is_finite
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig, TrainConfig
 
@@ -297,10 +297,10 @@ class RunFolder(Folder):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
                 metadata = file.metadata() or {}
             for name, value in tensors.items():
-                check(not value.is_floating_point() or bool(value.isfinite().all()), f"{name} is not finite")
+                check(is_finite(value), f"{name} is not finite")
             progress = make(Progress, parse_json(metadata.get("progress", ""), "its progress"), "its progress")
             check(total is None or progress.step <= total, f"it is at step {progress.step} of {total}")
-            state = _optimizer_state(tensors, policy, optimizer)
+            state = saved_state(tensors, policy, optimizer)
             policy.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise _damaged(self._state, error) from None
@@ -316,26 +316,3 @@ class RunFolder(Folder):
 def _damaged(path: Path, error: Exception) -> InputError:
     first = " ".join(str(error).split())[:200]
     return InputError(f"{path} is damaged ({first}); start again with --overwrite")
-
-
-def _optimizer_state(
-    tensors: dict[str, torch.Tensor], policy: TinyVLA, optimizer: torch.optim.Optimizer
-) -> dict[int, dict[str, torch.Tensor]]:
-    """Returns the optimizer's tensors by the number of their weight, each of them of the weight's shape or one number.
-
-    Raises:
-        InputError: a tensor fits no weight.
-    """
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    shapes = {id(weight): weight.shape for weight in policy.parameters()}
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if found := re.fullmatch(r"optimizer\.(\d{1,9})\.(\w+)", name):
-            index = int(found[1])
-            check(index < len(weights), f"{name} fits no weight")
-            # What stands in for a weight, such as the rows in use of an embedding, is saved as the weight would be.
-            fitting = [shapes[id(weights[index])]] if id(weights[index]) in shapes else shapes.values()
-            check(value.numel() == 1 or value.shape in fitting, f"{name} fits no weight")
-            # Step counts live on the CPU, except where a fused optimizer wants them beside the weights.
-            state.setdefault(index, {})[found[2]] = value
-    return state
