@@ -144,7 +144,7 @@ class Folder:
                 continue
             for path in folder.rglob("*"):
                 name = path.relative_to(folder).as_posix()
-                is_half = re.match(rf"\.{NAMES}\.\d+\.tmp(/|$)", name)
+                is_half = folder == new and re.match(rf"\.{NAMES}\.\d+\.tmp(/|$)", name)
                 if not (_is_folder(path) or name in noted[folder] or is_half):
                     found.add(path)
         return sorted(
