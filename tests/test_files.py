@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tinyvla.adapt.lora import load_adapter
+from tinyvla.data import parquet
 from tinyvla.errors import InputError
 from tinyvla.files import check_folder, check_output, parse_json, read_json, write_atomically, write_text
+from tinyvla.model.checkpoint_files import read_weights
+from tinyvla.model.policy import TinyVLA
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -54,6 +58,28 @@ def test_a_pipe_does_not_block(tmp_path):
         read_json(tmp_path / "pipe", "there is none")
     with pytest.raises(InputError, match="no ordinary file"):
         check_output(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda pipe, policy: read_weights(pipe, {}),
+        lambda pipe, policy: TinyVLA.from_pretrained(pipe.parent),
+        lambda pipe, policy: load_adapter(policy, pipe.parent),
+        lambda pipe, policy: parquet.num_rows(pipe),
+        lambda pipe, policy: parquet.picture_rows(pipe, "image"),
+        lambda pipe, policy: parquet.read_tables([pipe], []),
+        lambda pipe, policy: next(parquet.Pictures.of_group(pipe, "image", 0, 0)),
+    ],
+)
+def test_a_pipe_in_the_place_of_weights_or_tables_does_not_block(tiny_policy, tmp_path, read):
+    tiny_policy.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "adapter_config.json").write_text("{}")
+    os.mkfifo(tmp_path / "model.safetensors")
+    os.mkfifo(tmp_path / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"model.safetensors is no ordinary file"):
+        read(tmp_path / "model.safetensors", tiny_policy)
 
 
 def test_a_place_that_will_do_is_left_as_it_is(tmp_path):

@@ -67,6 +67,15 @@ def check_is_no_pointer(path: Path) -> None:
     check(start != LFS, f"{path} is a note by Git LFS in place of the file; run `git lfs pull` there")
 
 
+def check_is_file(path: Path) -> None:
+    """Refuse what is there and is no ordinary file: to read a pipe is to wait for ever.
+
+    Raises:
+        InputError: it is a pipe, a device or a folder.
+    """
+    check(path.is_file() or not path.exists(), f"{path} is no ordinary file")
+
+
 def read_bytes(path: Path, missing: str) -> bytes:
     """Returns what a small text file holds.
 

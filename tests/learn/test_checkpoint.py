@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tinyvla.errors import InputError
 from tinyvla.learn.checkpoint import Progress, RunFolder, RunSettings
 from tinyvla.learn.optimizer import make_optimizer
-from tinyvla.model.policy import new_policy
+from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import DataConfig, TrainConfig
 from tinyvla.registry import HEAD_KINDS
 
@@ -89,3 +92,53 @@ def test_a_policy_that_no_memory_holds_is_refused_before_it_is_built(run, tiny_c
     vision = replace(tiny_config.vision, embed_dim=8_192, num_heads=64, num_layers=256)
     with pytest.raises(InputError, match="GB for its weights alone"):
         run.check_state(replace(tiny_config, vision=vision))
+
+
+def test_a_pipe_in_the_place_of_a_state_does_not_block(run, tiny_config, tiny_policy):
+    os.mkfifo(run.path / "resume.safetensors")
+    with pytest.raises(InputError, match=r"resume.safetensors is no ordinary file"):
+        run.check_state(tiny_config)
+    with pytest.raises(InputError, match=r"resume.safetensors is no ordinary file"):
+        run.load_state(tiny_policy, make_optimizer(tiny_policy, TrainConfig()))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("part", ["optimizer.0.exp_avg", "exp_avg", "exp_avg_sq", "step", "momentum"])
+def test_a_state_that_lacks_a_part_of_the_optimizer_is_damaged(run, tiny_config, kind, part):
+    config = TrainConfig(optimizer=kind)
+    policy = new_policy(tiny_config, 0)
+    optimizer = make_optimizer(policy, config)
+    for parameter in policy.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    run.save_state(policy, optimizer, Progress(step=1))
+    other = new_policy(tiny_config, 1)
+    assert run.load_state(other, make_optimizer(other, config)).step == 1
+    path = run.path / "resume.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    kept = {
+        name: v for name, v in tensors.items() if not (name.startswith("optimizer") and f".{name}".endswith(f".{part}"))
+    }
+    if len(kept) == len(tensors):
+        assert (kind, part) == ("adamw", "momentum")
+        return
+    save_file(kept, path, metadata)
+    with pytest.raises(InputError, match=r"resume.safetensors is damaged \(it lacks optimizer\.\d+\."):
+        run.load_state(other, make_optimizer(other, config))
+
+
+def test_numbers_that_are_infinite_in_float32_are_refused(run, tiny_config, tiny_policy, tmp_path):
+    policy = new_policy(tiny_config, 0)
+    policy.save_pretrained(tmp_path / "policy")
+    weights = load_file(tmp_path / "policy/model.safetensors")
+    weights["head.output.bias"] = torch.full_like(weights["head.output.bias"], 1e300, dtype=torch.float64)
+    save_file(weights, tmp_path / "policy/model.safetensors")
+    with pytest.raises(InputError, match=r"is damaged: head.output.bias holds NaN or infinite numbers"):
+        TinyVLA.from_pretrained(tmp_path / "policy")
+    run.save_state(policy, make_optimizer(policy, TrainConfig()), Progress(step=1))
+    path = run.path / "resume.safetensors"
+    save_file({f"model.{name}": value for name, value in weights.items()}, path, {"progress": '{"step": 1}'})
+    with pytest.raises(InputError, match=r"is damaged .model.head.output.bias is not finite"):
+        run.load_state(policy, make_optimizer(policy, TrainConfig()))

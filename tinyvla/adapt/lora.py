@@ -30,7 +30,8 @@ from torch import nn
 from tinyvla.config import PretrainedConfig
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_number, shown
-from tinyvla.files import read_json, save_tensors, write_atomically
+from tinyvla.files import check_is_file, read_json, save_tensors, write_atomically
+from tinyvla.model.checkpoint_files import is_finite
 from tinyvla.model.policy import TinyVLA
 
 if TYPE_CHECKING:  # peft takes seconds to import; only those who use an adapter pay for it
@@ -259,6 +260,7 @@ def _read_adapter(folder: Path, base: TinyVLA) -> tuple[LoraConfig, dict[str, to
     default: some of them name modules to import.
     """
     said = read_json(folder / "adapter_config.json", f"{folder} holds no adapter; write one with save_adapter")
+    check_is_file(folder / ADAPTER_FILE)
     try:
         with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
             weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -302,7 +304,7 @@ def _check_weights(weights: dict[str, torch.Tensor], config: LoraConfig, base: T
     for name, value in weights.items():
         fits = value.is_floating_point() and tuple(value.shape) == expected[name]
         check(fits, f"the adapter in {folder} is damaged: {name} is {tuple(value.shape)} and not {expected[name]}")
-        check(bool(value.isfinite().all()), f"the adapter in {folder} is damaged: {name} holds NaN or infinite numbers")
+        check(is_finite(value), f"the adapter in {folder} is damaged: {name} holds NaN or infinite numbers")
 
 
 def _peft() -> Any:

@@ -137,7 +137,13 @@ def train(
         if resume and run.is_complete(settings):
             print(f"{out} is complete: {settings.train.epochs:g} epochs are trained")
         else:
-            _fit(settings, run, place, log_dir / out.resolve().name, recordings)
+            try:
+                _fit(settings, run, place, log_dir / out.resolve().name, recordings)
+            except (
+                BaseException
+            ):  # what has saved something can go on; what has not, leaves the run that it was to replace
+                run.drop_unsaved()
+                raise
     place.leave()
     if place.is_main:
         _judge(run, settings, place)
@@ -254,7 +260,9 @@ def _fit(
     # A run that was compiled on a GPU goes on elsewhere as well as that device can.
     kind = "auto" if settings.step == "compiled" and place.device.type != "cuda" else settings.step
     step = make_step(policy, train_tensors, config, kind, place.accelerator)
-    run.load_state(policy, step.optimizer)  # a damaged one is refused before anything is shown or logged
+    run.load_state(
+        policy, step.optimizer, config.total_steps(len(train_tensors))
+    )  # a damaged one is refused before anything is shown or logged
     if place.is_main:
         size, steps = policy.num_parameters()["total"] / 1e6, config.total_steps(len(train_tensors))
         what = "frames" if settings.data.dataset else "scenes"
@@ -267,9 +275,6 @@ def _fit(
         except Interrupted as stopped:
             print(f"\n{stopped}; go on with: tinyvla train --resume --out {run.path}", file=sys.stderr)
             sys.exit(130)
-        except (InputError, OSError):
-            run.drop_unsaved()
-            raise
 
 
 @contextmanager

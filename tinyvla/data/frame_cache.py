@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 from tinyvla.data.resize import resized
 from tinyvla.errors import InputError
 from tinyvla.fields import check
+from tinyvla.files import check_is_file
 
 MOST_FRAMES = 1_000
 """Of a part."""
@@ -94,7 +95,8 @@ def cached_frames(folder: Path, wanted: Wanted, parts: Sequence[Part]) -> UInt8[
 
 def _opened(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"] = "r") -> Any:
     """Frames in a file of the cache; None where there is none, or it is damaged and has to be made anew."""
-    if not path.is_file():
+    check_is_file(path)
+    if not path.exists():
         return None
     try:
         frames = np.load(path, mmap_mode="r")  # "r+" would lengthen a file that was cut

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tinyvla.errors import InputError
 from tinyvla.fields import MAX_SIDE, check, shown
-from tinyvla.files import check_is_no_pointer
+from tinyvla.files import check_is_file, check_is_no_pointer
 
 try:
     import pyarrow as pa
@@ -34,6 +34,7 @@ def read_tables(paths: list[Path], columns: list[str]) -> pa.Table:
     """
     tables = []
     for path in paths:
+        check_is_file(path)
         if path.is_file():
             check_is_no_pointer(path)
         try:
@@ -67,6 +68,7 @@ def num_rows(path: Path) -> int:
     Raises:
         InputError: it is missing or damaged.
     """
+    check_is_file(path)
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -125,6 +127,7 @@ def picture_rows(path: Path, key: str) -> list[tuple[int, int]]:
     Raises:
         InputError: the file is missing or damaged, or lacks the column of pictures.
     """
+    check_is_file(path)
     try:
         facts = pq.read_metadata(path)
         names = pq.read_schema(path).names
@@ -173,6 +176,7 @@ class Pictures:
         Raises:
             InputError: one is missing or damaged.
         """
+        check_is_file(path)
         try:
             column = pq.ParquetFile(path).read_row_group(group, [key]).column(key)
         except (pa.ArrowException, OSError, ValueError) as error:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -32,22 +31,25 @@ from tinyvla.device import check_room
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_fields, check_number, make
 from tinyvla.files import (
+    check_is_file,
     parse_json,
     read_bytes,
     read_json,
     save_tensors,
     sync,
     temporary_of,
-    write_atomically,
     write_text,
 )
 from tinyvla.learn.folder import METRICS, SETTINGS, STATE, Folder, write_settings
-from tinyvla.model.checkpoint_files import check_header
+from tinyvla.learn.optimizer import saved_state
+from tinyvla.model.checkpoint_files import check_header, is_finite
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig, TrainConfig
 
 STEPS = Within(0, 10**15)
 """Steps, and epochs, that a file may speak of."""
+SAVED = "saved"
+"""In `config.json`: whether the run has saved a state since it began."""
 
 
 def library_versions() -> dict[str, str]:
@@ -229,14 +231,32 @@ class RunFolder(Folder):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in state.items()}
         metadata = {"progress": json.dumps(asdict(progress))}
-        write_atomically(self._state, lambda path: save_tensors(tensors, path, metadata))
+        folder = temporary_of(
+            self._state
+        )  # in a folder, for safetensors begins a file of its own beside the one it writes
+        folder.mkdir(exist_ok=True)
+        try:
+            save_tensors(tensors, folder / STATE, metadata)
+            sync(folder / STATE)
+            os.replace(folder / STATE, self._state)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._note_saved()
+
+    def _note_saved(self) -> None:
+        """Write down that there is a state, so that one that is missing later is known to be lost."""
+        values = read_json(self.place / SETTINGS, f"{self.place} holds no {SETTINGS}")
+        if not values.get(SAVED):
+            write_settings(self.place, {**values, SAVED: True})
 
     def check_state(self, model: ModelConfig) -> None:
         """Compare the header of the resume state with the policy that the settings describe, before one is built.
 
         Raises:
-            InputError: they do not fit; or there is no state yet, and the policy's weights alone fill this machine.
+            InputError: they do not fit; or there is no state yet, and the policy's weights alone fill this machine; or
+                the run cannot go on with what is in its folder.
         """
+        self._check_can_go_on()
         expected = TinyVLA.outline(model, self.best)
         problem = f"{self._state} does not fit its {SETTINGS}"
         if not self._state.exists():
@@ -248,24 +268,39 @@ class RunFolder(Folder):
         except (SafetensorError, OSError) as error:
             raise _damaged(self._state, error) from None
 
-    def load_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer) -> Progress:
+    def _check_can_go_on(self) -> None:
+        """Refuse a folder where others have written, and a run whose state is gone."""
+        self.check_is_own("move it away before you go on")
+        check_is_file(self._state)
+        values = read_json(self.place / SETTINGS, f"{self.place} holds no {SETTINGS}")
+        was_saved = values.get(SAVED) or len(self.records()) > 1  # of before it was noted
+        has_more = self.best.exists() or (self.place / METRICS).exists()
+        if was_saved and has_more and not self._state.exists() and not self.is_complete(self.settings()):
+            raise InputError(f"{self._state} is missing; bring it back, or start again with --overwrite")
+
+    def load_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer, total: int | None = None) -> Progress:
         """Restore what `save_state` wrote; a run that was stopped before its first save starts afresh.
 
+        Args:
+            total: the run's steps; a state beyond them is refused.
+
         Raises:
-            InputError: it is damaged, or another policy's.
+            InputError: it is damaged, or another policy's; or it is missing, and a run was here.
         """
         with self.held():
-            return self._load_state(policy, optimizer) if self._state.exists() else Progress()
+            self._check_can_go_on()
+            return self._load_state(policy, optimizer, total) if self._state.exists() else Progress()
 
-    def _load_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer) -> Progress:
+    def _load_state(self, policy: TinyVLA, optimizer: torch.optim.Optimizer, total: int | None) -> Progress:
         try:
             with safe_open(self._state, framework="pt", device=str(policy.device)) as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
                 metadata = file.metadata() or {}
             for name, value in tensors.items():
-                check(not value.is_floating_point() or bool(value.isfinite().all()), f"{name} is not finite")
+                check(is_finite(value), f"{name} is not finite")
             progress = make(Progress, parse_json(metadata.get("progress", ""), "its progress"), "its progress")
-            state = _optimizer_state(tensors, policy, optimizer)
+            check(total is None or progress.step <= total, f"it is at step {progress.step} of {total}")
+            state = saved_state(tensors, policy, optimizer)
             policy.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise _damaged(self._state, error) from None
@@ -274,32 +309,10 @@ class RunFolder(Folder):
 
     def finish(self) -> None:
         """Drop the resume state of a complete run."""
+        self._note_saved()  # a process that died between the state and its note has not done so
         self._state.unlink(missing_ok=True)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     first = " ".join(str(error).split())[:200]
     return InputError(f"{path} is damaged ({first}); start again with --overwrite")
-
-
-def _optimizer_state(
-    tensors: dict[str, torch.Tensor], policy: TinyVLA, optimizer: torch.optim.Optimizer
-) -> dict[int, dict[str, torch.Tensor]]:
-    """Returns the optimizer's tensors by the number of their weight, each of them of the weight's shape or one number.
-
-    Raises:
-        InputError: a tensor fits no weight.
-    """
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    shapes = {id(weight): weight.shape for weight in policy.parameters()}
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if found := re.fullmatch(r"optimizer\.(\d{1,9})\.(\w+)", name):
-            index = int(found[1])
-            check(index < len(weights), f"{name} fits no weight")
-            # What stands in for a weight, such as the rows in use of an embedding, is saved as the weight would be.
-            fitting = [shapes[id(weights[index])]] if id(weights[index]) in shapes else shapes.values()
-            check(value.numel() == 1 or value.shape in fitting, f"{name} fits no weight")
-            # Step counts live on the CPU, except where a fused optimizer wants them beside the weights.
-            state.setdefault(index, {})[found[2]] = value
-    return state

@@ -2,7 +2,9 @@
 
 Notable:
 - `held` takes a lock, which the system releases when its holder dies, whatever it dies of;
-- a file's name is noted in `config.json` before the file is there, and nothing else is ever removed;
+- a file's name is noted in `config.json` before the file is there, and nothing else is ever removed but what bears the
+  number of a process that held the lock and died;
+- a link, or a folder in a file's place, is refused wherever a run would write: nothing is followed out of the folder;
 - a run that shall replace another grows in `.new`. Once it has a checkpoint, one `os.replace` makes it `.swap`; whoever
   takes the lock from then on finishes the exchange.
 """
@@ -15,6 +17,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +32,8 @@ NEW, SWAP, LOCK = ".new", ".swap", ".lock"
 CHECKPOINT = ("config.json", "model.safetensors", "README.md")
 NAMES = r"(config\.json|metrics\.jsonl|resume\.safetensors|best|epoch_\d+)"
 """What lies in a run's folder."""
+LATER = {SETTINGS, METRICS}
+"""What a run writes that may be written anew without a word, where nothing else was kept."""
 
 
 class Folder:
@@ -41,7 +46,8 @@ class Folder:
     @property
     def place(self) -> Path:
         """Where the run that was started last lies."""
-        return self.path / NEW if (self.path / NEW / SETTINGS).is_file() else self.path
+        new = self.path / NEW
+        return new if not new.is_symlink() and written(new) else self.path
 
     @property
     def best(self) -> Path:
@@ -53,11 +59,12 @@ class Folder:
         """Keep other processes out of the folder, which is made where it is missing, and tidy it up.
 
         Raises:
-            InputError: another process works in it, or it is no folder.
+            InputError: another process works in it, it is no folder, or `.lock` in it is somebody's own.
         """
         check(self.path.is_dir() or not self.path.exists(), f"{self.path} is a file; --out must name a folder")
         self.path.mkdir(parents=True, exist_ok=True)
         note = self.path / LOCK
+        dead = _number_in(note)  # whoever this was: once the lock is taken, it works no more
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -69,8 +76,8 @@ class Folder:
             ) from None
         try:
             if self._lock.lock_counter == 1:
+                self._tidy(dead)
                 note.write_text(str(os.getpid()), encoding="utf-8")
-                self._tidy()
             yield
         finally:
             if self._lock.lock_counter == 1:
@@ -78,15 +85,18 @@ class Folder:
                     note.unlink()
             self._lock.release()
 
-    def _tidy(self) -> None:
-        """Remove what a killed process was about to write, and finish what it was about to swap."""
-        for folder in (self.path, self.path / NEW):
-            for path in folder.iterdir() if folder.is_dir() else ():
-                if re.fullmatch(rf"\.{NAMES}\.\d+\.tmp", path.name):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                elif re.fullmatch(r"\.tmp\w{6}", path.name) and path.is_file():  # of safetensors
-                    path.unlink()
-        if (self.path / SWAP).is_dir():
+    def _tidy(self, dead: str) -> None:
+        """Remove what a killed process was about to write, and finish what it was about to swap.
+
+        Args:
+            dead: the number of the process that held the lock and did not release it; empty if there was none.
+        """
+        for folder in (self.path, self.path / NEW) if dead else ():
+            names = NAMES if written(folder) else re.escape(SETTINGS)  # the settings are what a run writes first
+            for path in folder.iterdir() if _is_folder(folder) else ():
+                if re.fullmatch(rf"\.{names}\.{dead}\.tmp", path.name):
+                    shutil.rmtree(path) if _is_folder(path) else path.unlink()
+        if _is_folder(self.path / SWAP) and written(self.path) and not self._foreign():
             self._finish_swap()
 
     def make_way(self, overwrite: bool) -> Path:
@@ -95,31 +105,67 @@ class Folder:
         Raises:
             InputError: a run is here and `overwrite` is false, or other files are where a run would write.
         """
-        if foreign := self._foreign():
-            raise InputError(f"{self.path} holds {', '.join(foreign)} not written by a run; choose another --out")
-        is_kept = any((self.path / name).exists() for name in written(self.path) if name not in (SETTINGS, METRICS))
-        if (is_kept or (self.path / NEW / STATE).exists()) and not overwrite:
+        self.check_is_own("choose another --out")
+        is_kept = _is_kept(self.path)
+        if (is_kept or _is_kept(self.path / NEW)) and not overwrite:
             raise InputError(
                 f"{self.path} holds a run already; go on with --resume, replace it with --overwrite, "
                 "or choose another --out"
             )
-        shutil.rmtree(self.path / NEW, ignore_errors=True)
+        _remove_run(self.path / NEW)
         if not is_kept:
             _remove(self.path, written(self.path))
         place = self.path / NEW if is_kept else self.path
         place.mkdir(exist_ok=True)
         return place
 
+    def check_is_own(self, advice: str) -> None:
+        """Refuse to write where others have written, or where a link leads elsewhere.
+
+        Args:
+            advice: what to do about it.
+
+        Raises:
+            InputError: it is so.
+        """
+        if foreign := self._foreign():
+            raise InputError(f"{self.path} holds {', '.join(foreign)} not written by a run; {advice}")
+
     def _foreign(self) -> list[str]:
-        """Names that a run would write and that no run has written."""
-        ours = {PurePosixPath(name).parts[0] for name in written(self.path)}
-        here = {path.name: path for path in self.path.iterdir() if re.fullmatch(NAMES, path.name)}
-        return sorted(name for name, path in here.items() if name not in ours or path.is_symlink())
+        """Names of what is where a run would write, and that no run has written."""
+        new, swap, own = self.path / NEW, self.path / SWAP, written(self.path)
+        noted = {self.path: {*own}, new: {*written(new)}, swap: {*written(swap)} if own else set()}
+        ours = {PurePosixPath(name).parts[0] for name in noted[self.path] | noted[swap]}
+        here = [path for path in self.path.iterdir() if re.fullmatch(NAMES, path.name)]
+        found = {path for path in here if path.name not in ours or path.is_symlink()}
+        for folder in (new, swap):
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+                found.add(folder)
+                continue
+            for path in folder.rglob("*"):
+                name = path.relative_to(folder).as_posix()
+                is_half = folder == new and re.match(rf"\.{NAMES}\.\d+\.tmp(/|$)", name)
+                if not (_is_folder(path) or name in noted[folder] or is_half):
+                    found.add(path)
+        return sorted(
+            {*(path.relative_to(self.path).as_posix() for path in found), *self._astray(set().union(*noted.values()))}
+        )
+
+    def _astray(self, names: Iterable[str]) -> list[str]:
+        """Links on the way to files of these names, here or in `.new` and `.swap`, and folders in their place."""
+        found = set()
+        for place, name in product((Path(), Path(NEW), Path(SWAP)), names):
+            parts = PurePosixPath(name).parts
+            way = [place.joinpath(*parts[: count + 1]) for count in range(len(parts))]
+            found |= {each.as_posix() for each in way if (self.path / each).is_symlink()}
+            found |= {way[-1].as_posix()} if (self.path / way[-1]).is_dir() else set()
+        return sorted(found)
 
     def drop_unsaved(self) -> None:
         """Forget a run that shall replace another and has saved nothing yet."""
-        if not (self.path / NEW / STATE).exists():
-            shutil.rmtree(self.path / NEW, ignore_errors=True)
+        new = self.path / NEW
+        if _is_folder(new) and not (new / STATE).exists():
+            _remove_run(new)
 
     def swap(self) -> None:
         """Put a run that grew beside another one in its place."""
@@ -130,16 +176,23 @@ class Folder:
     def _finish_swap(self) -> None:
         """Bring the new run's files to their places, its settings last: until then this can be begun again."""
         new = self.path / SWAP
-        if (new / SETTINGS).is_file():
-            _remove(self.path, set(written(self.path)) - set(written(new)))
-            for file in sorted((p for p in new.rglob("*") if p.is_file()), key=lambda p: p == new / SETTINGS):
-                target = self.path / file.relative_to(new)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
-        shutil.rmtree(new)
+        if names := written(new):
+            _remove(self.path, set(written(self.path)) - set(names))
+            for name in sorted(names, key=lambda name: name == SETTINGS):
+                if (new / name).is_file():
+                    (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(new / name, self.path / name)
+        _remove_run(new)
 
     def note(self, names: Iterable[str]) -> None:
-        """Write down which files will be this run's."""
+        """Write down which files will be this run's.
+
+        Raises:
+            InputError: a link is on the way to one of them.
+        """
+        names = list(names)
+        astray = self._astray(names)
+        check(not astray, f"{self.path} holds {', '.join(astray)} not written by a run; move it away")
         values = read_json(self.place / SETTINGS, f"{self.place} holds no {SETTINGS}")
         files = list(dict.fromkeys([*written(self.place), *names]))
         if files != values.get("files"):
@@ -166,20 +219,54 @@ def written(folder: Path) -> list[str]:
 
 def _is_ours(name: Any) -> bool:
     """Whether a name leads to a place where a run may write."""
-    if not isinstance(name, str) or "\0" in name:
+    if not isinstance(name, str) or not name.isascii() or len(name) > 255 or {"\0", "\\"} & set(name):
         return False
     parts = PurePosixPath(name).parts
     return bool(parts) and ".." not in parts and bool(re.fullmatch(NAMES, parts[0]))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _number_in(lock: Path) -> str:
+    """Returns the number of the process that wrote into a lock; empty where there is none.
+
+    Raises:
+        InputError: no process of a run wrote it.
+    """
+    message = f"{lock} was not written by a run; move it away, or choose another --out"
+    check(not lock.is_symlink() and (lock.is_file() or not lock.exists()), message)
+    try:
+        text = lock.read_bytes()[:100]
+    except OSError:  # there is none, or its holder keeps others from reading
+        return ""
+    check(bool(re.fullmatch(rb"\d{0,20}", text)), message)
+    return text.decode()
+
+
+def _is_kept(folder: Path) -> bool:
+    """Whether a run has saved more there than its settings and its metrics."""
+    return any((folder / name).exists() for name in written(folder) if name not in LATER)
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:
     """Remove files of these names, and folders that are empty then."""
     for name in names:
         path = folder / name
-        path.unlink(missing_ok=True)
+        if path.is_file():
+            path.unlink()
         for parent in list(path.parents)[: len(Path(name).parts) - 1]:
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove the files of a run, its settings last, and all folders that are empty then."""
+    _remove(folder, sorted(written(folder), key=lambda name: name == SETTINGS))
+    for path in sorted(filter(_is_folder, (folder, *folder.rglob("*"))), reverse=True):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def write_settings(folder: Path, values: dict[str, Any]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tinyvla.device import has_bfloat16_units
+from tinyvla.fields import check
 from tinyvla.learn.muon import Muon
 from tinyvla.model.pretrained import PretrainedLanguage, PretrainedVision
 from tinyvla.recipes import TrainConfig
@@ -73,3 +76,37 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(own)
         else:
             group["lr"] = own
+
+
+def saved_state(
+    tensors: Mapping[str, Tensor], policy: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """Returns an optimizer's tensors by the number of their weight: its steps, and moments of the weight's shape.
+
+    Args:
+        tensors: with names such as `optimizer.0.exp_avg`; others are left out.
+        policy: whose weights they shall fit.
+        optimizer: whose state they shall be.
+
+    Raises:
+        InputError: a tensor fits no weight, or a weight lacks one of its tensors.
+    """
+    groups = [group for group in optimizer.param_groups for _ in group["params"]]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    shapes = {id(weight): weight.shape for weight in policy.parameters()}
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if found := re.fullmatch(r"optimizer\.(\d{1,9})\.(\w+)", name):
+            index = int(found[1])
+            check(index < len(weights), f"{name} fits no weight")
+            # What stands in for a weight, such as the rows in use of an embedding, is saved as the weight would be.
+            fitting = [shapes[id(weights[index])]] if id(weights[index]) in shapes else shapes.values()
+            fits = value.numel() == 1 if found[2] == "step" else value.shape in fitting
+            check(fits, f"{name} fits no weight")
+            # Step counts live on the CPU, except where a fused optimizer wants them beside the weights.
+            state.setdefault(index, {})[found[2]] = value
+    for index, found_there in state.items():
+        moments = ("momentum",) if groups[index].get("muon") else ("exp_avg", "exp_avg_sq")
+        for part in ("step", *moments):
+            check(part in found_there, f"it lacks optimizer.{index}.{part}")
+    return state

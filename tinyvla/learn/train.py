@@ -87,9 +87,9 @@ def fit(
     if step is None and (config.accumulate > 1 or config.recompute):
         raise InputError("accumulate and recompute need a step of tinyvla.speed.step.make_step; pass it as `step`")
     step = step or PlainStep(policy, train, config)
-    progress = run.load_state(policy, step.optimizer) if run else Progress()
-    records = [r for r in run.records() if r["step"] <= progress.step] if run else []  # a kill may leave later ones
     total = config.total_steps(len(train))
+    progress = run.load_state(policy, step.optimizer, total) if run else Progress()
+    records = [r for r in run.records() if r["step"] <= progress.step] if run else []  # a kill may leave later ones
     policy.train()
     with run.held() if run else nullcontext(), watching(callbacks, progress.step, total):
         while progress.step < total:

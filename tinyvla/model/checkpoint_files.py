@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from tinyvla.config import ModelConfig
 from tinyvla.errors import InputError
 from tinyvla.fields import check, shown
-from tinyvla.files import read_json
+from tinyvla.files import check_is_file, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -134,6 +134,7 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         InputError: the file is damaged, does not fit, or holds numbers that are not finite.
     """
     problem = f"{path} does not fit its {CONFIG_FILE}"
+    check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             check_header(file, expected, problem)
@@ -144,6 +145,11 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is missing, truncated or not a safetensors file ({error})") from None
     for name, tensor in tensors.items():
-        finite = not tensor.is_floating_point() or bool(tensor.isfinite().all())
-        check(finite, f"{path} is damaged: {name} holds NaN or infinite numbers")
+        kind = expected[name].dtype if name in expected else torch.float32
+        check(is_finite(tensor, kind), f"{path} is damaged: {name} holds NaN or infinite numbers")
     return tensors
+
+
+def is_finite(tensor: Tensor, kind: torch.dtype = torch.float32) -> bool:
+    """Whether a tensor's numbers are finite, and stay so where they are kept as another kind: 1e300 does not."""
+    return not tensor.is_floating_point() or bool(tensor.to(kind).isfinite().all())

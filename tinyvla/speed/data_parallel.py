@@ -82,7 +82,7 @@ class OnlyReading(RunFolder):
 
     def _nothing(self, *args: Any, **kwargs: Any) -> None: ...
 
-    save_checkpoint = save_state = write_records = swap = drop_unsaved = finish = _nothing
+    save_checkpoint = save_state = write_records = swap = drop_unsaved = finish = check_is_own = _nothing
     held = nullcontext  # type: ignore[assignment]
 
 
