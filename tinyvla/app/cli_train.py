@@ -139,9 +139,7 @@ def train(
         else:
             try:
                 _fit(settings, run, place, log_dir / out.resolve().name, recordings)
-            except (
-                BaseException
-            ):  # what has saved something can go on; what has not, leaves the run that it was to replace
+            except BaseException:  # what has saved nothing leaves the run that it was to replace
                 run.drop_unsaved()
                 raise
     place.leave()
@@ -260,9 +258,8 @@ def _fit(
     # A run that was compiled on a GPU goes on elsewhere as well as that device can.
     kind = "auto" if settings.step == "compiled" and place.device.type != "cuda" else settings.step
     step = make_step(policy, train_tensors, config, kind, place.accelerator)
-    run.load_state(
-        policy, step.optimizer, config.total_steps(len(train_tensors))
-    )  # a damaged one is refused before anything is shown or logged
+    # A damaged one is refused before anything is shown or logged.
+    run.load_state(policy, step.optimizer, config.total_steps(len(train_tensors)))
     if place.is_main:
         size, steps = policy.num_parameters()["total"] / 1e6, config.total_steps(len(train_tensors))
         what = "frames" if settings.data.dataset else "scenes"

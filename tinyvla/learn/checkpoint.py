@@ -231,9 +231,7 @@ class RunFolder(Folder):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in state.items()}
         metadata = {"progress": json.dumps(asdict(progress))}
-        folder = temporary_of(
-            self._state
-        )  # in a folder, for safetensors begins a file of its own beside the one it writes
+        folder = temporary_of(self._state)  # a folder: safetensors begins a file of its own beside the one it writes
         folder.mkdir(exist_ok=True)
         try:
             save_tensors(tensors, folder / STATE, metadata)
