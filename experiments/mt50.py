@@ -149,7 +149,8 @@ def run(job: Job, args: Args) -> Row | list[Row]:
     started = time.time()
     if "what" in job.what:
         seconds = record(args.folder_of_data, args, range(max(1, torch.cuda.device_count())))
-        keep_decoded(read_dataset(args.folder_of_data), args.folder_of_data / "decoded")
+        if not (args.folder_of_data / "decoded").exists():
+            keep_decoded(read_dataset(args.folder_of_data), args.folder_of_data / "decoded")
         return {"seconds": seconds}
     variant, gpu = VARIANTS[job.what["variant"]], torch.cuda.current_device() if args.where.type == "cuda" else 0
     folder = args.folder_of_data / f"{os.getpid()}-{job.seed}" if args.own else args.folder_of_data
@@ -183,8 +184,6 @@ def record(folder: Path, args: Args, gpus: Any) -> float:
 
 def keep_decoded(recorded: Demonstrations, folder: Path) -> None:
     """Keep frames as arrays, so that many jobs on one machine need not decode them again."""
-    if folder.exists():
-        return
     whole, folder = folder, folder.with_name(f"decoding-{os.getpid()}")
     folder.mkdir()
     (camera,) = recorded.images
