@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tinyvla.data.batch import TensorSplit
@@ -7,6 +8,7 @@ from tinyvla.data.sentences import SentenceFind
 from tinyvla.learn.train import PlainStep
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import TrainConfig
+from tinyvla.speed.cuda_graph import unchanged
 from tinyvla.speed.known_sentences import KnownSentences, never_learns
 from tinyvla.speed.step import make_step
 from tinyvla.speed.tuned import StepOptions
@@ -61,3 +63,26 @@ def test_a_tower_that_learns_is_not_looked_up(tiny_config):
     split = TensorSplit.from_blockfind(SentenceFind(8, 0), policy.language.encode)
     assert not never_learns(policy)
     assert make_step(policy, split, TrainConfig(), StepOptions(known_sentences=True)).known is None
+
+
+def test_nothing_is_read_again_after_steps_that_were_undone(tiny_config, monkeypatch):
+    policy, split = frozen(tiny_config)
+    step = make_step(policy, split, TrainConfig(batch_size=8), StepOptions(known_sentences=True))
+    with unchanged(policy, step.optimizer):  # as before a recording, in which nothing may look at values
+        step(torch.arange(8))
+    monkeypatch.setattr(step.known, "read", lambda: pytest.fail("the tower is frozen, and was read before"))
+    step(torch.arange(8))
+
+
+@pytest.mark.gpu
+def test_a_recorded_step_that_looks_up_is_the_plain_step(tiny_config):
+    config, losses = TrainConfig(batch_size=8), []
+    for recorded in (False, True):
+        policy, split = frozen(tiny_config)
+        policy, split = policy.to("cuda"), split.to("cuda")
+        step = PlainStep(policy, split, config)
+        if recorded:
+            step = make_step(policy, split, config, StepOptions(graph=True))
+            step.known = KnownSentences(policy.language, split.input_ids, split.attention_mask)
+        losses.append(torch.stack([step((torch.arange(8) + 8 * i).cuda()) for i in range(3)]))
+    torch.testing.assert_close(losses[0], losses[1])

@@ -25,6 +25,9 @@ except ImportError:
         "tinyvla.data.lerobot needs pyarrow, which is not installed; install it with: pip install 'tinyvla[lerobot]'"
     ) from None
 
+PICTURES_AT_A_TIME = 64
+"""Pictures that a thread decodes in one go."""
+
 
 def read_tables(paths: list[Path], columns: list[str]) -> pa.Table:
     """The named columns of Parquet files, one below the other.
@@ -155,13 +158,17 @@ class Pictures:
         Raises:
             InputError: one is missing or damaged, or they differ in size.
         """
-        for image in pool.map(self._decoded, column, range(self.done, self.done + len(column))):
-            if not self.done:
-                self.values = np.empty((self.count, *image.shape), np.uint8)
-            if image.shape != self.values.shape[1:]:
-                raise InputError(f"{self.key} holds images of different sizes")
-            self.values[self.done] = image
-            self.done += 1
+        if not self.done and len(column):
+            self.values = np.empty((self.count, *self._decoded(column[0], 0).shape), np.uint8)
+        starts = range(0, len(column), PICTURES_AT_A_TIME)
+        list(pool.map(lambda start: self._fill(column.slice(start, PICTURES_AT_A_TIME), self.done + start), starts))
+        self.done += len(column)
+
+    def _fill(self, column: pa.ChunkedArray, first: int) -> None:
+        for frame, value in enumerate(column, first):
+            image = self._decoded(value, frame)
+            check(image.shape == self.values.shape[1:], f"{self.key} holds images of different sizes")
+            self.values[frame] = image
 
     def _decoded(self, value: pa.Scalar, frame: int) -> UInt8[np.ndarray, "3 h w"]:
         return decoded(value.as_py(), self.key, frame).transpose(2, 0, 1)

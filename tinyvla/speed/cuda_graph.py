@@ -74,6 +74,8 @@ class RecordedStep(TunedStep):
                     super().__call__(self.index)
             torch.cuda.current_stream().wait_stream(warmup)
             self.optimizer.zero_grad()
+            if self.known is not None:
+                self.known.refresh()  # which looks at values, so it must not happen in the recording
             gc.collect()  # freeing an earlier recording's memory in the midst of this one would spoil it
             with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
                 loss = super().__call__(self.index)
@@ -151,12 +153,13 @@ def restart(policy: TinyVLA, optimizer: torch.optim.Optimizer, fresh: TinyVLA) -
 
 @contextmanager
 def unchanged(policy: TinyVLA, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Undo, in place, what the steps inside did to weights and optimizer state."""
-    weights = [p.detach().to("cpu", copy=True) for p in policy.parameters()]  # not on the device: memory counts there
+    """Undo, in place, what the steps inside did to weights and optimizer state. What is frozen is not written to."""
+    learned = [p for p in policy.parameters() if p.requires_grad]
+    weights = [p.detach().to("cpu", copy=True) for p in learned]  # not on the device: memory counts there
     states = {p: {k: v.to("cpu", copy=True) for k, v in s.items()} for p, s in optimizer.state.items()}
     yield
     with torch.no_grad():
-        for parameter, value in zip(policy.parameters(), weights, strict=True):
+        for parameter, value in zip(learned, weights, strict=True):
             parameter.copy_(value)
         for weight, state in optimizer.state.items():
             for name, now in state.items():

@@ -42,6 +42,13 @@ class KnownSentences:
         """Returns a number for each sentence; int64 wraps around, so two are hardly ever the same."""
         return (torch.cat([input_ids, attention_mask.to(input_ids.dtype)], dim=1) * self.factors).sum(dim=1)
 
+    def refresh(self) -> None:
+        """Read the sentences if that is due: the first time, and after other weights were loaded."""
+        versions = [parameter._version for parameter in self.language.parameters()]
+        if versions != self.versions:
+            self.read()
+            self.versions = versions
+
     @torch.no_grad()
     def read(self, batch_size: int = 256) -> None:
         """Let the tower read each different sentence."""
@@ -54,8 +61,5 @@ class KnownSentences:
 
     def sentence(self, input_ids: Int[Tensor, "b t"], attention_mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
         """Returns what `language.sentence` does, for sentences of the split."""
-        versions = [parameter._version for parameter in self.language.parameters()]
-        if versions != self.versions:  # the first time, or after other weights were loaded
-            self.read()
-            self.versions = versions
+        self.refresh()
         return self.states[torch.searchsorted(self.keys, self.key(input_ids, attention_mask))]
