@@ -6,6 +6,7 @@ Each job trains one variant with one seed on one GPU and judges it in ten new ep
 `--own` it also records its own demonstrations, so its seconds are those from an empty folder to the last episode.
 Otherwise all jobs learn from one collection, which is recorded first. Rows of earlier calls are kept. A policy that is
 trained is kept in half precision, and that one is judged: a call that is stopped while judging goes on from there.
+With `--swaps` each policy acts once more in scenes that look alike, told the other's sentence.
 """
 
 from __future__ import annotations
@@ -142,7 +143,8 @@ def jobs(args: Args) -> list[Job]:
     record = [] if args.own else [Job({"what": "demonstrations"})]
     before = tuple(job.name for job in record)
     trained = [Job({"variant": name}, seed, after=before) for seed in args.seeds for name in args.variants]
-    return record + trained
+    told = [Job({"swaps": job.what["variant"]}, job.seed, after=(job.name,)) for job in trained if args.swaps]
+    return record + trained + told
 
 
 def run(job: Job, args: Args) -> Row | list[Row]:
@@ -152,14 +154,16 @@ def run(job: Job, args: Args) -> Row | list[Row]:
         if not (args.folder_of_data / "decoded").exists():
             keep_decoded(read_dataset(args.folder_of_data), args.folder_of_data / "decoded")
         return {"seconds": seconds}
-    variant, gpu = VARIANTS[job.what["variant"]], torch.cuda.current_device() if args.where.type == "cuda" else 0
+    gpu = torch.cuda.current_device() if args.where.type == "cuda" else 0
+    if "swaps" in job.what:
+        return tell_others(job, args, gpu)
+    variant = VARIANTS[job.what["variant"]]
     folder = args.folder_of_data / f"{os.getpid()}-{job.seed}" if args.own else args.folder_of_data
     found: Row = {"about": variant.about, "own": args.own}
     if args.own:
         found["seconds_to_record"] = record(folder, args, [gpu])
-    config = MetaWorldConfig(args.image_size, samples=4, max_steps=args.max_steps)
-    judges = Judges(args.processes, config, variant.sizes.horizon, gpu)
-    kept = args.keep / f"{job.what['variant']}-{job.seed}-{args.steps}.pt"
+    judges = judges_for(variant, args, gpu)
+    kept = path_of(job.what["variant"], job.seed, args)
     if not kept.exists():
         recorded = read_dataset(folder) if args.own else read_decoded(folder / "decoded")
         save(*learn(variant, recorded, int(job.seed or 0), args), kept)
@@ -171,6 +175,17 @@ def run(job: Job, args: Args) -> Row | list[Row]:
     if args.own:
         shutil.rmtree(folder)
     return {**found, "seconds_in_all": time.time() - started}
+
+
+def path_of(variant: str, seed: int | None, args: Args) -> Path:
+    """Where a trained policy is kept."""
+    return args.keep / f"{variant}-{seed}-{args.steps}.pt"
+
+
+def judges_for(variant: Variant, args: Args, gpu: int) -> Judges:
+    """Processes in which a policy of that variant acts."""
+    config = MetaWorldConfig(args.image_size, samples=4, max_steps=args.max_steps)
+    return Judges(args.processes, config, variant.sizes.horizon, gpu)
 
 
 def record(folder: Path, args: Args, gpus: Any) -> float:
@@ -255,16 +270,17 @@ def judged(policy: TinyVLA, judges: Judges, args: Args, seed: int, variant: Vari
             found |= {"execute": execute, **report_of(episodes), "seconds_to_judge": time.time() - started}
         else:
             found[f"execute_{execute}"] = report_of(episodes)["mean_of_groups"]
-    if args.swaps:
-        found["swaps"] = swapped(policy, judges, args, seed)
     return found
 
 
-def swapped(policy: TinyVLA, judges: Judges, args: Args, seed: int) -> list[Row]:
+def tell_others(job: Job, args: Args, gpu: int) -> list[Row]:
     """Returns how often a scene's own task is done when the policy is told a task that looks alike, by scene and told.
 
     The starts are those of the benchmark, where it was told the scene's own sentence.
     """
+    name, seed = job.what["swaps"], int(job.seed or 0)
+    judges = judges_for(VARIANTS[name], args, gpu)
+    policy, _ = restore(path_of(name, job.seed, args), args.where)
     here = {task.name: task for task in find_tasks(args.tasks)}
     others: dict[str, list[str]] = {}
     for first, second in (pair for pair in PAIRS if set(pair) <= set(here)):
@@ -281,7 +297,8 @@ def swapped(policy: TinyVLA, judges: Judges, args: Args, seed: int) -> list[Row]
             if other in GOALS:
                 which, within_metres = GOALS[other]
                 row["does_the_other"] = sum(getattr(episode, which) <= within_metres for episode in own)
-            rows.append({**row, "episodes": len(own)})
+            rows.append({**row, "episodes": len(own), "steps": args.steps})
+    judges.close()
     return rows
 
 
@@ -328,24 +345,28 @@ def restore(path: Path, device: torch.device | str = "cpu") -> tuple[TinyVLA, Ro
 
 
 def summary(rows: list[Row], args: Args) -> Row:
+    device = harness.describe_device(args.where)["device"]
     return {
         **args.settings("tasks", "demos", "episodes", "image_size"),
-        "runs": [{**row, "device": harness.describe_device(args.where)["device"]} for row in rows if "variant" in row],
+        "runs": [{**row, "device": device} for row in rows if "variant" in row],
+        "swaps": [row for row in rows if "swaps" in row],
         "recordings": [row for row in rows if "what" in row],
     }
 
 
+KEYS = {"runs": ("variant", "seed", "steps"), "swaps": ("swaps", "seed", "steps", "scene", "told")}
+"""What tells a row of an earlier call from others."""
+
+
 def combine(before: Row, now: Row, args: Args) -> Row:
     """Rows of earlier calls stay, but for those that were measured again; each says which command made it."""
-    runs = [{**run, "command": now["command"]} for run in now["runs"]]
-
-    def which(run: Row) -> tuple[Any, ...]:
-        return run["variant"], run["seed"], run["steps"]
-
-    again = set(map(which, runs))
-    kept = [run for run in before.get("runs", []) if which(run) not in again]
-    commands = list(dict.fromkeys(run["command"] for run in kept + runs))
-    return {**now, "command": " && ".join(commands), "runs": kept + runs}
+    joined = {}
+    for kind, keys in KEYS.items():
+        rows = [{**row, "command": now["command"]} for row in now[kind]]
+        again = {tuple(row[key] for key in keys) for row in rows}
+        joined[kind] = [r for r in before.get(kind, []) if tuple(r[key] for key in keys) not in again] + rows
+    commands = list(dict.fromkeys(row["command"] for rows in joined.values() for row in rows))
+    return {**now, "command": " && ".join(commands), **joined}
 
 
 def section(results: Row) -> str:

@@ -304,13 +304,14 @@ def test_mt50(tmp_path):
     (run,) = report["runs"]
     assert set(run["tasks"]) == {"drawer-close", "drawer-open"}
     assert run["parameters"] < 20e6
-    assert {(row["scene"], row["told"]) for row in run["swaps"]} == {
+    assert {(row["scene"], row["told"]) for row in report["swaps"]} == {
         ("drawer-close", "drawer-open"),
         ("drawer-open", "drawer-close"),
     }
     assert not list((tmp_path / "data").iterdir()), "its own demonstrations are gone"
     again = mt50.combine(report, {**report, "runs": [{**run, "seed": 2}]}, args)
     assert [run["seed"] for run in again["runs"]] == [1, 2], "rows of earlier calls stay"
+    assert len(again["swaps"]) == 2, "and those that were measured again are not doubled"
     assert "pixels-64" in mt50.section({**again, "runs": [with_all_groups(run) for run in again["runs"]]})
     policy, learned = mt50.restore(tmp_path / "kept" / "pixels-64-1-2.pt")
     assert policy.language.unseen_words("Push and close a drawer") == []
