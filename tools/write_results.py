@@ -30,6 +30,7 @@ import pretraining
 import processes
 import results_of_bench as bench
 import scaling
+import words_page
 from page import grid, load, percent, place, prose, seconds_of, section_of, source, span
 
 BEGIN, END = "<!-- results: begin, written by tools/write_results.py -->", "<!-- results: end -->"
@@ -74,6 +75,7 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
         for experiment in (closed_loop, pretraining, lora, arm, metaworld_pictures, scaling)
     ),
     (scaling.section_of_runs, scaling.RUN_RESULTS),
+    (words_page.six_words_section, words_page.SIX_WORDS_RESULTS),
     (count_presets.section, count_presets.RESULTS),
     (bench.notebook_section, ("notebook_times",)),
     (live_section, ("book_policies", "book_page", "book_films")),
