@@ -86,9 +86,10 @@ from tinyvla.speed.tuned import StepOptions
 
 # %% [markdown]
 # These are the six. Read each from bottom to top: vision tokens are blue, words are orange, and one purple feature
-# vector per scene comes out. The orange squares are the language model's outputs; in prefix they are its inputs, the word
-# embeddings. The purple squares of fusion tokens are learned vectors. Look for **where the two sides meet**. In pool-add and
-# concat they meet after the image was squeezed into a single vector, in the other four while its patches are still separate.
+# vector per scene comes out. The orange squares are the language model's outputs; in prefix they are its inputs, the
+# word embeddings. The purple squares of fusion tokens are learned vectors. Look for **where the two sides meet**. In
+# pool-add and concat they meet after the image was squeezed into a single vector, in the other four while its patches
+# are still separate.
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Six small diagrams, tokens at the bottom, one feature at the top. Pool-add and concat average the image before it meets the words; in gated, fusion tokens, cross-attention and prefix the words meet the separate patches."}}
 TOKENS = {"v": ("vision", 5), "l": ("language", 4), "f": ("fusion", 3)}  # token rows: their part, and squares to draw
@@ -277,13 +278,13 @@ assert list(same.values()) == [[False, False], [True, True], [True, False], [Tru
 
 # %% [markdown]
 # The three scenes have **the same feature**. Any network that comes after it, however large, gives all of them the same
-# arrow, but the right arrows of A and B are opposite. If only A and B occurred, the best single answer under squared error
-# would be their mean, (0, 0). The third line is the binding problem alone: the average of the two blocks tells A from C, whose
-# blocks are elsewhere, but not A from B.
+# arrow, but the right arrows of A and B are opposite. If only A and B occurred, the best single answer under squared
+# error would be their mean, (0, 0). The third line is the binding problem alone: the average of the two blocks tells A
+# from C, whose blocks are elsewhere, but not A from B.
 #
-# This holds for a sum of colour and place, and no further. The vision tower is not linear: LayerNorm, attention and MLPs
-# can turn "red" and "top left" into a third thing, "red at top left". An average of such *bound* features can tell A and B
-# apart. Here even random weights do:
+# This holds for a sum of colour and place, and no further. The vision tower is not linear: LayerNorm, attention and
+# MLPs can turn "red" and "top left" into a third thing, "red at top left". An average of such *bound* features can tell
+# A and B apart. Here even random weights do:
 
 # %%
 with torch.no_grad():
@@ -292,9 +293,10 @@ print("the averages of A and B differ after the vision tower:", bool((encoded[0]
 
 # %% [markdown]
 # So pooling does not make the task impossible, but it leaves more to learn. The vision tower does not know the question
-# when it looks. It has to write down the place of *every* colour, in one vector, in slots that an average leaves intact.
-# Then the head has to pick the slot that the words name. A sum cannot choose a slot: what the words say and what the image says
-# have to act on each other, as in a product, and in pool-add the first layer where they can is the head's hidden one.
+# when it looks. It has to write down the place of *every* colour, in one vector, in slots that an average leaves
+# intact. Then the head has to pick the slot that the words name. A sum cannot choose a slot: what the words say and
+# what the image says have to act on each other, as in a product, and in pool-add the first layer where they can is the
+# head's hidden one.
 #
 # Ask two questions about each fusion that follows. **Is the image squeezed before or after the words arrive? Are words
 # and image added or multiplied?**
@@ -330,8 +332,8 @@ same_as_package("concat", Concat)
 # change the patches only a little.
 #
 # Multiplying and shifting, followed by a GELU that cuts off most of what is negative, can act as a gate. The word "red"
-# could push every feature below zero except on red patches. The average comes after that. One possible weakness remains: it
-# is an average over all 65 tokens, and the one patch that matters counts for 1/65.
+# could push every feature below zero except on red patches. The average comes after that. One possible weakness
+# remains: it is an average over all 65 tokens, and the one patch that matters counts for 1/65.
 
 
 # %%
@@ -637,9 +639,9 @@ print(f"sees, does not hear: loss {deaf_loss:.3f}, right direction in {deaf_accu
 #
 # ## 10. Predict, run, explain: the same 125 steps
 #
-# Two policies differ in their fusion: `PoolAdd` from above and the package's `CrossAttention`. They also start from different
-# weights, because a fusion of another shape draws other random numbers. Both see the same 8,000 scenes once, in the same
-# order, with the same learning rate.
+# Two policies differ in their fusion: `PoolAdd` from above and the package's `CrossAttention`. They also start from
+# different weights, because a fusion of another shape draws other random numbers. Both see the same 8,000 scenes once,
+# in the same order, with the same learning rate.
 #
 # `tinyvla.register` gives a class of this notebook a name that a configuration can use. Nothing in the package needs to
 # be edited, and the policy trains, saves and loads like any other.
@@ -707,9 +709,10 @@ assert 0.25 < reached["pool-add"][0] < 0.7, "pool-add does not stand where it is
 # follows in about a third of the scenes, as often as that of a policy that gets no words (`vision-only` in section 11).
 # Cross-attention goes through the line and on.
 #
-# A possible explanation: pool-add needs two things at once, slots that hold the place of each colour and a head that picks
-# a slot, and neither gets the loss below the dashed line without the other. In cross-attention a query that fits the keys
-# of one colour a little better than the others lowers the loss by itself. This chapter does not test that explanation.
+# A possible explanation: pool-add needs two things at once, slots that hold the place of each colour and a head that
+# picks a slot, and neither gets the loss below the dashed line without the other. In cross-attention a query that fits
+# the keys of one colour a little better than the others lowers the loss by itself. This chapter does not test that
+# explanation.
 #
 # A direction accuracy of four in ten looks like a policy that is still learning. You see that it makes no use of the words
 # only if you compare it with the dashed line, or swap the words.
@@ -807,9 +810,9 @@ assert worst_look < best_pool
 #   follow the words. The other three are no better than **vision-only**, which does not get the words at all.
 #
 # Between the first group and the rest lies a gap: its worst run has a small fraction of the error of the best run that
-# pools. The number of parameters does not explain it: prefix, concat and pool-add have about the same. The two questions
-# of section 3 do not explain all of it either. In gated the words arrive before the image is squeezed, and they are multiplied
-# with it, so by both answers it should be in the first group. It is not.
+# pools. The number of parameters does not explain it: prefix, concat and pool-add have about the same. The two
+# questions of section 3 do not explain all of it either. In gated the words arrive before the image is squeezed, and
+# they are multiplied with it, so by both answers it should be in the first group. It is not.
 #
 # The table does *not* say that the three that pool cannot learn the task, because they had only five epochs. It does not
 # say that another learning rate would not help them, or that the order holds for larger models and other tasks. The seeds
@@ -889,8 +892,8 @@ assert max(hops["1 block"][1]) < min(hops["2 blocks"][1]) - 0.1, "one block is b
 # With one block neither seed does. One of them ends at the dashed line, where a policy that makes no use of the words
 # would be. The other one ends well below it: it has begun to use them.
 #
-# Here is an explanation. The learned token must read the words before its query can depend on them. Count the **hops**, the
-# times that information travels along attention:
+# Here is an explanation. The learned token must read the words before its query can depend on them. Count the **hops**,
+# the times that information travels along attention:
 #
 # - Hop 1: a learned token looks at the words and finds out that red is wanted.
 # - Hop 2: with a query that now says "red", it looks at the patches and finds the place.
@@ -1186,11 +1189,11 @@ with checking("Exercise 3"):
 # %% [markdown]
 # ## Exercise 4: one function, three systems' masks (20 minutes)
 #
-# The masks of OpenVLA, pi0 and TinyVLA differ only in where a new **block** of tokens begins. (A block is here a stretch of
-# the row, not a coloured block and not a transformer block.) A token may look at all tokens of its own block and of
-# earlier blocks, and never at padding. Write `block_mask(starts, is_real)`: `starts` is True where a token begins a new
-# block, `is_real` is False on padding, and both have shape `(n,)`. The result has shape `(n, n)`: the row looks, the
-# column is looked at. No loop is needed.
+# The masks of OpenVLA, pi0 and TinyVLA differ only in where a new **block** of tokens begins. (A block is here a
+# stretch of the row, not a coloured block and not a transformer block.) A token may look at all tokens of its own block
+# and of earlier blocks, and never at padding. Write `block_mask(starts, is_real)`: `starts` is True where a token
+# begins a new block, `is_real` is False on padding, and both have shape `(n,)`. The result has shape `(n, n)`: the row
+# looks, the column is looked at. No loop is needed.
 #
 # <details><summary>Hint</summary>
 #
@@ -1255,18 +1258,18 @@ with checking("Exercise 4"):
 # %% [markdown]
 # ## Exercise 5: a fusion of your own (45 minutes or more)
 #
-# Design a fusion that beats pool-add, with the signature used above. The words should meet the vision tokens while these are
-# still separate. The check tests that it is a fusion and a new one:
+# Design a fusion that beats pool-add, with the signature used above. The words should meet the vision tokens while
+# these are still separate. The check tests that it is a fusion and a new one:
 #
 # - the right shape, also when image, words and feature have three different widths;
 # - an answer that depends on image and words, and padding that changes nothing;
-# - other numbers than the fusions of this chapter give with the same weights. `OneBlock` and `ReadTheWords` do not count as
-#   new either;
+# - other numbers than the fusions of this chapter give with the same weights. `OneBlock` and `ReadTheWords` do not
+#   count as new either;
 # - another answer when each vision token is replaced by the mean of all. An average of the image plus the words, with
 #   whatever layers around them, is pool-add or concat again.
 #
-# The check adds a little noise to your weights first, so they may start at zero. To see whether your fusion beats pool-add,
-# use `policy_with` and `train_briefly` as in section 10, with more than one seed.
+# The check adds a little noise to your weights first, so they may start at zero. To see whether your fusion beats
+# pool-add, use `policy_with` and `train_briefly` as in section 10, with more than one seed.
 #
 # Some ideas: replace the plain mean at the end of FiLM; put only the sentence and the patches in a row and read the
 # sentence; let two questions look one after the other, the second made from the answer to the first; add the sentence to
@@ -1412,9 +1415,9 @@ with checking("Exercise 5"), torch.no_grad():
 #
 # <details><summary>Two scenes hold the same colours at the same places, swapped. Why do the averages of their embedded patches agree?</summary>
 #
-# Each embedded patch is a sum, colour plus place. The average of sums is the sum of the averages: that of all colours plus
-# that of all places. Empty patches add their places, too, so the second average is the same in every scene. Even an average
-# of the blocks alone would not say which colour stood at which place.
+# Each embedded patch is a sum, colour plus place. The average of sums is the sum of the averages: that of all colours
+# plus that of all places. Empty patches add their places, too, so the second average is the same in every scene. Even
+# an average of the blocks alone would not say which colour stood at which place.
 #
 # </details>
 #
@@ -1450,12 +1453,12 @@ with checking("Exercise 5"), torch.no_grad():
 # ## Summary
 #
 # - A fusion turns vision tokens and words into one feature. With one signature for all, they can be swapped.
-# - A sum of colours and places loses which belongs to which, and summed over all patches it is silent about places. If the
-#   image is pooled before the words arrive, the vision tower has to bind them, for all colours at once.
+# - A sum of colours and places loses which belongs to which, and summed over all patches it is silent about places. If
+#   the image is pooled before the words arrive, the vision tower has to bind them, for all colours at once.
 # - Attention multiplies words with patches *before* the image is squeezed: the key chooses, the value is read.
-# - In a small test of 300 steps with two seeds, learned tokens did well with two transformer blocks and not with one, and a
-#   single one was enough when the words were read. The explanation that fits: learned tokens need two hops, one to find out
-#   what is asked and one to look, and a token that carries the question needs one.
+# - In a small test of 300 steps with two seeds, learned tokens did well with two transformer blocks and not with one,
+#   and a single one was enough when the words were read. The explanation that fits: learned tokens need two hops, one
+#   to find out what is asked and one to look, and a token that carries the question needs one.
 # - In five epochs and with each of five seeds, the three fusions that look with the words solve the task, and the three
 #   that pool do not. Gated is among these although its words arrive before the pooling.
 # - OpenVLA and pi0 are nearest to the prefix, SmolVLA's odd expert layers to cross-attention.
