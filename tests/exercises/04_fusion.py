@@ -73,6 +73,42 @@ class MyFusion(nn.Module):
         return (fit * real).sum(dim=1) / real.sum(dim=1)
 """
 
+POOLED = """
+class MyFusion(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        v, t, width = config.vision.embed_dim, config.language.embed_dim, config.fusion.embed_dim
+        self.see, self.hear, self.out = nn.Linear(v, width), nn.Linear(t, width), nn.Linear(width, width)
+
+    def forward(self, vision, language, input_ids, attention_mask):
+        sentence = language.sentence(input_ids, attention_mask)
+        return self.out(self.see(vision.mean(dim=1)) + self.hear(sentence))
+"""
+
+MIXED = """
+class MyFusion(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.mix = nn.Linear(config.vision.embed_dim + config.language.embed_dim, config.fusion.embed_dim)
+
+    def forward(self, vision, language, input_ids, attention_mask):
+        return self.mix(torch.cat([vision.mean(dim=1), language.sentence(input_ids, attention_mask)], dim=1))
+"""
+
+STARTS_AT_ZERO = """
+class MyFusion(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        width = config.fusion.embed_dim
+        self.see = nn.Linear(config.vision.embed_dim, width)
+        self.both = nn.Linear(config.language.embed_dim, 2 * width)
+        nn.init.zeros_(self.both.weight), nn.init.zeros_(self.both.bias)
+
+    def forward(self, vision, language, input_ids, attention_mask):
+        scale, shift = self.both(language.sentence(input_ids, attention_mask))[:, None].chunk(2, dim=2)
+        return F.gelu(self.see(vision) * (1 + scale) + shift).amax(dim=1)
+"""
+
 ANSWERS = {
     "Exercise 1": Answers(
         right=[
@@ -103,6 +139,10 @@ ANSWERS = {
                     "self.attention(vision, query[:, None]).mean(1)",
                 ),
                 "the projected sentence asks",
+            ),
+            "asks without a row of queries": (
+                ASKING.replace("query[:, None], vision).squeeze(1)", "query, vision)"),
+                "the queries need the shape (batch, 1, width)",
             ),
             "forgets the text projection": (
                 ASKING.replace("query = self.text_projection(sentence)", "query = sentence"),
@@ -188,6 +228,7 @@ ANSWERS = {
             ),
             "forgets g": (FILM.replace("scale[color] = scale[6 + color] = 0.0", "scale[color] = 0.0"), "its g -x"),
             "shifts by half as much": (FILM.replace("-10.0", "-5.0"), "the right patch should add x"),
+            "shifts a little too little": (FILM.replace("-10.0", "-9.999"), "off by up to 0.001; the right patch"),
             "shifts too far": (FILM.replace("-10.0", "-20.0"), "adds nothing"),
             "six entries": (
                 "def film_for(color):\n"
@@ -257,6 +298,7 @@ ANSWERS = {
             SCORED,
             WORDS,
             "class MyFusion(FusionTokens):\n    num_tokens = 2",
+            STARTS_AT_ZERO,
         ],
         wrong={
             "inherits and changes nothing": ("class MyFusion(FusionTokens):\n    pass", "this is fusion-tokens again"),
@@ -319,6 +361,24 @@ ANSWERS = {
                     "language.sentence(input_ids, attention_mask).detach()",
                 ),
                 "no gradient reaches the words",
+            ),
+            "one block of this chapter": ("class MyFusion(OneBlock):\n    pass", "this is OneBlock again"),
+            "one block, in other words": (
+                "class MyFusion(FusionTokens):\n    num_blocks = 1",
+                "this is OneBlock again",
+            ),
+            "reads the words as this chapter does": ("class MyFusion(ReadTheWords):\n    pass", "ReadTheWords again"),
+            "pools and adds, then a linear layer": (POOLED, "is averaged before the words arrive"),
+            "pools and adds, twice as much": (POOLED.replace("self.out(", "2 * ("), "is averaged before"),
+            "pools and adds, without a bias": (
+                POOLED.replace("nn.Linear(v, width)", "nn.Linear(v, width, bias=False)").replace("self.out(", "("),
+                "is averaged before",
+            ),
+            "pools and adds, then a ReLU": (POOLED.replace("self.out(", "F.relu("), "is averaged before"),
+            "pools and adds with a single layer": (MIXED, "is averaged before"),
+            "projects the tokens, then pools and adds": (
+                POOLED.replace("self.see(vision.mean(dim=1))", "self.see(vision).mean(dim=1)"),
+                "is averaged before",
             ),
         },
     ),

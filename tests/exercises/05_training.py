@@ -56,6 +56,18 @@ def accumulate(policy, split, index, size):
         (policy.loss(split.take(piece)) * (len(piece) / len(index))).backward()
 """
 
+BY_GRAD = """
+def accumulate(policy, split, index, size):
+    weights = list(policy.parameters())
+    sums = [torch.zeros_like(p) for p in weights]
+    for piece in index.split(size):
+        gradients = torch.autograd.grad(policy.loss(split.take(piece)), weights)
+        for total, gradient in zip(sums, gradients, strict=True):
+            total += gradient * len(piece) / len(index)
+    for p, total in zip(weights, sums, strict=True):
+        p.grad = total
+"""
+
 EVERYWHERE = """
 def first_bad(policy, batch):
     for name, values in (("images", batch.image), ("actions", batch.actions)):
@@ -182,6 +194,22 @@ ANSWERS = {
                 LOOP.replace("return losses", "return losses[-1:]"),
                 "there should be 8 losses",
             ),
+            "returns the last loss as a number": (
+                LOOP.replace("return losses", "return losses[-1]"),
+                "the list of all losses",
+            ),
+            "returns the last loss as a tensor": (
+                LOOP.replace("return losses", "return loss.detach()"),
+                "the list of all losses",
+            ),
+            "scales the loss down": (
+                LOOP.replace("loss.backward()", "(0.01 * loss).backward()"),
+                "is the loss scaled before backward",
+            ),
+            "divides the loss by the batch": (
+                LOOP.replace("loss.backward()", "(loss / len(batch)).backward()"),
+                "is the loss scaled before backward",
+            ),
             "returns nothing": (LOOP.replace("    return losses\n", ""), "return the losses"),
         },
     ),
@@ -243,6 +271,7 @@ ANSWERS = {
             "        (len(piece) * loss).backward()\n"
             "    for p in policy.parameters():\n"
             "        p.grad /= len(index)",
+            BY_GRAD,
         ],
         wrong={
             "adds up the means": (
@@ -291,6 +320,34 @@ ANSWERS = {
                 PIECES.replace(".backward()", ".detach()"),
                 "call backward on each piece's loss",
             ),
+            "clears the gradients at the end": (
+                PIECES + "    policy.zero_grad()\n",
+                "or were they cleared at the end",
+            ),
+            "adds up the losses and keeps all activations": (
+                "def accumulate(policy, split, index, size):\n"
+                "    policy.zero_grad()\n"
+                "    loss = sum(policy.loss(split.take(p)) * len(p) / len(index) for p in index.split(size))\n"
+                "    loss.backward()",
+                "no memory is saved",
+            ),
+            "calls backward after the last piece": (
+                "def accumulate(policy, split, index, size):\n"
+                "    policy.zero_grad()\n"
+                "    losses = [policy.loss(split.take(p)) * len(p) / len(index) for p in index.split(size)]\n"
+                "    for loss in losses:\n"
+                "        loss.backward()",
+                "no memory is saved",
+            ),
+            "keeps each graph after its backward pass": (
+                "def accumulate(policy, split, index, size):\n"
+                "    policy.zero_grad()\n"
+                "    losses = []\n"
+                "    for piece in index.split(size):\n"
+                "        losses.append(policy.loss(split.take(piece)) * len(piece) / len(index))\n"
+                "        losses[-1].backward(retain_graph=True)",
+                "no memory is saved",
+            ),
         },
     ),
     "Exercise 4": Answers(
@@ -337,6 +394,10 @@ ANSWERS = {
                 "        if not torch.isfinite(parameter).all():\n            return name.rpartition('.')[0]\n"
                 "    return None",
                 "all weights are finite, but the output",
+            ),
+            "tests the sum of the values": (
+                DETECTIVE.replace("output.isfinite().all()", "torch.isfinite(output.sum())"),
+                "test each value, not their sum",
             ),
             "looks for NaN alone": (
                 DETECTIVE.replace("torch.isfinite(batch.image)", "(~batch.image.isnan())").replace(

@@ -1,7 +1,8 @@
 """The drawing of Chapter 4 that follows a question from token to token.
 
 Notable:
-- one column a token, one row a block; an arrow is a look, from what is looked at to who looks.
+- one column a token, one row a transformer block; an arrow is a look, from what is looked at to who looks;
+- a panel leaves out a token that neither looks nor is looked at.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ PANELS = (
         2,
         0,
         (WORD_TO_LEARNED, Look(asker=0, source=1, block=2)),
-        "Hop 1: it finds out that red is asked.\nHop 2: it looks for the red patch.",
+        "Hop 1: it finds out that red is asked for.\nHop 2: it looks for the red patch.",
     ),
     Panel(
         "1 block, the words are read",
@@ -79,7 +80,10 @@ def draw_hops() -> Figure:
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:
     """Tokens at the bottom, a row for each block above them, looks as arrows, a ring around the token that is read."""
+    present = {column for look in panel.looks for column in (look.asker, look.source)}
     for x, (name, part) in enumerate(COLUMNS.items()):
+        if x not in present:
+            continue
         ax.text(x, -0.3, name.replace(" ", "\n"), ha="center", va="top", fontsize=9)
         for y in range(panel.blocks + 1):
             ax.plot(x, y, "s", ms=15, color=PART_COLORS[part], zorder=3)

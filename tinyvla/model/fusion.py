@@ -108,7 +108,8 @@ class Gated(Fusion):
 class FusionTokens(Fusion):
     """A few learned tokens that attend to all patches and all words.
 
-    It takes two blocks: in the first they learn which colour is asked for, in the second they can look for it.
+    There are two transformer blocks, so that these tokens can find out in the first which colour is asked for, and look
+    for it in the second. In a small test one was not enough (chapter 4).
     """
 
     num_tokens = 4
