@@ -90,6 +90,9 @@ METAWORLD_RACES = (
     "demos 1000000000",
     "preset huge",
     "preset nano",
+    "preset minimal",
+    "step auto",
+    "seeds 20",
     "step nonsense",
     "step plain",
     "seeds 3",
@@ -149,6 +152,35 @@ COMMANDS: list[str] = [
     "train --resume --out {run} --preset medium",
     "train --resume --out {run} --seed 5",
     "train --resume --out {run} --step auto --num-train 77",
+    "train --resume --out {run} --preset minimal",
+    "train --resume --out {run} --fusion cross_attention",
+    *(
+        f"train --resume --out {{run}} --{given}"
+        for given in (
+            "epochs 20",
+            "step auto",
+            "num-train 8000",
+            "recipe auto",
+            "overwrite",
+            "horizon 16",
+            "batch-size 64",
+        )
+    ),
+    *(
+        f"train --{given}"
+        for given in ("val-episodes 0.02", "horizon 16", "image-size 192", "no-learn-towers --stem x")
+    ),
+    *(
+        f"train --dataset {{tmp}} --{given}"
+        for given in ("num-train 8000", "num-test 20000", "train-seed 42", "sentences", "learn-towers", "vision x")
+    ),
+    *(f"{verb} --device cpu --device cpu" for verb in ("train", "evaluate", "bench", "doctor")),
+    "evaluate --checkpoint {best} --val-episodes 0.1",
+    "evaluate --checkpoint {best} --dataset {tmp} --num-samples 1000",
+    "rollout --policy expert --checkpoint checkpoints/best",
+    "rollout --policy expert --execute 2",
+    "rollout --policy expert --tasks mt50",
+    "bench --demos 50",
     "train --resume yes",
     "rollout --policy pilot",
     "rollout --policy",

@@ -32,12 +32,12 @@ from tinyvla.app.cli_measure import (
     doctor,
     info,
     load,
-    refuse_options,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
 from tinyvla.app.cli_recordings import dataset
 from tinyvla.app.cli_train import train
+from tinyvla.app.given import note_options, refuse
 from tinyvla.errors import InputError
 from tinyvla.fields import MANY, SEED, Within, check_number
 from tinyvla.files import PICTURES, check_output
@@ -78,13 +78,15 @@ def rollout(
         return
     if world != "blocks":
         raise InputError(f"unknown --world {world!r}; choose from blocks, metaworld")
-    refuse_options(rollout, world, tasks=tasks, execute=execute, workers=workers, films=films)
+    refuse(("tasks", "execute", "workers", "films"), "not for --world blocks")
     from tinyvla.act import rollout as loop
     from tinyvla.act.blocks.world import BlockWorld
     from tinyvla.act.world import episode_seeds
 
     if policy not in ("checkpoint", "expert", "random"):
         raise InputError(f"unknown --policy {policy!r}; choose from checkpoint, expert, random")
+    if policy != "checkpoint":
+        refuse(("checkpoint",), f"not for --policy {policy}")
     if gif:
         check_output(gif, (".gif",), "--gif")
     blocks = BlockWorld(episode_seeds(EPISODES if episodes is None else episodes, seed))
@@ -262,6 +264,7 @@ def parse(argv: list[str]) -> Callable[[], None]:
     for option, value in pairwise([*argv, "end"]):
         if value == "" or re.fullmatch(r"--[\w-]+=", option):
             raise InputError(f"the value of {option.rstrip('=')} is empty; leave the option out")
+    note_options(argv)
     box = io.StringIO()
     try:
         with redirect_stderr(box):
