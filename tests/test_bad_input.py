@@ -81,6 +81,17 @@ FILES = {
     "bench": ("--seeds 1 --out", "json"),
     "throughput": ("--out", "json"),
 }
+OUTPUTS = (
+    ("sample", "out", "png"),
+    ("bench", "out", "json"),
+    ("throughput", "out", "json"),
+    ("export --checkpoint {best}", "out", "onnx"),
+    ("dataset {set}", "out", "png"),
+    ("demo", "picture", "png"),
+    ("rollout --policy expert", "gif", "gif"),
+    ("rollout --world metaworld --checkpoint {robot}", "films", "x/films"),
+    ("train", "out", "x/run"),
+)
 METAWORLD_ROLLOUTS = ("seed -1", f"seed {2**32}", "episodes 0", "episodes 1000000000", "execute 0", "workers -1")
 COLLECTIONS = (
     *("image-size 5", "image-size -1", "image-size 2000", "samples -1", "samples 1000000", "workers -1", "tasks fly"),
@@ -181,6 +192,21 @@ COMMANDS: list[str] = [
     "rollout --policy expert --execute 2",
     "rollout --policy expert --tasks mt50",
     "bench --demos 50",
+    *(f"{verb} --{option} {{tmp}}/{'n' * length}.{kind}" for verb, option, kind in OUTPUTS for length in (254, 9_999)),
+    f"sample --out {{tmp}}/{'n' * 245}.png",
+    *(f"{verb} --{option} '{{tmp}}/{name}.{kind}'" for verb, option, kind in OUTPUTS for name in ("a\0b", "\ud800")),
+    "train --out {tmp}/run --log-dir '{tmp}/a\0b'",
+    *(f"{verb} --checkpoint '{place}'" for verb in ("evaluate", "info") for place in ("a\0b", "\ud800", "x" * 99_999)),
+    *(f"dataset '{place}'" for place in ("a\0b", "\ud800", "x" * 99_999, "\x1b[31m")),
+    *(
+        "x" * 99_999,
+        "\x1b[31m",
+        f"sample --{'x' * 99_999} 1",
+        f"train --preset {'x' * 99_999}",
+        "train --head '\x1b[2J'",
+    ),
+    "train --dataset {set} --out {run}",
+    "train --dataset {set} --out {tmp}/new --log-dir {file}",
     "train --resume yes",
     "rollout --policy pilot",
     "rollout --policy",
@@ -376,7 +402,9 @@ def kept(tmp_path_factory, tiny_config) -> dict[str, Path]:
     (folder / "file").write_text("mine")
     (folder / "mine/best").mkdir(parents=True)
     (folder / "mine/best/photo.png").write_text("mine")
-    return {name: folder / name for name in ("run", "other", "robot", "auto_map", "file", "mine")} | {"best": run.best}
+    write_dataset(recording(), folder / "set")
+    names = ("run", "other", "robot", "auto_map", "file", "mine", "set")
+    return {name: folder / name for name in names} | {"best": run.best}
 
 
 @pytest.fixture(autouse=True)
@@ -445,6 +473,7 @@ def test_a_wrong_command_is_refused_in_one_line(command, place, capfd):
     assert said.startswith("tinyvla: error: ")
     assert 30 < len(said) < 900
     assert out == ""
+    assert said.strip().isprintable()
     assert contents(place["tmp"], place["file"].parent) == before
 
 
@@ -534,7 +563,7 @@ def refused(call: Callable[[], Any]) -> str:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < KILOBYTES
     said = str(caught.value)
     assert 10 < len(said) < 900
-    assert "\n" not in said
+    assert said.isprintable()
     return said
 
 
@@ -715,6 +744,17 @@ def cell(value: Any, row: int = 3) -> Callable[[list], list]:
     return lambda values: [*values[:row], value, *values[row + 1 :]]
 
 
+def link_at(name: str) -> Callable[[Path], None]:
+    """A folder, moved away if there is one, and a link to all files of this machine in its place."""
+
+    def change(folder: Path) -> None:
+        if (folder / name).exists():
+            (folder / name).rename(folder / "moved")
+        (folder / name).symlink_to("/")
+
+    return change
+
+
 FRONT_KEY = "observation.images.front"
 DATASETS: dict[str, Callable[[Path], Any]] = {
     **{f"{n}: missing": lambda f, n=n: (f / n).unlink() for n in (DATA, TASKS, INFO)},
@@ -760,6 +800,7 @@ DATASETS: dict[str, Callable[[Path], Any]] = {
     "a sentence is null": column("task", lambda values: [None], TASKS),
     "sentences are numbers": column("task", lambda values: [5], TASKS),
     "sentences without numbers": column("task_index", lambda values: None, TASKS),
+    **{f"{name} leads out": link_at(name) for name in ("videos", "meta", "data", "data/chunk-000", "meta/other")},
     "no rows": lambda f: pq.write_table(pq.read_table(f / DATA).slice(0, 0), f / DATA),
     "a second file of another shape": lambda f: pq.write_table(
         pa.table({"action": [1]}), f / "data/chunk-000/file-001.parquet"
@@ -847,6 +888,16 @@ def test_a_damaged_adapter_is_refused(damage, adapter, tiny_config, tmp_path):
     damage(tmp_path / "copy")
     policy = new_policy(tiny_config, 0)
     refused(lambda: load_adapter(policy, tmp_path / "copy"))
+
+
+def test_what_a_stranger_wrote_does_not_command_the_terminal(tmp_path, capsys):
+    said = "open\x1b]0;owned\x07 the \u202eroob\nnothing that looks wrong"
+    names = ("x\x1b[31m", "y")
+    write_dataset(recording(instructions=[said] * 6, action_names=names), tmp_path / "set")
+    cli.main(["dataset", str(tmp_path / "set")])
+    out = capsys.readouterr().out
+    assert "open\\x1b]0;owned\\x07 the \\u202eroob\\nnothing" in out
+    assert all(line.isprintable() for line in out.splitlines())
 
 
 def test_the_table_is_long():

@@ -30,7 +30,7 @@ from tinyvla.app.cli_measure import (
     print_report,
     print_sentences,
 )
-from tinyvla.app.given import given, refuse
+from tinyvla.app.given import check_train, compared
 from tinyvla.config import PRESETS, ModelConfig, model_config
 from tinyvla.errors import InputError
 from tinyvla.files import check_folder
@@ -49,11 +49,6 @@ if TYPE_CHECKING:
 LONGER = 5
 """Epochs that are offered to whoever wants a better policy than the recipe's."""
 RECIPE_NAMES = ("auto", "measured", "plain")
-OF_MODEL = ("preset", "fusion", "head", "vision", "language", "learn_towers")
-OF_TOWERS = OF_MODEL[3:]
-OF_SCENES = ("num_train", "num_val", "num_test", "train_seed", "test_seed", "sentences")
-OF_SIZES = tuple(each.name for each in fields(RecordingConfig))
-OF_RECORDINGS = ("val_episodes", "cameras", "states", "leave_out", *OF_SIZES)
 RecipeName = Annotated[
     str,
     arg(
@@ -115,25 +110,27 @@ def train(
     from tinyvla.learn.checkpoint import RunFolder, RunSettings, library_versions
     from tinyvla.speed.data_parallel import OnlyReading
 
-    _check_given(resume, bool(data.dataset))
+    check_train(resume, bool(data.dataset))
+    check_folder(out, "--out")
+    check_folder(log_dir, "--log-dir")
     place = Place.of(device, step)
+    run = RunFolder(out) if place.is_main else OnlyReading(out)
+    if place.is_main and data.dataset and not resume:
+        run.check_is_free(overwrite)  # before its videos are decoded
     recordings = recorded.read(data, sizes.image_size) if data.dataset and not resume else None
     if recordings is not None:
         model = recordings.robot_config(sizes, preset, fusion, head)
     else:
         model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
-    run = RunFolder(out) if place.is_main else OnlyReading(out)
     if resume:
         asked: Recipe | TrainConfig = run.settings().train  # there is one, so taking the lock makes no folder
     else:
         asked = _recipe(recipe, preset, model == model_config(preset), recordings is not None)
     count = data.num_train if recordings is None else round((1 - data.val_episodes) * len(recordings))
     settings = RunSettings(model, _settle(asked, config, count), data, step)
-    check_folder(out, "--out")
-    check_folder(log_dir, "--log-dir")
     with run.held():
         if resume:
-            settings = run.settings_to_resume(settings, _compared())
+            settings = run.settings_to_resume(settings, compared())
             run.check_state(settings.model)  # a stranger's sizes are compared before anything is built
         elif place.is_main:
             run.start(settings, library_versions(), overwrite)
@@ -149,26 +146,6 @@ def train(
     place.leave()
     if place.is_main:
         _judge(run, settings, place)
-
-
-def _check_given(resume: bool, is_recorded: bool) -> None:
-    """Refuse options that would be passed over.
-
-    Raises:
-        InputError: one of them was given.
-    """
-    if resume:
-        refuse(("recipe", "overwrite", *OF_SIZES), "--resume goes on with the run as it was started")
-    elif is_recorded:
-        refuse((*OF_SCENES, *OF_TOWERS), "such options do not go with --dataset")
-    else:
-        refuse(OF_RECORDINGS, "for recordings (name them with --dataset)")
-
-
-def _compared() -> set[str]:
-    """Returns the fields of a run's settings that were given, which must be as the run has them."""
-    named = [each.name for kind in (TrainConfig, DataConfig) for each in fields(kind)]
-    return {*given("step", *named), *(["model"] if given(*OF_MODEL) else [])}
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from tinyvla.deploy.export import (
     run_bytes,
 )
 from tinyvla.errors import InputError
-from tinyvla.files import check_output, write_atomically
+from tinyvla.files import as_path, check_output, write_atomically
 from tinyvla.model.fusion import CrossAttention
 from tinyvla.model.language import TinyLanguageModel
 from tinyvla.model.policy import TinyVLA
@@ -97,7 +97,7 @@ def export_compact(policy: TinyVLA, path: str | Path, split: BlockFind | None = 
     Raises:
         InputError: the policy has no compact form or cannot be exported, or the file would not answer as it does.
     """
-    path = Path(path)
+    path = as_path(path, "the file")
     check_output(path, (".onnx",))
     small = compact(policy)
     data = compact_bytes(small)
@@ -115,7 +115,7 @@ def load_compact(path: str | Path) -> TinyVLA:
     _need("onnx")
     import onnx
 
-    path = Path(path)
+    path = as_path(path, "the file")
     if not path.is_file():
         raise InputError(f"there is no file {path}; write one with `tinyvla export --compact --out {path}`")
     try:
