@@ -28,7 +28,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from tinyvla.config import ModelConfig
-from tinyvla.device import check_room
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_fields, check_number, make
 from tinyvla.files import (
@@ -46,6 +45,7 @@ from tinyvla.learn.optimizer import saved_state
 from tinyvla.model.checkpoint_files import check_header, is_finite
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.room import check_room
 
 STEPS = Within(0, 10**15)
 """Steps, and epochs, that a file may speak of."""
