@@ -31,6 +31,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tinyvla.act.arm.world import ArmConfig
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig
+from tinyvla.act.controller import Controller
+from tinyvla.act.metaworld.scene import MetaWorldConfig
+from tinyvla.act.rollout import rollout
 from tinyvla.adapt.lora import add_lora, load_adapter, save_adapter
 from tinyvla.app import cli
 from tinyvla.config import (
@@ -46,7 +51,8 @@ from tinyvla.data.batch import TensorSplit
 from tinyvla.data.dataset import BlockFind
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.lerobot import read_dataset, write_dataset
-from tinyvla.deploy.export import load_exported
+from tinyvla.data.video import VideoWriter, frames_at
+from tinyvla.deploy.export import export_policy, load_exported
 from tinyvla.errors import InputError
 from tinyvla.fields import Within
 from tinyvla.learn.callbacks import Interrupted
@@ -56,6 +62,7 @@ from tinyvla.model.normalize import Normalizer
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.registry import register
 
 SECONDS, KILOBYTES = 2.0, 2**20
 NUMBERS = {
@@ -588,6 +595,11 @@ def test_predict_refuses_a_state(state, tiny_config):
     refused(lambda: policy.predict({"observation.images.camera": IMAGE, "observation.state": state, "task": SAY}))
 
 
+RULES = [
+    *((WorldConfig, name) for name in ("step_size", "tolerance", "stop_norm", "max_steps")),
+    *((ArmConfig, name) for name in ("image_size", "max_steps", "tolerance", "still", "lift", "substeps")),
+    *((MetaWorldConfig, name) for name in ("image_size", "max_steps")),
+]
 PYTHON: dict[str, Callable[[TinyVLA], Any]] = {
     **{
         f"from_pretrained {x!r:.20}": lambda p, x=x: TinyVLA.from_pretrained(x)
@@ -624,6 +636,46 @@ PYTHON: dict[str, Callable[[TinyVLA], Any]] = {
     "a dtype": lambda p: PretrainedConfig("x", 16, dtype="int8"),
     **{f"optimizer {x!r}": lambda p, x=x: TrainConfig(optimizer=x) for x in ("sgd", 5, None)},
     **{f"recompute {x!r}": lambda p, x=x: TrainConfig(recompute=x) for x in (1, "yes", None)},
+    **{
+        f"execute {x!r}": lambda p, x=x: Controller(p, execute=x)
+        for x in (None, "2", True, 1.5, 0, 2**20, float("inf"))
+    },
+    **{f"ensemble {x!r}": lambda p, x=x: Controller(p, ensemble=x) for x in ("x", True, float("nan"), 6, [])},
+    **{f"acting {x!r}": lambda p, x=x: Controller(x) for x in (None, "x", 5, [])},
+    **{f"a world {x!r}": lambda p, x=x: rollout(p, x) for x in (None, "x", 5, [], float("nan"))},
+    **{f"beta {x!r}": lambda p, x=x: rollout(p, BlockWorld([0]), beta=x) for x in (None, "x", True, 2, float("nan"))},
+    **{f"record {x!r}": lambda p, x=x: rollout(p, BlockWorld([0]), record=x) for x in (None, "x", True, -1, 0.5)},
+    **{f"a label of {x!r}": lambda p, x=x: rollout(p, BlockWorld([0]), horizon=x) for x in (None, "x", True, 0, 0.5)},
+    **{f"episodes {x!r}": lambda p, x=x: BlockWorld(x) for x in (None, "x", 5, [], [True], [0.5], ["x"], [None], [-1])},
+    **{
+        f"{kind.__name__} {name} {x!r}": lambda p, kind=kind, name=name, x=x: kind(**{name: x})
+        for kind, name in RULES
+        for x in (None, "x", True, 0, -1, float("nan"), float("inf"), [])
+    },
+    **{f"a normalization {x!r}": lambda p, x=x: Normalizer(x, 2) for x in ("nonsense", None, 5, [], "")},
+    **{f"numbers {x!r}": lambda p, x=x: Normalizer("quantiles", x) for x in (0, -1, "x", None, True, 1.5, 10**12)},
+    **{f"register {x!r}": lambda p, x=x: register("head", "mine")(x) for x in (None, "x", 5, [], len)},
+    **{f"register as {x!r}": lambda p, x=x: register("head", x)(dict) for x in (None, "", 5, [], "l1")},
+    **{f"register a {x!r}": lambda p, x=x: register(x, "mine") for x in (None, "", 5, "tower")},
+    **{
+        f"read {x!r:.20}": lambda p, x=x: read_dataset(x)
+        for x in (None, 5, [], "", "a\0b", "\ud800", b"a", "x" * 9_999)
+    },
+    **{f"write to {x!r:.20}": lambda p, x=x: write_dataset(recording(), x) for x in (None, 5, "", "a\0b", "\ud800")},
+    **{f"load {x!r:.20}": lambda p, x=x: load_exported(x) for x in (None, 5, [], "", "a\0b", "\ud800", "x" * 9_999)},
+    **{
+        f"export to {x!r:.20}": lambda p, x=x: export_policy(p, x)
+        for x in (None, 5, "", "a.zip", "a\0.onnx", "no/a.pt2")
+    },
+    **{
+        f"times {x!r}": lambda p, x=x: [*frames_at(Path("a"), x, 0.1)]
+        for x in (None, "x", np.zeros(0), np.full(2, np.inf))
+    },
+    **{f"a video at {x!r}": lambda p, x=x: VideoWriter(Path("a.mp4"), x) for x in (None, "x", 0, 1_000, 2.5, True)},
+    **{
+        f"rows {x!r}": lambda p, x=x: recording().tensors(new_policy(recording().policy_config("nano"), 0)).rows(x)
+        for x in (torch.tensor([6]), torch.tensor([-7]), torch.ones(7, dtype=torch.bool), "x")
+    },
     **{f"cameras {x!r}": lambda p, x=x: ObservationConfig(x) for x in ((), "abc", (1,), ("a", "a"), None, ["a"])},
 }
 
@@ -678,6 +730,11 @@ RECORDINGS: dict[str, dict[str, Any]] = {
     "episodes that leap": {"episodes": np.array([0, 0, 0, 5, 5, 5])},
     "episodes as floats": {"episodes": np.zeros(6)},
     **{f"fps {value!r}": {"fps": value} for value in (0, -1, 2.5, "5", None, True)},
+    "times of NaN": {"timestamps": np.full(6, np.nan)},
+    "fewer times": {"timestamps": np.zeros(5)},
+    "times in a list": {"timestamps": [0.0] * 6},
+    "times of another kind": {"timestamps": np.zeros(6, np.int64)},
+    **{f"images {value!r}": {"images": value} for value in (None, 5, [], "x", {5: FRONT}, {"": FRONT})},
     "fewer names": {"action_names": ("dx",)},
     "names that are numbers": {"action_names": (1, 2)},
     "one name for all": {"action_names": "dxdy!"},
