@@ -31,6 +31,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tinyvla.act.arm.world import ArmConfig
+from tinyvla.act.blocks.world import BlockWorld, WorldConfig
+from tinyvla.act.controller import Controller
+from tinyvla.act.metaworld.scene import MetaWorldConfig
+from tinyvla.act.rollout import rollout
 from tinyvla.adapt.lora import add_lora, load_adapter, save_adapter
 from tinyvla.app import cli
 from tinyvla.config import (
@@ -46,7 +51,8 @@ from tinyvla.data.batch import TensorSplit
 from tinyvla.data.dataset import BlockFind
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.lerobot import read_dataset, write_dataset
-from tinyvla.deploy.export import load_exported
+from tinyvla.data.video import VideoWriter, frames_at
+from tinyvla.deploy.export import export_policy, load_exported
 from tinyvla.errors import InputError
 from tinyvla.fields import Within
 from tinyvla.learn.callbacks import Interrupted
@@ -56,6 +62,7 @@ from tinyvla.model.normalize import Normalizer
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode
 from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.registry import register
 
 SECONDS, KILOBYTES = 2.0, 2**20
 NUMBERS = {
@@ -81,6 +88,17 @@ FILES = {
     "bench": ("--seeds 1 --out", "json"),
     "throughput": ("--out", "json"),
 }
+OUTPUTS = (
+    ("sample", "out", "png"),
+    ("bench", "out", "json"),
+    ("throughput", "out", "json"),
+    ("export --checkpoint {best}", "out", "onnx"),
+    ("dataset {set}", "out", "png"),
+    ("demo", "picture", "png"),
+    ("rollout --policy expert", "gif", "gif"),
+    ("rollout --world metaworld --checkpoint {robot}", "films", "x/films"),
+    ("train", "out", "x/run"),
+)
 METAWORLD_ROLLOUTS = ("seed -1", f"seed {2**32}", "episodes 0", "episodes 1000000000", "execute 0", "workers -1")
 COLLECTIONS = (
     *("image-size 5", "image-size -1", "image-size 2000", "samples -1", "samples 1000000", "workers -1", "tasks fly"),
@@ -90,6 +108,9 @@ METAWORLD_RACES = (
     "demos 1000000000",
     "preset huge",
     "preset nano",
+    "preset minimal",
+    "step auto",
+    "seeds 20",
     "step nonsense",
     "step plain",
     "seeds 3",
@@ -149,6 +170,50 @@ COMMANDS: list[str] = [
     "train --resume --out {run} --preset medium",
     "train --resume --out {run} --seed 5",
     "train --resume --out {run} --step auto --num-train 77",
+    "train --resume --out {run} --preset minimal",
+    "train --resume --out {run} --fusion cross_attention",
+    *(
+        f"train --resume --out {{run}} --{given}"
+        for given in (
+            "epochs 20",
+            "step auto",
+            "num-train 8000",
+            "recipe auto",
+            "overwrite",
+            "horizon 16",
+            "batch-size 64",
+        )
+    ),
+    *(
+        f"train --{given}"
+        for given in ("val-episodes 0.02", "horizon 16", "image-size 192", "no-learn-towers --stem x")
+    ),
+    *(
+        f"train --dataset {{tmp}} --{given}"
+        for given in ("num-train 8000", "num-test 20000", "train-seed 42", "sentences", "learn-towers", "vision x")
+    ),
+    *(f"{verb} --device cpu --device cpu" for verb in ("train", "evaluate", "bench", "doctor")),
+    "evaluate --checkpoint {best} --val-episodes 0.1",
+    "evaluate --checkpoint {best} --dataset {tmp} --num-samples 1000",
+    "rollout --policy expert --checkpoint checkpoints/best",
+    "rollout --policy expert --execute 2",
+    "rollout --policy expert --tasks mt50",
+    "bench --demos 50",
+    *(f"{verb} --{option} {{tmp}}/{'n' * length}.{kind}" for verb, option, kind in OUTPUTS for length in (254, 9_999)),
+    f"sample --out {{tmp}}/{'n' * 245}.png",
+    *(f"{verb} --{option} '{{tmp}}/{name}.{kind}'" for verb, option, kind in OUTPUTS for name in ("a\0b", "\ud800")),
+    "train --out {tmp}/run --log-dir '{tmp}/a\0b'",
+    *(f"{verb} --checkpoint '{place}'" for verb in ("evaluate", "info") for place in ("a\0b", "\ud800", "x" * 99_999)),
+    *(f"dataset '{place}'" for place in ("a\0b", "\ud800", "x" * 99_999, "\x1b[31m")),
+    *(
+        "x" * 99_999,
+        "\x1b[31m",
+        f"sample --{'x' * 99_999} 1",
+        f"train --preset {'x' * 99_999}",
+        "train --head '\x1b[2J'",
+    ),
+    "train --dataset {set} --out {run}",
+    "train --dataset {set} --out {tmp}/new --log-dir {file}",
     "train --resume yes",
     "rollout --policy pilot",
     "rollout --policy",
@@ -344,7 +409,9 @@ def kept(tmp_path_factory, tiny_config) -> dict[str, Path]:
     (folder / "file").write_text("mine")
     (folder / "mine/best").mkdir(parents=True)
     (folder / "mine/best/photo.png").write_text("mine")
-    return {name: folder / name for name in ("run", "other", "robot", "auto_map", "file", "mine")} | {"best": run.best}
+    write_dataset(recording(), folder / "set")
+    names = ("run", "other", "robot", "auto_map", "file", "mine", "set")
+    return {name: folder / name for name in names} | {"best": run.best}
 
 
 @pytest.fixture(autouse=True)
@@ -413,6 +480,7 @@ def test_a_wrong_command_is_refused_in_one_line(command, place, capfd):
     assert said.startswith("tinyvla: error: ")
     assert 30 < len(said) < 900
     assert out == ""
+    assert said.strip().isprintable()
     assert contents(place["tmp"], place["file"].parent) == before
 
 
@@ -502,7 +570,7 @@ def refused(call: Callable[[], Any]) -> str:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < KILOBYTES
     said = str(caught.value)
     assert 10 < len(said) < 900
-    assert "\n" not in said
+    assert said.isprintable()
     return said
 
 
@@ -527,6 +595,11 @@ def test_predict_refuses_a_state(state, tiny_config):
     refused(lambda: policy.predict({"observation.images.camera": IMAGE, "observation.state": state, "task": SAY}))
 
 
+RULES = [
+    *((WorldConfig, name) for name in ("step_size", "tolerance", "stop_norm", "max_steps")),
+    *((ArmConfig, name) for name in ("image_size", "max_steps", "tolerance", "still", "lift", "substeps")),
+    *((MetaWorldConfig, name) for name in ("image_size", "max_steps")),
+]
 PYTHON: dict[str, Callable[[TinyVLA], Any]] = {
     **{
         f"from_pretrained {x!r:.20}": lambda p, x=x: TinyVLA.from_pretrained(x)
@@ -563,6 +636,46 @@ PYTHON: dict[str, Callable[[TinyVLA], Any]] = {
     "a dtype": lambda p: PretrainedConfig("x", 16, dtype="int8"),
     **{f"optimizer {x!r}": lambda p, x=x: TrainConfig(optimizer=x) for x in ("sgd", 5, None)},
     **{f"recompute {x!r}": lambda p, x=x: TrainConfig(recompute=x) for x in (1, "yes", None)},
+    **{
+        f"execute {x!r}": lambda p, x=x: Controller(p, execute=x)
+        for x in (None, "2", True, 1.5, 0, 2**20, float("inf"))
+    },
+    **{f"ensemble {x!r}": lambda p, x=x: Controller(p, ensemble=x) for x in ("x", True, float("nan"), 6, [])},
+    **{f"acting {x!r}": lambda p, x=x: Controller(x) for x in (None, "x", 5, [])},
+    **{f"a world {x!r}": lambda p, x=x: rollout(p, x) for x in (None, "x", 5, [], float("nan"))},
+    **{f"beta {x!r}": lambda p, x=x: rollout(p, BlockWorld([0]), beta=x) for x in (None, "x", True, 2, float("nan"))},
+    **{f"record {x!r}": lambda p, x=x: rollout(p, BlockWorld([0]), record=x) for x in (None, "x", True, -1, 0.5)},
+    **{f"a label of {x!r}": lambda p, x=x: rollout(p, BlockWorld([0]), horizon=x) for x in (None, "x", True, 0, 0.5)},
+    **{f"episodes {x!r}": lambda p, x=x: BlockWorld(x) for x in (None, "x", 5, [], [True], [0.5], ["x"], [None], [-1])},
+    **{
+        f"{kind.__name__} {name} {x!r}": lambda p, kind=kind, name=name, x=x: kind(**{name: x})
+        for kind, name in RULES
+        for x in (None, "x", True, 0, -1, float("nan"), float("inf"), [])
+    },
+    **{f"a normalization {x!r}": lambda p, x=x: Normalizer(x, 2) for x in ("nonsense", None, 5, [], "")},
+    **{f"numbers {x!r}": lambda p, x=x: Normalizer("quantiles", x) for x in (0, -1, "x", None, True, 1.5, 10**12)},
+    **{f"register {x!r}": lambda p, x=x: register("head", "mine")(x) for x in (None, "x", 5, [], len)},
+    **{f"register as {x!r}": lambda p, x=x: register("head", x)(dict) for x in (None, "", 5, [], "l1")},
+    **{f"register a {x!r}": lambda p, x=x: register(x, "mine") for x in (None, "", 5, "tower")},
+    **{
+        f"read {x!r:.20}": lambda p, x=x: read_dataset(x)
+        for x in (None, 5, [], "", "a\0b", "\ud800", b"a", "x" * 9_999)
+    },
+    **{f"write to {x!r:.20}": lambda p, x=x: write_dataset(recording(), x) for x in (None, 5, "", "a\0b", "\ud800")},
+    **{f"load {x!r:.20}": lambda p, x=x: load_exported(x) for x in (None, 5, [], "", "a\0b", "\ud800", "x" * 9_999)},
+    **{
+        f"export to {x!r:.20}": lambda p, x=x: export_policy(p, x)
+        for x in (None, 5, "", "a.zip", "a\0.onnx", "no/a.pt2")
+    },
+    **{
+        f"times {x!r}": lambda p, x=x: [*frames_at(Path("a"), x, 0.1)]
+        for x in (None, "x", np.zeros(0), np.full(2, np.inf))
+    },
+    **{f"a video at {x!r}": lambda p, x=x: VideoWriter(Path("a.mp4"), x) for x in (None, "x", 0, 1_000, 2.5, True)},
+    **{
+        f"rows {x!r}": lambda p, x=x: recording().tensors(new_policy(recording().policy_config("nano"), 0)).rows(x)
+        for x in (torch.tensor([6]), torch.tensor([-7]), torch.ones(7, dtype=torch.bool), "x")
+    },
     **{f"cameras {x!r}": lambda p, x=x: ObservationConfig(x) for x in ((), "abc", (1,), ("a", "a"), None, ["a"])},
 }
 
@@ -617,6 +730,11 @@ RECORDINGS: dict[str, dict[str, Any]] = {
     "episodes that leap": {"episodes": np.array([0, 0, 0, 5, 5, 5])},
     "episodes as floats": {"episodes": np.zeros(6)},
     **{f"fps {value!r}": {"fps": value} for value in (0, -1, 2.5, "5", None, True)},
+    "times of NaN": {"timestamps": np.full(6, np.nan)},
+    "fewer times": {"timestamps": np.zeros(5)},
+    "times in a list": {"timestamps": [0.0] * 6},
+    "times of another kind": {"timestamps": np.zeros(6, np.int64)},
+    **{f"images {value!r}": {"images": value} for value in (None, 5, [], "x", {5: FRONT}, {"": FRONT})},
     "fewer names": {"action_names": ("dx",)},
     "names that are numbers": {"action_names": (1, 2)},
     "one name for all": {"action_names": "dxdy!"},
@@ -683,6 +801,17 @@ def cell(value: Any, row: int = 3) -> Callable[[list], list]:
     return lambda values: [*values[:row], value, *values[row + 1 :]]
 
 
+def link_at(name: str) -> Callable[[Path], None]:
+    """A folder, moved away if there is one, and a link to all files of this machine in its place."""
+
+    def change(folder: Path) -> None:
+        if (folder / name).exists():
+            (folder / name).rename(folder / "moved")
+        (folder / name).symlink_to("/")
+
+    return change
+
+
 FRONT_KEY = "observation.images.front"
 DATASETS: dict[str, Callable[[Path], Any]] = {
     **{f"{n}: missing": lambda f, n=n: (f / n).unlink() for n in (DATA, TASKS, INFO)},
@@ -728,6 +857,7 @@ DATASETS: dict[str, Callable[[Path], Any]] = {
     "a sentence is null": column("task", lambda values: [None], TASKS),
     "sentences are numbers": column("task", lambda values: [5], TASKS),
     "sentences without numbers": column("task_index", lambda values: None, TASKS),
+    **{f"{name} leads out": link_at(name) for name in ("videos", "meta", "data", "data/chunk-000", "meta/other")},
     "no rows": lambda f: pq.write_table(pq.read_table(f / DATA).slice(0, 0), f / DATA),
     "a second file of another shape": lambda f: pq.write_table(
         pa.table({"action": [1]}), f / "data/chunk-000/file-001.parquet"
@@ -815,6 +945,16 @@ def test_a_damaged_adapter_is_refused(damage, adapter, tiny_config, tmp_path):
     damage(tmp_path / "copy")
     policy = new_policy(tiny_config, 0)
     refused(lambda: load_adapter(policy, tmp_path / "copy"))
+
+
+def test_what_a_stranger_wrote_does_not_command_the_terminal(tmp_path, capsys):
+    said = "open\x1b]0;owned\x07 the \u202eroob\nnothing that looks wrong"
+    names = ("x\x1b[31m", "y")
+    write_dataset(recording(instructions=[said] * 6, action_names=names), tmp_path / "set")
+    cli.main(["dataset", str(tmp_path / "set")])
+    out = capsys.readouterr().out
+    assert "open\\x1b]0;owned\\x07 the \\u202eroob\\nnothing" in out
+    assert all(line.isprintable() for line in out.splitlines())
 
 
 def test_the_table_is_long():

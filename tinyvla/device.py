@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from tinyvla.errors import InputError
-from tinyvla.fields import check
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -55,23 +54,6 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "tinyvla": tinyvla.__version__,
     }
-
-
-def check_room(needed: int, what: str) -> None:
-    """Refuse what this machine's memory cannot hold, where the system says how much there is.
-
-    Args:
-        needed: bytes.
-        what: needs them, for the message.
-
-    Raises:
-        InputError: they are more than all of it.
-    """
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return
-    check(needed <= there, f"{what} needs {needed / 1e9:,.0f} GB for its weights alone; there are {there / 1e9:,.0f}")
 
 
 def cpu_name() -> str:

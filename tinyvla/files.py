@@ -92,6 +92,26 @@ def read_bytes(path: Path, missing: str) -> bytes:
     return data
 
 
+def as_path(value: Any, what: str) -> Path:
+    """Returns a path that a file can have.
+
+    Args:
+        what: is named by it, for the message.
+
+    Raises:
+        InputError: it is no path, is empty or too long, or holds a character that no file's name can hold.
+    """
+    check(isinstance(value, str | Path) and value != "", f"{what} is {shown(value)}; it must be a path")
+    try:
+        os.lstat(value)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or "such a character cannot be in one"
+        raise InputError(f"{what} is {shown(str(value))}, and no file can have that name: {cause}") from None
+    return Path(value)
+
+
 def check_output(path: Path, suffixes: Sequence[str] = (), option: str = "--out") -> None:
     """Refuse a place for a file before the work begins whose result shall lie there.
 
@@ -102,6 +122,8 @@ def check_output(path: Path, suffixes: Sequence[str] = (), option: str = "--out"
     Raises:
         InputError: it is a folder or a device, its folder is missing or cannot be written to, or the suffix is wrong.
     """
+    as_path(path, option)
+    as_path(temporary_of(path), option)  # a little longer
     check(not path.is_dir(), f"{option} is the folder {path}; name a file in it")
     allowed = ", ".join(suffixes)
     check(not suffixes or path.suffix.lower() in suffixes, f"{option} is {path}; its name must end with {allowed}")
@@ -117,6 +139,7 @@ def check_folder(path: Path, option: str) -> None:
     Raises:
         InputError: it is a file, or writing fails.
     """
+    as_path(path, option)
     place = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not place.is_dir():
         raise InputError(f"cannot write to {path}: {place} is a file; {option} must name a folder")

@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Callable, Iterator
 
 from tinyvla.errors import InputError
+from tinyvla.fields import check, shown
 
 
 class Kinds:
@@ -59,6 +60,8 @@ class Kinds:
         Raises:
             InputError: the name is one of the built-in kinds.
         """
+        check(isinstance(name, str) and bool(name), f"the name is {shown(name)}; it must be text")
+        check(isinstance(cls, type), f"{shown(cls)} cannot be registered as a {self.what}; it must be a class")
         if name in self._places:
             raise InputError(f"the {self.what} {name!r} is built in; register yours under another name")
         self._registered[name] = cls

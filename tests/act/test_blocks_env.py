@@ -95,7 +95,7 @@ def test_a_frame_shows_the_view_enlarged():
     [
         (lambda: BlockFindEnv(render_mode="human"), "unknown render_mode 'human'"),
         (lambda: BlockFindEnv(gravity=9.81), "the rules are step_size, tolerance, stop_norm, max_steps"),
-        (lambda: BlockFindEnv(step_size=-1.0), "must be positive"),
+        (lambda: BlockFindEnv(step_size=-1.0), "it must be a"),
         (lambda: BlockFindEnv().step(np.zeros(2)), "call reset"),
     ],
 )

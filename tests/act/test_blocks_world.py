@@ -147,11 +147,11 @@ def test_500_views_are_painted_quickly():
     ("call", "says"),
     [
         (lambda: BlockWorld([]), "no seeds"),
-        (lambda: BlockWorld([-1]), "between 0 and"),
-        (lambda: BlockWorld([2**32]), "between 0 and"),
+        (lambda: BlockWorld([-1]), "from 0 to 4294967295"),
+        (lambda: BlockWorld([2**32]), "from 0 to 4294967295"),
         (lambda: BlockWorld([0]).step(np.zeros((2, 2))), "1 running episodes need"),
         (lambda: BlockWorld([0]).step(np.array([[np.nan, 0]])), "NaN"),
-        (lambda: WorldConfig(tolerance=0.0), "tolerance is 0.0; it must be positive"),
+        (lambda: WorldConfig(tolerance=0.0), "tolerance is 0.0; it must be a number above 0"),
     ],
 )
 def test_what_cannot_be_used_is_refused(call, says):

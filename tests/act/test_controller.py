@@ -139,9 +139,9 @@ class TestPolicies:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"execute": 0}, "execute is 0; at least one action"),
+        ({"execute": 0}, "execute is 0; it must be a whole number"),
         ({"execute": 4, "ensemble": 0.1}, "execute is 4, but ensembling looks at every step"),
-        ({"ensemble": np.nan}, "ensemble is nan; it must lie between -5 and 5"),
+        ({"ensemble": np.nan}, "ensemble is nan; it must be a number from -5 to 5"),
         ({"ensemble": 6.0}, "ensemble is 6.0"),
     ],
 )

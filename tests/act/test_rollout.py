@@ -143,7 +143,7 @@ def test_a_controller_of_ones_own_acts_as_it_is_set():
     [
         (lambda n: np.zeros((n, 2)), 2, r"execute is 2, but the policy answers with 1 action"),
         (lambda n: np.zeros((n, 3, 2)), 4, r"execute is 4, but the policy answers with 3 action"),
-        (lambda n: np.zeros((n, 3, 2)), 0, r"execute is 0; at least one"),
+        (lambda n: np.zeros((n, 3, 2)), 0, r"execute is 0; it must be a whole number"),
         (
             lambda n: np.zeros((n, 3)),
             1,

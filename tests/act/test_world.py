@@ -85,7 +85,7 @@ def test_rows_of_an_observation():
         (lambda: episode_seeds(0, 44), "number of episodes is 0"),
         (lambda: episode_seeds(1, 42_949), "seed is 42949"),
         (lambda: Episodes([], 3), "no seeds"),
-        (lambda: Episodes([2**32], 3), "between 0 and"),
+        (lambda: Episodes([2**32], 3), "from 0 to 4294967295"),
         (lambda: checked_actions(np.zeros((2, 3)), 2, 7), r"shape \(2, 3\); 2 running episodes need \(2, 7\)"),
         (lambda: checked_actions(np.array([[np.inf]]), 1, 1), "NaN or infinite"),
         (lambda: num_rows({"task": "find the red block"}), "needs a list of sentences under 'task', not 'find the red"),

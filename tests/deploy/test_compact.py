@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jaxtyping
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -112,6 +116,65 @@ def test_what_has_no_compact_form_is_refused(tiny_config, tmp_path):
     (tmp_path / "other.onnx").write_bytes(b"something else")
     with pytest.raises(InputError, match="not a compact policy"):
         load_compact(tmp_path / "other.onnx")
+
+
+def with_note(**changes: Any) -> Callable[[Any], None]:
+    """A change of what the file says of its policy."""
+
+    def change(model: Any) -> None:
+        about = json.loads(model.metadata_props[0].value)
+        about |= {key: value(about[key]) if callable(value) else value for key, value in changes.items()}
+        model.metadata_props[0].value = json.dumps(about)
+
+    return change
+
+
+def elsewhere(model: Any) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret")
+
+
+def nan(model: Any) -> None:
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array * np.nan, tensor.name))
+
+
+def config_with(part: str, **values: Any) -> Callable[[Any], None]:
+    return with_note(config=lambda config: {**config, part: {**config[part], **values}})
+
+
+DAMAGES: dict[str, Callable[[Any], Any]] = {
+    **{f"note {x!r}": lambda m, x=x: setattr(m.metadata_props[0], "value", x) for x in ("", "{", "[]", "5", "{}")},
+    **{f"config {x!r}": with_note(config=x) for x in (5, None, [], {"head": 5})},
+    **{f"weights {x!r}": with_note(weights=x) for x in (5, None, [], {}, {"a": 5}, {"a": ["b", 1]}, {"a": [[], 1]})},
+    **{f"rows {x!r}": with_note(row_of_id=x) for x in (5, None, [], "none")},
+    "a weight too many": with_note(weights=lambda weights: {**weights, "extra": next(iter(weights.values()))}),
+    "most weights left out": with_note(weights=lambda w: {k: w[k] for k in w if "token_embedding" in k}),
+    "weights exchanged": with_note(
+        weights=lambda w: dict(zip(w, [*list(w.values())[1:], next(iter(w.values()))], strict=True))
+    ),
+    "rows that are weights": with_note(row_of_id=lambda name: "none"),
+    "a large tower": config_with("vision", embed_dim=8_192, num_heads=8, num_layers=256),
+    "more words": config_with("language", vocab_size=20_000),
+    "another tower": with_note(config=lambda c: {**c, "vision": {"source": "nobody/nothing", "embed_dim": 32}}),
+    "weights elsewhere": elsewhere,
+    "weights of NaN": nan,
+    "no weights": lambda model: model.graph.ClearField("initializer"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_refused(damage, written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load_from_string(written[1].read_bytes())
+    damage(model)
+    (tmp_path / "damaged.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"is damaged|is not a compact policy") as caught:
+        load_compact(tmp_path / "damaged.onnx")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_command_writes_it(tiny_config, tmp_path, monkeypatch, capsys):

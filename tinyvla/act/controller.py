@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int64
 
 from tinyvla.act.world import num_rows, rows
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check, check_number, shown
 from tinyvla.model.observation import Observation
 from tinyvla.model.policy import TinyVLA
 
@@ -58,12 +59,12 @@ class Controller:
     """
 
     def __init__(self, policy: TinyVLA | Act, execute: int = 1, ensemble: float | None = None) -> None:
-        if execute < 1:
-            raise InputError(f"execute is {execute}; at least one action must be done before the policy looks again")
+        execute = check_number("execute", execute, Within(1, 1_024))
+        if ensemble is not None:
+            ensemble = check_number("ensemble", ensemble, Within(-5, 5), whole=False)
+        check(callable(policy), f"the policy is {shown(policy)}; it must be a TinyVLA, or a function of an observation")
         if ensemble is not None and execute != 1:
             raise InputError(f"execute is {execute}, but ensembling looks at every step; leave execute at 1")
-        if ensemble is not None and not -5 <= ensemble <= 5:
-            raise InputError(f"ensemble is {ensemble}; it must lie between -5 and 5, such as 0.01")
         self.execute, self.ensemble = execute, ensemble
         self._ask = answers_of(policy) if isinstance(policy, TinyVLA) else policy
         self.reset()

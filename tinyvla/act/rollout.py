@@ -24,6 +24,7 @@ from tinyvla.act.controller import Act, Controller
 from tinyvla.act.result import Result, States
 from tinyvla.act.world import World, num_rows, rows
 from tinyvla.errors import InputError
+from tinyvla.fields import MANY, Within, check, check_number, shown
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY, Observation
 from tinyvla.model.policy import TinyVLA
 
@@ -80,8 +81,10 @@ def rollout(
     Raises:
         InputError: an argument is not usable, the world's episodes are over, or the policy's actions do not fit.
     """
-    if not 0 <= beta <= 1:
-        raise InputError(f"beta is {beta}; it must lie in [0, 1]")
+    check_number("beta", beta, Within(0, 1), whole=False)
+    check_number("record", record, Within(0, MANY.high))
+    check_number("horizon", horizon, Within(1, 1_024))
+    check(isinstance(world, World), f"the world is {shown(world)}; it must be one such as BlockWorld(range(10))")
     if not len(world.running):
         raise InputError("all episodes of this world are over; make a new world for each rollout")
     controller = act if isinstance(act, Controller) else Controller(act, execute, ensemble)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 
 from tinyvla.act.result import Result
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check_number
+from tinyvla.fields import SEED, Within, check, check_number, shown
 from tinyvla.model.observation import TASK_KEY, Observation
 
 SEEDS_OF_A_SPLIT = 100_000
@@ -100,11 +100,12 @@ class Episodes:
     """
 
     def __init__(self, seeds: Sequence[int], max_steps: int) -> None:
+        is_many = isinstance(seeds, Sequence | np.ndarray) and not isinstance(seeds, str | bytes)
+        check(is_many, f"the seeds are {shown(seeds)}; they must be whole numbers, one for each episode")
         if not len(seeds):
             raise InputError("there are no seeds; give at least one seed")
-        if not all(0 <= seed < 2**32 for seed in seeds):
-            raise InputError("an episode's seed must lie between 0 and 2**32 - 1")
-        self.seeds, self.max_steps = [int(seed) for seed in seeds], max_steps
+        self.seeds = [check_number("an episode's seed", seed, SEED) for seed in seeds]
+        self.max_steps = max_steps
         self.steps: Int64[np.ndarray, "n"] = np.zeros(len(seeds), np.int64)
         self.succeeded: Bool[np.ndarray, "n"] = np.zeros(len(seeds), bool)
         self.truncated: Bool[np.ndarray, "n"] = np.zeros(len(seeds), bool)

@@ -30,7 +30,7 @@ from torch import nn
 from tinyvla.config import PretrainedConfig
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_number, shown
-from tinyvla.files import check_is_file, read_json, save_tensors, write_atomically
+from tinyvla.files import as_path, check_is_file, read_json, save_tensors, write_atomically
 from tinyvla.model.checkpoint_files import is_finite
 from tinyvla.model.policy import TinyVLA
 
@@ -147,7 +147,7 @@ def save_adapter(policy: TinyVLA, folder: str | Path) -> None:
         OSError: the folder cannot be written.
     """
     _adapter_layers(policy)
-    folder = Path(folder)
+    folder = as_path(folder, "the folder")
     folder.mkdir(parents=True, exist_ok=True)
     config: LoraConfig = policy.peft_config["default"]  # type: ignore[index, assignment]
     weights = _peft().get_peft_model_state_dict(policy, save_embedding_layers=False)
@@ -180,7 +180,7 @@ def load_adapter(base: TinyVLA, folder: str | Path) -> TinyVLA:
         InputError: there is no adapter in the folder, it is damaged, or it was trained on another base.
     """
     _refuse_second(base)
-    config, weights = _read_adapter(Path(folder), base)
+    config, weights = _read_adapter(as_path(folder, "the folder"), base)
     _inject(base, config)
     _peft().set_peft_model_state_dict(base, weights)
     return base.eval()

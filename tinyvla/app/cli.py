@@ -32,14 +32,14 @@ from tinyvla.app.cli_measure import (
     doctor,
     info,
     load,
-    refuse_options,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
 from tinyvla.app.cli_recordings import dataset
 from tinyvla.app.cli_train import train
-from tinyvla.errors import InputError
-from tinyvla.fields import MANY, SEED, Within, check_number
+from tinyvla.app.given import note_options, refuse
+from tinyvla.errors import InputError, one_line
+from tinyvla.fields import MANY, SEED, Within, check, check_number, shown
 from tinyvla.files import PICTURES, check_output
 from tinyvla.recipes import DataConfig
 
@@ -78,13 +78,15 @@ def rollout(
         return
     if world != "blocks":
         raise InputError(f"unknown --world {world!r}; choose from blocks, metaworld")
-    refuse_options(rollout, world, tasks=tasks, execute=execute, workers=workers, films=films)
+    refuse(("tasks", "execute", "workers", "films"), "not for --world blocks")
     from tinyvla.act import rollout as loop
     from tinyvla.act.blocks.world import BlockWorld
     from tinyvla.act.world import episode_seeds
 
     if policy not in ("checkpoint", "expert", "random"):
         raise InputError(f"unknown --policy {policy!r}; choose from checkpoint, expert, random")
+    if policy != "checkpoint":
+        refuse(("checkpoint",), f"not for --policy {policy}")
     if gif:
         check_output(gif, (".gif",), "--gif")
     blocks = BlockWorld(episode_seeds(EPISODES if episodes is None else episodes, seed))
@@ -258,10 +260,13 @@ def parse(argv: list[str]) -> Callable[[], None]:
         InputError: the command line is not understood; tyro says so in a box of many lines, which becomes one.
     """
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise InputError(f"unknown verb {argv[0]!r}; choose from {', '.join(VERBS)}")
+        raise InputError(f"unknown verb {shown(argv[0])}; choose from {', '.join(VERBS)}")
+    for word in argv:
+        check(_can_be_said(word), f"the command line holds {shown(word)}, with a character that no option can have")
     for option, value in pairwise([*argv, "end"]):
         if value == "" or re.fullmatch(r"--[\w-]+=", option):
             raise InputError(f"the value of {option.rstrip('=')} is empty; leave the option out")
+    note_options(argv)
     box = io.StringIO()
     try:
         with redirect_stderr(box):
@@ -282,6 +287,14 @@ def parse(argv: list[str]) -> Callable[[], None]:
     raise InputError(f"{said.strip(' .')}; `tinyvla {' '.join(argv[:1])} --help` lists the options")
 
 
+def _can_be_said(word: str) -> bool:
+    """Whether a shell could give this word to a process."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
+
+
 @contextmanager
 def _brief_warnings() -> Iterator[None]:
     """Warnings of this package in one line, without the place in the code; those of others as they are."""
@@ -289,7 +302,7 @@ def _brief_warnings() -> Iterator[None]:
 
     def brief(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
         is_ours = category.__module__.startswith("tinyvla.")
-        return f"tinyvla: warning: {message}\n" if is_ours else usual(message, category, *where, **more)
+        return f"tinyvla: warning: {one_line(str(message))}\n" if is_ours else usual(message, category, *where, **more)
 
     warnings.formatwarning = brief
     try:
@@ -309,5 +322,5 @@ def _later(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 
 def _fail(message: str) -> None:
-    print(f"tinyvla: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"tinyvla: error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)

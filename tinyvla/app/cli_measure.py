@@ -7,15 +7,14 @@ Notable:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from inspect import signature
 from json import dumps  # not `json`: that is an option's name
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from tinyvla.app.given import refuse
 from tinyvla.config import PRESETS, model_config
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_number
@@ -58,17 +57,6 @@ def load(checkpoint: Path, device: str, blocks: bool = False) -> Any:
         "no state, and one action of 2",
     )
     return policy
-
-
-def refuse_options(verb: Callable[..., None], world: str, **values: Any) -> None:
-    """Refuse options that a verb has for another world, unless they are as they are by default.
-
-    Raises:
-        InputError: one of them was given.
-    """
-    defaults = signature(verb).parameters
-    given = [f"--{name}" for name, value in values.items() if value != defaults[name].default]
-    check(not given, f"{', '.join(given)}: not for --world {world}; leave {'it' if len(given) == 1 else 'them'} out")
 
 
 def print_report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
@@ -180,8 +168,7 @@ def bench(
     check_number("--steps", 1 if steps is None else steps, Within(1, 10**6))
     _check_figures(out)
     if world == "metaworld":
-        others = {"reference": reference, "cold": cold, "epochs": epochs}
-        refuse_options(bench, world, preset=preset, seeds=seeds, step=step, **others)
+        refuse(("preset", "seeds", "step", "reference", "cold", "epochs"), "not for --world metaworld")
         from tinyvla.measure.race import race, table
 
         raced = race(folder, tasks, demos, steps, device)
@@ -190,7 +177,7 @@ def bench(
         return
     if world != "blocks":
         raise InputError(f"unknown --world {world!r}; choose from blocks, metaworld")
-    refuse_options(bench, world, tasks=tasks, demos=demos, folder=folder)
+    refuse(("tasks", "demos", "folder"), "not for --world blocks")
     where, config = choose_device(device), model_config(preset)
     recipe = b.RECIPES[preset] if steps is None else replace(b.RECIPES[preset], num_steps=steps)
     result = b.bench(config, recipe, where, seeds, step_options(step, where))

@@ -30,6 +30,7 @@ from tinyvla.app.cli_measure import (
     print_report,
     print_sentences,
 )
+from tinyvla.app.given import check_train, compared
 from tinyvla.config import PRESETS, ModelConfig, model_config
 from tinyvla.errors import InputError
 from tinyvla.files import check_folder
@@ -109,27 +110,27 @@ def train(
     from tinyvla.learn.checkpoint import RunFolder, RunSettings, library_versions
     from tinyvla.speed.data_parallel import OnlyReading
 
-    place = Place.of(device, step)
-    recordings = recorded.read(data, sizes.image_size) if data.dataset and not resume else None
-    if recordings is not None:
-        if vision or language:
-            raise InputError("--vision and --language do not go with --dataset")
-        model = recordings.robot_config(sizes, preset, fusion, head)
-    else:
-        if sizes != RecordingConfig() and not resume:
-            raise InputError("--image-size, --horizon and their like are for recordings; name them with --dataset")
-        model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
-    asked = TrainConfig() if resume else _recipe(recipe, preset, model == model_config(preset), recordings is not None)
-    count = data.num_train if recordings is None else round((1 - data.val_episodes) * len(recordings))
-    settings = RunSettings(model, _settle(asked, config, count), data, step)
-    run = RunFolder(out) if place.is_main else OnlyReading(out)
-    if resume:
-        run.settings()  # there is one, so taking the lock makes no folder
+    check_train(resume, bool(data.dataset))
     check_folder(out, "--out")
     check_folder(log_dir, "--log-dir")
+    place = Place.of(device, step)
+    run = RunFolder(out) if place.is_main else OnlyReading(out)
+    if place.is_main and data.dataset and not resume:
+        run.check_is_free(overwrite)  # before its videos are decoded
+    recordings = recorded.read(data, sizes.image_size) if data.dataset and not resume else None
+    if recordings is not None:
+        model = recordings.robot_config(sizes, preset, fusion, head)
+    else:
+        model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
+    if resume:
+        asked: Recipe | TrainConfig = run.settings().train  # there is one, so taking the lock makes no folder
+    else:
+        asked = _recipe(recipe, preset, model == model_config(preset), recordings is not None)
+    count = data.num_train if recordings is None else round((1 - data.val_episodes) * len(recordings))
+    settings = RunSettings(model, _settle(asked, config, count), data, step)
     with run.held():
         if resume:
-            settings = run.settings_to_resume(settings, step_was_asked=step != "auto")
+            settings = run.settings_to_resume(settings, compared())
             run.check_state(settings.model)  # a stranger's sizes are compared before anything is built
         elif place.is_main:
             run.start(settings, library_versions(), overwrite)
@@ -216,9 +217,9 @@ def _recipe(name: str, preset: str, is_preset: bool, is_recorded: bool) -> Recip
     return RECIPES[preset] if is_measured else TrainConfig()
 
 
-def _settle(asked: Recipe | TrainConfig, given: Any, num_scenes: int) -> TrainConfig:
+def _settle(asked: Recipe | TrainConfig, wanted: Any, num_scenes: int) -> TrainConfig:
     """Returns the settings of a recipe, but for those that the user gives."""
-    changes = {name: value for name, value in vars(given).items() if value is not None}
+    changes = {name: value for name, value in vars(wanted).items() if value is not None}
     if isinstance(asked, TrainConfig):
         return replace(asked, **changes)
     changed = replace(asked.train, **changes)

@@ -22,6 +22,7 @@ from torch import Tensor
 from tinyvla.data.dataset import BlockFind
 from tinyvla.data.stored import StoredImages
 from tinyvla.errors import InputError
+from tinyvla.fields import shown
 
 CAMERA = "camera"
 """The name of the only camera of BlockFind and of the block world."""
@@ -192,7 +193,10 @@ class TensorSplit:
 
     def rows(self, index: Int64[Tensor, "k"] | Bool[Tensor, "n"]) -> TensorSplit:
         """Returns the rows at an index, or where a mask is True, as a split of their own."""
-        return _apply(self, lambda each: each.rows(index) if isinstance(each, StoredImages) else each[index])
+        try:
+            return _apply(self, lambda each: each.rows(index) if isinstance(each, StoredImages) else each[index])
+        except (IndexError, TypeError) as error:
+            raise InputError(f"the rows {shown(index)} are none of these {len(self)} ({error})") from None
 
     @property
     def is_stored(self) -> bool:

@@ -17,12 +17,15 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from tinyvla.errors import InputError
 from tinyvla.fields import MANY, SEED, check_number
+from tinyvla.room import check_room_for
 
 IMAGE_SIZE = 64
 CELL_SIZE = 8
 GRID_SIZE = IMAGE_SIZE // CELL_SIZE
 NUM_CELLS = GRID_SIZE**2
 MIN_BLOCKS, MAX_BLOCKS = 3, 4
+SCENE_BYTES = 9 * IMAGE_SIZE**2
+"""That a scene takes: its image, which is copied twice before a policy sees it."""
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (214, 39, 40),
@@ -118,6 +121,7 @@ class BlockFind:
     def __init__(self, num_samples: int, seed: int) -> None:
         num_samples = check_number("num_samples", num_samples, MANY)
         seed = check_number("seed", seed, SEED)
+        check_room_for(num_samples, SCENE_BYTES, "scenes")
         rng = np.random.RandomState(seed)
         cells = draw_distinct(rng, num_samples, NUM_CELLS, MAX_BLOCKS)
         colors = draw_distinct(rng, num_samples, len(COLORS), MAX_BLOCKS)

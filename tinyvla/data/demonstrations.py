@@ -62,6 +62,8 @@ class Demonstrations:
 
     def _check_kinds(self) -> None:
         """Refuse arrays of another shape or type, sentences that are none, names that do not fit."""
+        is_named = isinstance(self.images, dict) and all(isinstance(name, str) and name for name in self.images)
+        check(is_named, f"the images are {shown(self.images)}; they must be a dict of arrays, by camera")
         check(bool(self.images), "there are no images; give those of at least one camera")
         for name, images in self.images.items():
             _check_array(images, f"the images of {shown(name)}", "uint8", 4)
@@ -70,7 +72,10 @@ class Demonstrations:
         _check_array(self.episodes, "episodes", "int64", 1)
         if self.states is not None:
             _check_array(self.states, "states", "float32", 2)
-        check_number("fps", self.fps, Within(1, 1_000))
+        if self.timestamps is not None:
+            _check_array(self.timestamps, "timestamps", "float64", 1)
+            check(bool(np.isfinite(self.timestamps).all()), "timestamps hold NaN or infinite numbers; they are seconds")
+        object.__setattr__(self, "fps", check_number("fps", self.fps, Within(1, 1_000)))
         texts = self.instructions if isinstance(self.instructions, list) else [None]
         wrong = [text for text in texts if not isinstance(text, str) or not text.strip()]
         check(not wrong, f"instructions hold {shown(wrong[:1])}; they must be a list of sentences")

@@ -28,6 +28,7 @@ from tinyvla.data.parquet import Pictures, joined, num_rows, pa, picture_rows, r
 from tinyvla.data.video import frames_at
 from tinyvla.errors import InputError
 from tinyvla.fields import check, shown
+from tinyvla.files import as_path
 from tinyvla.sizes import check_sides
 
 __all__ = ["camera_name", "read_dataset", "write_dataset"]
@@ -217,7 +218,7 @@ def local_folder(source: str | Path, cameras: Sequence[str] = ()) -> Path:
     Raises:
         InputError: there is neither.
     """
-    folder = Path(source)
+    folder = as_path(source, "the data set")
     if folder.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         check(folder.is_dir(), f"there is no folder {source}, and it is no owner/name on the Hugging Face hub either")
         return folder

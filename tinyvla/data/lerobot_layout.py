@@ -15,8 +15,10 @@ Notable:
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,7 @@ class Layout:
             fits = fits and isinstance(feature.get("shape"), list) and bool(feature["shape"])
             fits = fits and not {"..", ""} & set(str(key).split("/"))
             check(fits, f"the feature {shown(key)} in {path} is {shown(feature)}; it must have a dtype and a shape")
+        _check_links(folder)
         return cls(folder, info, version.startswith("v3."))
 
     @property
@@ -202,6 +205,21 @@ class Layout:
         """Returns the folder where its decoded frames are kept."""
         whole = self.folder.resolve()
         return cache_folder() / "frames" / f"{whole.name}-{hashlib.sha256(str(whole).encode()).hexdigest()[:8]}"
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse a data set of which a folder is a link that leads out of it, for example to all files of this machine.
+
+    Links in place of files are the Hugging Face cache's way to keep them.
+
+    Raises:
+        InputError: there is one.
+    """
+    places = [str(folder / name) for name in ("meta", "data", "videos")]
+    below = (os.path.join(path, name) for place in places for path, names, _ in os.walk(place) for name in names)
+    for path in chain(places, below):  # one after the other: below a link to / lies everything
+        if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            raise InputError(f"{path} is a link that leads out of the data set; put the folder itself in its place")
 
 
 def _whole_if_equal(value: Any) -> Any:

@@ -40,7 +40,7 @@ from tinyvla.data.lerobot_statistics import (
 from tinyvla.data.lerobot_videos import VIDEO_PATH, VideoFiles
 from tinyvla.errors import InputError
 from tinyvla.fields import check
-from tinyvla.files import write_text
+from tinyvla.files import as_path, write_text
 
 if TYPE_CHECKING:
     from tinyvla.data.demonstrations import Demonstrations
@@ -281,7 +281,7 @@ def write_dataset(
     Raises:
         InputError: the folder exists, or the images cannot be written as video.
     """
-    folder, data = Path(folder), demonstrations
+    folder, data = as_path(folder, "the folder"), demonstrations
     if folder.exists():
         raise InputError(f"{folder} exists already; choose another folder, or remove it")
     names = {"action": list(data.action_names)} if data.action_names else {}

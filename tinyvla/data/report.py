@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from tinyvla.data.demonstrations import Demonstrations
+from tinyvla.errors import printable
 
 GRID = 8
 """Cells along a side of the grid on which images are looked at."""
@@ -107,7 +108,8 @@ class RecordingReport:
             for name, row in table.items():
                 lines.append(f"{name:{width}}" + "".join(f"{row[k]:>12.4g}" for k in ("min", "mean", "max", "std")))
         lines += ["", f"{len(self.faults)} things to look at" if self.faults else "nothing that looks wrong"]
-        return "\n".join([*lines, *(f"- {fault.what}" for fault in self.faults)])
+        lines += (f"- {fault.what}" for fault in self.faults)
+        return "\n".join(map(printable, lines))  # a stranger's sentences and names are among them
 
 
 def inspect(recordings: Demonstrations) -> RecordingReport:

@@ -20,7 +20,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from tinyvla.data.dataset import COLORS, MAX_BLOCKS, MIN_BLOCKS, NUM_CELLS, BlockFind, draw_distinct
+from tinyvla.data.dataset import COLORS, MAX_BLOCKS, MIN_BLOCKS, NUM_CELLS, SCENE_BYTES, BlockFind, draw_distinct
 from tinyvla.data.grammar import (
     NEW_EXTREME,
     NEW_NAMES,
@@ -38,6 +38,7 @@ from tinyvla.data.grammar import (
     right_blocks,
 )
 from tinyvla.fields import MANY, SEED, check, check_number, shown
+from tinyvla.room import check_room_for
 
 HELD_OUT_RELATIONS = ((0, 0), (1, 1), (2, 2), (3, 3), (0, 4), (1, 5))
 """Pairs of a side and a colour that training never puts together: left of the red one, right of the green one, ..."""
@@ -123,6 +124,7 @@ class SentenceFind(BlockFind):
         self, num_samples: int, seed: int, kinds: Sequence[str] = SEEN, wording: Wording | None = None
     ) -> None:
         count = check_number("num_samples", num_samples, MANY)
+        check_room_for(count, SCENE_BYTES, "scenes")
         rng = np.random.RandomState(check_number("seed", seed, SEED))
         unknown = [name for name in kinds if name not in KINDS]
         check(bool(kinds) and not unknown, f"unknown kinds {shown(unknown or kinds)}; choose from {', '.join(KINDS)}")

@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from tinyvla.errors import InputError
-from tinyvla.fields import MAX_SIDE, check
-from tinyvla.files import check_is_no_pointer
+from tinyvla.fields import MAX_SIDE, Within, check, check_number, shown
+from tinyvla.files import as_path, check_is_no_pointer
 
 KEY_FRAME_EVERY = 2
 """Frames between two that can be decoded without others; LeRobot's choice, so that single frames are found quickly."""
@@ -33,6 +33,8 @@ CODECS: dict[str, dict[str, str]] = {
 }
 """Codecs that can be written, and how finely: LeRobot writes AV1 at the same `crf`."""
 ENCODERS = {"av1": "libsvtav1", "h264": "libx264"}
+MOST_AV1_FPS = 240
+"""Frames a second that SVT-AV1 takes."""
 LEAST_AV1_SIDE = 32
 """Pixels. For a side of 16, LeRobot's PyAV (15.1) ends the whole process with a floating point exception."""
 
@@ -70,6 +72,9 @@ def frames_at(
         InputError: the file is missing or damaged, or has no frame near a time.
     """
     av = load_av()
+    fits = isinstance(times, np.ndarray) and times.ndim == 1 and len(times) > 0 and times.dtype.kind == "f"
+    check(fits and bool(np.isfinite(times).all()), f"the times are {shown(times)}; they must be seconds, at least one")
+    path = as_path(path, "the video")
     check(path.is_file(), f"the video {path} is missing")
     check_is_no_pointer(path)
     reformatter, done, last = av.video.reformatter.VideoReformatter(), 0, None
@@ -141,7 +146,8 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: int, codec: str = "av1") -> None:
         check(codec in CODECS, f"unknown codec {codec!r}; choose from {', '.join(CODECS)}")
-        self.path, self.fps, self.codec = path, fps, codec
+        fps = check_number("fps", fps, Within(1, MOST_AV1_FPS if codec == "av1" else 1_000))
+        self.path, self.fps, self.codec = as_path(path, "the video"), fps, codec
         self.count, self.bytes = 0, 0
         self._av = load_av()
         os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder reports its settings otherwise

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.export import Dim
 
-from tinyvla.config import ModelConfig
+from tinyvla.config import ModelConfig, PretrainedConfig
 from tinyvla.data.batch import Batch
 from tinyvla.data.dataset import BlockFind
 from tinyvla.deploy.export import (
@@ -37,7 +37,8 @@ from tinyvla.deploy.export import (
     run_bytes,
 )
 from tinyvla.errors import InputError
-from tinyvla.files import check_output, write_atomically
+from tinyvla.fields import check, shown
+from tinyvla.files import as_path, check_is_no_pointer, check_output, write_atomically
 from tinyvla.model.fusion import CrossAttention
 from tinyvla.model.language import TinyLanguageModel
 from tinyvla.model.policy import TinyVLA
@@ -97,7 +98,7 @@ def export_compact(policy: TinyVLA, path: str | Path, split: BlockFind | None = 
     Raises:
         InputError: the policy has no compact form or cannot be exported, or the file would not answer as it does.
     """
-    path = Path(path)
+    path = as_path(path, "the file")
     check_output(path, (".onnx",))
     small = compact(policy)
     data = compact_bytes(small)
@@ -115,25 +116,53 @@ def load_compact(path: str | Path) -> TinyVLA:
     _need("onnx")
     import onnx
 
-    path = Path(path)
+    path = as_path(path, "the file")
     if not path.is_file():
         raise InputError(f"there is no file {path}; write one with `tinyvla export --compact --out {path}`")
+    check_is_no_pointer(path)
     try:
         model = onnx.load_from_string(path.read_bytes())
         about = json.loads(next(entry.value for entry in model.metadata_props if entry.key == ABOUT))
     except Exception as error:  # of the parser, or of what it parsed
         raise InputError(f"{path} is not a compact policy ({type(error).__name__})") from None
-    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
-    policy = TinyVLA(ModelConfig.from_dict(about["config"])).eval().requires_grad_(False)
-    state = {name: torch.zeros_like(tensor) for name, tensor in policy.state_dict().items()}
-    for name, (stored, is_transposed) in about["weights"].items():
-        array = arrays[stored].astype(np.float32)
-        state[name] = torch.from_numpy(np.ascontiguousarray(array.T if is_transposed else array))
-    row_of_id = torch.from_numpy(arrays[about["row_of_id"]].astype(np.int64))
-    state["language.token_embedding.weight"] = state["language.token_embedding.weight"][row_of_id]
-    state["language.seen"] = row_of_id > 0
+    try:
+        config, stored = ModelConfig.from_dict(about["config"]), _stored_weights(model, about)
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        cause = error if isinstance(error, InputError) else type(error).__name__
+        raise InputError(f"{path} is damaged: what it says of its policy does not fit its weights ({cause})") from None
+    towers = (config.vision, config.language)
+    check(not any(isinstance(part, PretrainedConfig) for part in towers), f"{path} is damaged: it has other towers")
+    outline = TinyVLA.outline(config, path.parent)  # sizes are compared before anything is built
+    for name, tensor in stored.items():
+        fits = name in outline and outline[name].shape == tensor.shape
+        check(fits, f"{path} is damaged: {shown(name)} is no weight of its policy, or has another shape")
+    missing = [name for name, tensor in outline.items() if name not in stored and tensor.ndim > 1]  # no biases of zeros
+    check(not missing, f"{path} is damaged: it lacks {shown(missing)}")
+    policy = TinyVLA(config).eval().requires_grad_(False)
+    state = {name: stored.get(name, torch.zeros_like(tensor)) for name, tensor in policy.state_dict().items()}
     policy.load_state_dict(state)
     return policy
+
+
+def _stored_weights(model: Any, about: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights in a compact file by their names in the policy; words that share a row have one of their own again.
+
+    Raises:
+        InputError: a part of them lies in another file, or a number is not finite.
+    """
+    import onnx
+
+    elsewhere = [each.name for each in model.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
+    check(not elsewhere, f"{shown(elsewhere)} lie in other files")
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = {}
+    for name, (stored, is_transposed) in about["weights"].items():
+        array = arrays[stored].astype(np.float32)
+        check(bool(np.isfinite(array).all()), f"{shown(name)} holds NaN or infinite numbers")
+        weights[name] = torch.from_numpy(np.ascontiguousarray(array.T if is_transposed else array))
+    row_of_id = torch.from_numpy(arrays[about["row_of_id"]].astype(np.int64))
+    words = "language.token_embedding.weight"
+    return {**weights, words: weights[words][row_of_id], "language.seen": row_of_id > 0}
 
 
 class _Looking(nn.Module):

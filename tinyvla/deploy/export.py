@@ -30,7 +30,7 @@ from tinyvla.config import ModelConfig, PretrainedConfig
 from tinyvla.data.batch import Batch
 from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
-from tinyvla.files import check_output, write_atomically
+from tinyvla.files import as_path, check_output, write_atomically
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig
 
@@ -95,7 +95,7 @@ def export_policy(policy: TinyVLA, path: str | Path, split: BlockFind | None = N
         InputError: the head draws its answer, the suffix is unknown, a package is missing, or the exported program
             does not answer as the policy does.
     """
-    path = Path(path)
+    path = as_path(path, "the file")
     check_output(path, SUFFIXES)
     data = export_bytes(policy, path.suffix)
     difference = check_parity(policy, run_bytes(data, path.suffix), split)
@@ -113,7 +113,7 @@ def load_exported(path: str | Path) -> Exported:
     Raises:
         InputError: there is no such file, its suffix is unknown, or a package is missing.
     """
-    path = Path(path)
+    path = as_path(path, "the file")
     if not path.is_file():
         raise InputError(f"there is no file {path}; write one with `tinyvla export --out {path}`")
     return run_bytes(path.read_bytes(), path.suffix)

@@ -19,15 +19,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tinyvla.config import ModelConfig, model_config
-from tinyvla.device import check_room
+from tinyvla.config import ModelConfig
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_fields, check_number, make
 from tinyvla.files import (
@@ -45,6 +45,7 @@ from tinyvla.learn.optimizer import saved_state
 from tinyvla.model.checkpoint_files import check_header, is_finite
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.room import check_room
 
 STEPS = Within(0, 10**15)
 """Steps, and epochs, that a file may speak of."""
@@ -128,31 +129,31 @@ class RunFolder(Folder):
         missing = f"{self.path} holds no run to resume; start one without --resume"
         return RunSettings.from_dict(read_json(self.place / SETTINGS, missing))
 
-    def settings_to_resume(self, asked: RunSettings, step_was_asked: bool = False) -> RunSettings:
-        """The settings of the run in this folder, given what the user asked for.
+    def settings_to_resume(self, asked: RunSettings, given: Collection[str]) -> RunSettings:
+        """The settings of the run in this folder, once what the user asked for is known to be the same.
 
-        The kind of step counts as asked for only where that is said: its default depends on the device.
+        Args:
+            given: fields that the user named, of the settings or their parts; no others are compared.
 
         Raises:
             InputError: there is no run, or others were asked for: that is an error, not a silent choice.
         """
         saved = self.settings()
-        if asked.model not in (saved.model, model_config("minimal")):
+        if "model" in given and asked.model != saved.model:
             raise InputError(
                 "--resume goes on with the saved model; leave out --preset, --fusion, --head, --vision and --language, "
                 "or use another --out"
             )
-        if step_was_asked and asked.step != saved.step:
+        if "step" in given and asked.step != saved.step:
             raise InputError(
                 f"--resume goes on with the {saved.step} step; {asked.step} needs a new run in another --out"
             )
-        for kind, default in (("train", TrainConfig()), ("data", DataConfig())):
-            for field in fields(default):
-                want, have = (getattr(getattr(s, kind), field.name) for s in (asked, saved))
-                if want not in (have, getattr(default, field.name)):
-                    raise InputError(
-                        f"--resume goes on with {field.name} {have}; {want} needs a new run in another --out"
-                    )
+        wanted = vars(asked.train) | vars(asked.data)
+        for name, have in (vars(saved.train) | vars(saved.data)).items():
+            if name in given and wanted[name] != have:
+                raise InputError(
+                    f"--resume goes on with {name} {have}; {wanted[name]} needs a new run in another --out"
+                )
         return saved
 
     def is_complete(self, settings: RunSettings) -> bool:

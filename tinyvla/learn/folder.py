@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from tinyvla.errors import InputError
 from tinyvla.fields import check
-from tinyvla.files import read_json, write_text
+from tinyvla.files import as_path, read_json, write_text
 
 SETTINGS, METRICS, STATE, BEST = "config.json", "metrics.jsonl", "resume.safetensors", "best"
 NEW, SWAP, LOCK = ".new", ".swap", ".lock"
@@ -40,7 +40,7 @@ class Folder:
     """A place for a run, and for another one that shall replace it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "the run's folder")
         self._lock = FileLock(self.path / LOCK)
 
     @property
@@ -105,19 +105,29 @@ class Folder:
         Raises:
             InputError: a run is here and `overwrite` is false, or other files are where a run would write.
         """
-        self.check_is_own("choose another --out")
+        self.check_is_free(overwrite)
         is_kept = _is_kept(self.path)
-        if (is_kept or _is_kept(self.path / NEW)) and not overwrite:
-            raise InputError(
-                f"{self.path} holds a run already; go on with --resume, replace it with --overwrite, "
-                "or choose another --out"
-            )
         _remove_run(self.path / NEW)
         if not is_kept:
             _remove(self.path, written(self.path))
         place = self.path / NEW if is_kept else self.path
         place.mkdir(exist_ok=True)
         return place
+
+    def check_is_free(self, overwrite: bool) -> None:
+        """Refuse a folder in which no new run can begin; one that is not there yet is free.
+
+        Raises:
+            InputError: a run is here and `overwrite` is false, or other files are where a run would write.
+        """
+        if not self.path.is_dir():
+            return
+        self.check_is_own("choose another --out")
+        if (_is_kept(self.path) or _is_kept(self.path / NEW)) and not overwrite:
+            raise InputError(
+                f"{self.path} holds a run already; go on with --resume, replace it with --overwrite, "
+                "or choose another --out"
+            )
 
     def check_is_own(self, advice: str) -> None:
         """Refuse to write where others have written, or where a link leads elsewhere.

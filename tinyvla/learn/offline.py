@@ -24,7 +24,7 @@ from torch import Tensor
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.stored import StoredImages
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, printable
 from tinyvla.learn.evaluate import predict_split
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
@@ -88,7 +88,7 @@ class OfflineReport:
             for i, name in enumerate(self.names)
         ]
         total = f"{'of the spread':{width}}{'':>12}" + "".join(f"{self.share(name):>14.1%}" for name in self.errors)
-        return "\n".join([head, rule, *rows, rule, total, "", *self.remarks()])
+        return "\n".join(map(printable, [head, rule, *rows, rule, total, "", *self.remarks()]))
 
     def remarks(self) -> list[str]:
         """Sentences that say what the comparison shows."""

@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinyvla.config import NORMALIZATIONS
 from tinyvla.data.batch import check_finite
 from tinyvla.errors import InputError
+from tinyvla.fields import MANY, Within, check, check_number, shown
 
 MOST_FOR_TORCH = 2**24
 """Numbers of which `torch.quantile` finds a quantile."""
@@ -38,6 +40,8 @@ class Normalizer(nn.Module):
 
     def __init__(self, kind: str, dim: int, what: str = "actions") -> None:
         super().__init__()
+        check(kind in NORMALIZATIONS, f"unknown normalization {shown(kind)}; choose from {', '.join(NORMALIZATIONS)}")
+        check_number("dim", dim, Within(1, MANY.high))
         self.kind, self.what = kind, what
         if kind != "none":
             self.register_buffer("offset", torch.zeros(dim, dtype=torch.float64))

@@ -29,6 +29,7 @@ from tinyvla.data.resize import resized
 from tinyvla.errors import InputError
 from tinyvla.fields import MAX_SIDE
 from tinyvla.model.normalize import Normalizer
+from tinyvla.room import check_room_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,10 +97,18 @@ class Preprocessor:
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
             if not images:
                 raise InputError("there are no images; give at least one")
+            self._check_room(len(images))
             return torch.cat([self._one(image) for image in images]), False
         if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+            self._check_room(len(images))
             return self._sized(_to_chw(images, self.config.vision.num_channels)), False
         return self._one(images), True
+
+    def _check_room(self, count: int) -> None:
+        """Refuse more images than a policy can look at together: floats, and what they become in a block."""
+        vision: Any = self.config.vision
+        pixels = vision.num_channels * self.size[0] * self.size[1]
+        check_room_for(count, 4 * (2 * pixels + 8 * vision.num_tokens * vision.embed_dim), "images")
 
     def _one(self, image: ImageLike) -> Float[Tensor, "1 c h w"]:
         chw = _to_chw(image, self.config.vision.num_channels)

@@ -19,7 +19,7 @@ from tinyvla.act.controller import Act, Controller
 from tinyvla.act.rollout import rollout
 from tinyvla.act.world import World
 from tinyvla.errors import InputError
-from tinyvla.files import write_atomically
+from tinyvla.files import as_path, check_output, write_atomically
 from tinyvla.model.policy import TinyVLA
 
 if TYPE_CHECKING:  # matplotlib takes long to import
@@ -143,4 +143,6 @@ def save_gif(film: Film, path: str | Path, frames_per_second: float = 4.0) -> No
     frames = [Image.fromarray(picture) for picture in film.pictures]
     duration = round(1000 / frames_per_second)
     options = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0}
-    write_atomically(Path(path), lambda temporary: frames[0].save(temporary, format="GIF", **options))
+    path = as_path(path, "the picture")
+    check_output(path, option="the picture")
+    write_atomically(path, lambda temporary: frames[0].save(temporary, format="GIF", **options))

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinyvla.data.dataset import IMAGE_SIZE, BlockFind, Sample
-from tinyvla.files import write_atomically
+from tinyvla.files import PICTURES, as_path, check_output, write_atomically
 
 PART_COLORS = {"vision": "#2a78b5", "language": "#d1741b", "fusion": "#7a4fb0", "action": "#c2185b"}
 TRUE_COLOR = "#222222"
@@ -91,5 +91,7 @@ def plot_history(records: Sequence[dict[str, Any]]) -> tuple[Figure, np.ndarray]
 
 def save_figure(fig: Figure, path: Path) -> None:
     """Write a figure; its name's suffix chooses the format."""
+    path = as_path(path, "the picture")
+    check_output(path, PICTURES, "the picture")
     kind = path.suffix[1:].lower()
     write_atomically(path, lambda temporary: fig.savefig(temporary, dpi=150, format=kind))

@@ -232,7 +232,7 @@ def playground_figure(
     for state.instruction in first_three if instructions is None else instructions:
         answers.append(state.answer())
         if answers[-1].predicted is None:
-            raise InputError(answers[-1].warning)
+            raise InputError(str(answers[-1].warning))
     if not answers:
         raise InputError("there are no instructions; give at least one sentence")
     shape = 1 + has_attention_map(policy), len(answers)

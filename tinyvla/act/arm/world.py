@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
@@ -23,6 +24,7 @@ from tinyvla.act.world import Episodes, checked_actions
 from tinyvla.data.batch import CAMERA
 from tinyvla.data.dataset import COLORS
 from tinyvla.errors import InputError
+from tinyvla.fields import Within, check_fields
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY, Observation
 
 ACTION_DIM = 7
@@ -42,27 +44,25 @@ def arm_instruction(task: str, color: str) -> str:
 class ArmConfig:
     """The rules of an episode."""
 
-    image_size: int = 64
+    image_size: Annotated[int, Within(2, 2_048)] = 64
     """Width of a camera's picture, in pixels; each of the two is half as high."""
-    max_steps: int = 40
+    max_steps: Annotated[int, Within(1, 10**6)] = 40
     """Control steps until an episode is cut off; the expert needs about 8 to reach and 14 to pick up."""
-    tolerance: float = 0.03
+    tolerance: Annotated[float, Within(0, 10, above=True)] = 0.03
     """Reach: largest distance, in metres, of the tip from the point over the named block."""
-    still: float = 0.01
+    still: Annotated[float, Within(0, 10, above=True)] = 0.01
     """Reach: largest distance, in metres, that the tip moved in the last step; farther is not stopped."""
-    lift: float = 0.05
+    lift: Annotated[float, Within(0, 10, above=True)] = 0.05
     """Pick: height, in metres, by which the named block must have left the table."""
-    substeps: int = 20
+    substeps: Annotated[int, Within(1, 1_000)] = 20
     """Steps of 5 ms of the simulator in one control step."""
     cameras: str = "stacked"
     """`stacked`: one square picture, the camera `camera`. `separate`: the two cameras `above` and `front`."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.cameras not in ARRANGEMENTS:
             raise InputError(f"unknown ArmConfig.cameras {self.cameras!r}; choose from {', '.join(ARRANGEMENTS)}")
-        for name in self.__dataclass_fields__:
-            if name != "cameras" and not getattr(self, name) > 0:
-                raise InputError(f"ArmConfig.{name} is {getattr(self, name)}; it must be positive")
         if self.image_size % 2:
             raise InputError(f"ArmConfig.image_size is {self.image_size}; it must be even, as two views share it")
 

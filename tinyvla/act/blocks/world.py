@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
@@ -22,7 +23,7 @@ from tinyvla.act.result import Result
 from tinyvla.act.world import Episodes, checked_actions
 from tinyvla.data.batch import CAMERA
 from tinyvla.data.dataset import COLORS, IMAGE_SIZE, BlockFind, cell_centers, instruction_for
-from tinyvla.errors import InputError
+from tinyvla.fields import Within, check_fields
 from tinyvla.model.observation import IMAGE_KEY, TASK_KEY, Observation
 
 WORLD_SIZE = 128
@@ -33,20 +34,18 @@ WORLD_SIZE = 128
 class WorldConfig:
     """The rules of an episode."""
 
-    step_size: float = 4.0
+    step_size: Annotated[float, Within(0, WORLD_SIZE, above=True)] = 4.0
     """Pixels that an action of length 1 moves the camera."""
-    tolerance: float = 2.0
+    tolerance: Annotated[float, Within(0, WORLD_SIZE, above=True)] = 2.0
     """Largest distance, in pixels, from the camera to the target's centre that counts as centred. Rounding for painting
     hides up to 0.71 pixels (0.5 each way), so this leaves the policy an error of more than one."""
-    stop_norm: float = 0.25
+    stop_norm: Annotated[float, Within(0, 2, above=True)] = 0.25
     """An action shorter than this counts as stopping; it moves the camera by less than a pixel."""
-    max_steps: int = 40
+    max_steps: Annotated[int, Within(1, 10**6)] = 40
     """Steps until an episode is cut off; the expert needs at most 11."""
 
     def __post_init__(self) -> None:
-        for name in ("step_size", "tolerance", "stop_norm", "max_steps"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"WorldConfig.{name} is {getattr(self, name)}; it must be positive")
+        check_fields(self)
 
 
 def expert_action(offset: Float[np.ndarray, "*n 2"], step_size: float) -> Float[np.ndarray, "*n 2"]:

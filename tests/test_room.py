@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+import pytest
+
+from tinyvla import room
+from tinyvla.app import cli
+from tinyvla.data.dataset import BlockFind
+from tinyvla.data.sentences import SentenceFind
+from tinyvla.errors import InputError
+from tinyvla.model.policy import new_policy
+from tinyvla.room import check_room, check_room_for, memory
+
+
+def test_what_fills_the_memory_is_refused():
+    check_room(10**6, "a small policy")
+    with pytest.raises(InputError, match=r"a large policy needs 1,000,000 GB for its weights alone; there are \d+"):
+        check_room(10**15, "a large policy")
+
+
+@pytest.fixture
+def small_machine(monkeypatch):
+    monkeypatch.setattr(room, "memory", lambda free=False: 2e9)
+
+
+def test_more_than_is_free_is_refused_with_what_would_fit(small_machine):
+    check_room_for(2_000, 1_000_000, "things")
+    with pytest.raises(InputError, match=r"2,001 things at once need about 2.0 GB .* enough for 2,000 of them"):
+        check_room_for(2_001, 1_000_000, "things")
+
+
+def test_too_many_scenes_and_images_are_refused_before_they_are_made(small_machine, tiny_config):
+    many = 2**20
+    for make in (BlockFind, SentenceFind):
+        with pytest.raises(InputError, match=r"1,048,576 scenes at once need about 38.7 GB"):
+            make(many, 0)
+    images = np.broadcast_to(np.uint8(0), (many, 3, 64, 64))
+    policy = new_policy(tiny_config, 0)
+    with pytest.raises(InputError, match="1,048,576 images at once need"):
+        policy.predict(images, "find the red block")
+    with pytest.raises(InputError, match="1,048,576 images at once need"):
+        policy.predict([images[0]] * many, "find the red block")
+
+
+def test_the_command_line_refuses_them(small_machine, tiny_config, tmp_path, capsys):
+    new_policy(tiny_config, 0).save_pretrained(tmp_path / "policy")
+    evaluate = f"evaluate --checkpoint {tmp_path}/policy --num-samples 1048576"
+    for command in (evaluate, f"{evaluate} --sentences", f"sample --index 1048575 --out {tmp_path}/a.png"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(shlex.split(command))
+        assert stop.value.code == 2
+        assert "enough for 54," in capsys.readouterr().err
+
+
+def test_what_is_free_is_known_or_taken_as_endless(monkeypatch):
+    assert 2**20 < memory(free=True) <= float("inf")
+    monkeypatch.setattr("builtins.open", lambda *args, **options: (_ for _ in ()).throw(OSError()))
+    assert memory(free=True) == float("inf")

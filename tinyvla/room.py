@@ -1,0 +1,52 @@
+"""Whether something fits into the memory, asked before it is made."""
+
+from __future__ import annotations
+
+import os
+
+from tinyvla.fields import check
+
+
+def check_room(needed: int, what: str) -> None:
+    """Refuse what this machine's memory cannot hold, where the system says how much there is.
+
+    Args:
+        needed: bytes.
+        what: needs them, for the message.
+
+    Raises:
+        InputError: they are more than all of it.
+    """
+    there = memory()
+    check(needed <= there, f"{what} needs {needed / 1e9:,.0f} GB for its weights alone; there are {there / 1e9:,.0f}")
+
+
+def check_room_for(count: int, each: int, what: str) -> None:
+    """Refuse more of something than there is memory for, where the system says how much is free.
+
+    Args:
+        count: how many are asked for.
+        each: bytes that one of them needs at least.
+        what: they are, for the message.
+
+    Raises:
+        InputError: they do not fit; the message says how many would.
+    """
+    there, needed = memory(free=True), count * each
+    check(
+        needed <= there,
+        f"{count:,} {what} at once need about {needed / 1e9:,.1f} GB of memory; {there / 1e9:,.1f} GB are free, enough "
+        f"for {there // each:,.0f} of them",
+    )
+
+
+def memory(free: bool = False) -> float:
+    """Returns the bytes of this machine's memory, or what is free of them; infinity where the system does not say."""
+    try:
+        if free:  # Linux alone says it
+            with open("/proc/meminfo", encoding="ascii") as file:
+                numbers = dict(line.split(":", 1) for line in file)
+            return 1024.0 * sum(int(numbers[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, KeyError, ValueError, OSError):
+        return float("inf")
