@@ -30,7 +30,7 @@
 # - read attention maps, and check by painting over a block whether they mean anything;
 # - report held-out conditions, the failures included, in one table.
 #
-# **Time:** about 60 minutes to read, about 7 minutes on two CPU cores, 30 seconds on a GPU to run.
+# **Time:** about 60 minutes to read, about 2 minutes on two CPU cores, 30 seconds on a GPU to run.
 #
 # **Before you start:** you know what a policy of this course takes and gives: an image and an instruction in, an
 # arrow $(dx, dy)$ out ([Chapter 1](01_dataset.ipynb)). [Chapter 4](04_fusion.ipynb) explains the cross-attention whose

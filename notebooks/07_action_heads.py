@@ -28,7 +28,7 @@
 # - trade sampling steps for quality, and say what a single step of flow matching gives;
 # - normalise actions, turn chunks of them into tokens, and choose a head for data of your own.
 #
-# **Time:** about 60 minutes to read, about 2 minutes on two CPU cores, 40 seconds on a GPU to run.
+# **Time:** about 60 minutes to read, about 7 minutes on two CPU cores, 40 seconds on a GPU to run.
 #
 # **Before you start:** you know what a fused feature is ([Chapter 4](04_fusion.ipynb)) and what the cross-entropy
 # does. [Chapter 3](03_language.ipynb) builds the transformer that one of the heads borrows; it is not needed to run
