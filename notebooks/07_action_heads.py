@@ -28,7 +28,7 @@
 # - trade sampling steps for quality, and say what a single step of flow matching gives;
 # - normalise actions, turn chunks of them into tokens, and choose a head for data of your own.
 #
-# **Time:** about 60 minutes to read, about 7 minutes on two CPU cores, 40 seconds on a GPU to run.
+# **Time:** about 60 minutes to read, about 2 minutes on two CPU cores, 40 seconds on a GPU to run.
 #
 # **Before you start:** you know what a fused feature is ([Chapter 4](04_fusion.ipynb)) and what the cross-entropy
 # does. [Chapter 3](03_language.ipynb) builds the transformer that one of the heads borrows; it is not needed to run
@@ -135,9 +135,9 @@ print(f"{len(test)} test scenes with two right answers")
 # Three numbers say whether a policy chooses or averages. Ask it 20 times about each scene. **near one** is the share of
 # all answers within 10 degrees of one of the two blocks. **first chosen** is the share of those that took the block
 # that comes first in reading order. **used both** is the share of scenes in which the 20 answers visit both blocks,
-# each in at least 30 % of the answers near one. Without it, a policy that always takes the same block of a scene would
-# look as if it chose freely, because "first chosen" is a mean over all scenes. What does a policy score that chooses
-# freely? Here are three that are made up.
+# each in at least three tenths of the answers near one. Without it, a policy that always takes the same block of a
+# scene would look as if it chose freely, because "first chosen" is a mean over all scenes. What does a policy score
+# that chooses freely? Here are three that are made up.
 
 
 # %%
