@@ -258,7 +258,8 @@ def section(heads: Row, more: Row) -> str:
         rows.append((name, *cells))
     about = f"""`{heads["preset"]}`, {heads["seeds"]} seeds. One answer: direction accuracy. Two answers: the share
         of answers within 10 degrees of one of the two blocks, and how often the first one was chosen. Trajectories:
-        the share near a demonstrated way. Milliseconds of one answer, for one scene; not shown for FAST, which answers
+        the share near a demonstrated way. Flow matching takes {HEADS["flow"]["num_steps"]} sampling steps, diffusion
+        {HEADS["diffusion"]["num_steps"]}. Milliseconds of one answer, for one scene; not shown for FAST, which answers
         with chunks and was measured on them."""
     longer, short = more["heads"]["fast"]["trajectories"], heads["heads"]["fast"]["trajectories"]["epochs"]
     near = share(longer["near_a_way"])

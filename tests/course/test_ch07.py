@@ -41,8 +41,11 @@ def test_tables_name_the_budget_of_each_row():
     heads = load_results("heads")["heads"]
     lines = ch07.table_of_answers(heads).splitlines()
     flow = next(line for line in lines if line.startswith("flow")).split()
-    assert [int(flow[1]), int(flow[4])] == [heads["flow"][data]["epochs"] for data in ("one answer", "two answers")]
+    assert int(flow[1]) == 10
+    assert [int(flow[2]), int(flow[5])] == [heads["flow"][data]["epochs"] for data in ("one answer", "two answers")]
     assert len({len(line) for line in lines}) == 1
+    assert all(heads[name]["two answers"]["near_one"] == heads[name]["two answers"]["by_sampling_steps"][str(steps)]
+               for name, steps in ch07.SAMPLING_STEPS.items())  # fmt: skip
     chunks = ch07.table_of_chunks(heads).splitlines()
     assert len(chunks) == 2 + sum("trajectories" in row for row in heads.values())
     assert ch07.spread({"median": 0.5, "min": 0.25, "max": 1.0}) == "50.0% (25.0% to 100.0%)"

@@ -75,14 +75,17 @@ ANSWERS = {
     for i in range(len(split)):
         if split.actions[i] @ new.actions[i] < 0.8:
             number += 1
-            right += float(after[i] @ new.actions[i]) > 0.8
+            right += float(after[i] @ new.actions[i]) > 0.8 * np.linalg.norm(after[i])
     return right / number, number
 """,
             """def swap(act, split):
     new = split.retargeted()
     keep = [i for i in reversed(range(len(split))) if split.actions[i] @ new.actions[i] <= 0.8 - 1e-6]
     scenes = [BlockFind.from_blocks(new.cells[[i]], new.colors[[i]]) for i in keep]
-    right = [act(scene)[0] @ scene.actions[0] > 0.8 for scene in scenes]  # one scene at a time, the last one first
+    right = []
+    for scene in scenes:  # one at a time, the last one first
+        x, y = act(scene)[0]
+        right.append((x * scene.actions[0, 0] + y * scene.actions[0, 1]) / math.hypot(x, y) > 0.8)
     return np.mean(right), len(keep)
 """,
         ],
@@ -121,6 +124,44 @@ ANSWERS = {
                 "always follows the words scores 100 %",
             ),
             "does not return": (SWAP.replace("    return four", "    four"), "write the body of swap"),
+            "a dot product without the length of the answer": (
+                """def swap(act, split):
+    new = split.retargeted()
+    keep = (split.actions * new.actions).sum(axis=1) < 0.8
+    return float(((act(new) * new.actions).sum(axis=1)[keep] > 0.8).mean()), int(keep.sum())
+""",
+                "a cosine divides by the lengths",
+            ),
+            "a dot product of arrows that are at most of length 1": (
+                """def swap(act, split):
+    new = split.retargeted()
+    keep = (split.actions * new.actions).sum(axis=1) < 0.8
+    arrows = act(new)
+    arrows = arrows / np.maximum(np.linalg.norm(arrows, axis=1, keepdims=True), 1)
+    return float(((arrows * new.actions).sum(axis=1)[keep] > 0.8).mean()), int(keep.sum())
+""",
+                "with arrows of length 0.5",
+            ),
+            "a dot product of arrows that are at least of length 1": (
+                """def swap(act, split):
+    new = split.retargeted()
+    keep = (split.actions * new.actions).sum(axis=1) < 0.8
+    arrows = act(new)
+    arrows = arrows / np.minimum(np.linalg.norm(arrows, axis=1, keepdims=True), 1)
+    return float(((arrows * new.actions).sum(axis=1)[keep] > 0.8).mean()), int(keep.sum())
+""",
+                "with arrows of length 2",
+            ),
+            "only scenes that were right before": (
+                """def swap(act, split):
+    new = split.retargeted()
+    keep = (split.actions * new.actions).sum(axis=1) < 0.8
+    keep &= (act(split) * split.actions).sum(axis=1) > 0.8
+    with np.errstate(invalid="ignore"):
+        return np.divide(((act(new) * new.actions).sum(axis=1)[keep] > 0.8).sum(), keep.sum()), int(keep.sum())
+""",
+                "whether it was right before plays no part",
+            ),
         },
     ),
     "Exercise 2": Answers(
@@ -191,6 +232,18 @@ ANSWERS = {
                 WORST.replace("correct[members].mean()", "correct[members].sum() / len(correct)"),
                 "2 of 3 right",
             ),
+            "the fewest correct scenes": (
+                """def worst_group(correct, groups, min_size=1):
+    found = []
+    for group in np.unique(groups):
+        members = groups == group
+        if members.sum() >= min_size:
+            found.append((correct[members].sum(), int(group), int(members.sum()), correct[members].mean()))
+    _, group, number, share = min(found)
+    return group, share, number
+""",
+                "compare shares, not numbers",
+            ),
         },
     ),
     "Exercise 4": Answers(
@@ -212,6 +265,13 @@ ANSWERS = {
     best = min(errors, key=errors.get)
     return best if errors[best] < 5 else "turned"
 """,
+            DIAGNOSE.replace("    for name, arrows", "    shares = {}\n    for name, arrows")
+            .replace("if (degrees <= 10).double().mean() > 0.8:", "shares[name] = (degrees <= 10).double().mean()")
+            .replace("            return name\n", "")
+            .replace(
+                'return "turned"',
+                'best = max(shares, key=shares.get)\n    return best if shares[best] > 0.85 else "turned"',
+            ),
         ],
         wrong={
             "always the same": (

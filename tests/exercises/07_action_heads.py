@@ -138,6 +138,10 @@ ANSWERS = {
                 STATISTICS.replace("scale < 0.5e-6", "high == low"),
                 "trembles by 1e-9",
             ),
+            "half the distance against the threshold": (
+                STATISTICS.replace("scale < 0.5e-6", "scale < 1e-6"),
+                "their distance with 1e-6",
+            ),
             "a coarse threshold": (STATISTICS.replace("scale < 0.5e-6", "scale < 1e-3"), "threshold is too coarse"),
             "a somewhat coarse threshold": (
                 STATISTICS.replace("scale < 0.5e-6", "high - low < 1e-5"),
@@ -181,7 +185,8 @@ ANSWERS = {
             """def mixture_loss(means, log_weights, log_sigma, actions):
     normals = torch.distributions.Normal(means, log_sigma.exp())
     each = normals.log_prob(actions[:, None]).sum(dim=-1)
-    return -(each + log_weights).exp().sum(dim=1).log().mean()
+    peak = (each + log_weights).max(dim=1, keepdim=True).values
+    return -((each + log_weights - peak).exp().sum(dim=1).log() + peak[:, 0]).mean()
 
 
 def draw_one(means, log_weights, generator):
@@ -193,6 +198,19 @@ def draw_one(means, log_weights, generator):
         ],
         wrong={
             "the likeliest": (MIXTURE.replace(INDEX, "log_weights.argmax(dim=1)"), "answers the same each time"),
+            "the likelihoods themselves": (
+                MIXTURE.replace(
+                    "torch.logsumexp(log_weights + log_normal, dim=1)",
+                    "(log_weights + log_normal).exp().sum(dim=1).log()",
+                ),
+                "far from all four, your loss is infinite",
+            ),
+            "one index for all rows": (
+                MIXTURE.replace(INDEX, "torch.multinomial(log_weights[0].exp(), 1, generator=generator)[0]").replace(
+                    "return means[torch.arange(len(means), device=means.device), index]", "return means[:, index]"
+                ),
+                "draw an index for each row",
+            ),
             "evenly": (
                 MIXTURE.replace(INDEX, "torch.randint(4, (len(means),), generator=generator, device=means.device)"),
                 "drawn by their weights",

@@ -22,6 +22,8 @@ from tinyvla.data.dataset import BlockFind
 from tinyvla.show.plots import PART_COLORS
 
 MAGENTA = PART_COLORS["action"]
+SAMPLING_STEPS = {"flow": 10, "diffusion": 20}
+"""Of the heads in `results/heads.json`, as `experiments/heads.py` sets them."""
 CENTER, LENGTH = 31.5, 25.6  # imshow puts the middle of the first pixel at 0
 
 
@@ -187,22 +189,22 @@ def spread(row: dict[str, float], digits: int = 1) -> str:
 
 
 def table_of_answers(heads: dict[str, Any]) -> str:
-    """Returns the heads' figures for one and for two right answers, with the epochs of each training."""
+    """Returns the heads' figures for one and for two right answers, with each head's sampling steps and epochs."""
     lines = [
-        f"{'':14}{'one right answer':^30}{'two right answers':^29}{'time of an answer, ms':>25}",
-        f"{'':14}{'epochs':>7}{'direction':>11}{'within 10':>11}{'epochs':>9}{'near one':>11}{'first':>9}"
-        f"{'1 scene':>14}{'256 scenes':>12}",
+        f"{'':14}{'':>6}{'one right answer':^30}{'two right answers':^37}{'time of an answer, ms':>25}",
+        f"{'':14}{'steps':>6}{'epochs':>7}{'direction':>11}{'within 10':>11}{'epochs':>9}{'near one':>11}{'first':>9}"
+        f"{'both':>8}{'1 scene':>14}{'256 scenes':>12}",
     ]
     for name, row in heads.items():
         if "one answer" not in row:
             continue
         one, two = row["one answer"], row["two answers"]
         shares = [f"{cell['median']:.1%}" for cell in (one["direction_accuracy"], one["within_10_degrees"])]
-        both = [f"{cell['median']:.1%}" for cell in (two["near_one"], two["first_chosen"])]
+        both = [f"{two[key]['median']:.1%}" for key in ("near_one", "first_chosen", "used_both")]
         times = [f"{one['milliseconds'][count]:.1f}" for count in ("1", "256")]
         lines.append(
-            f"{name:14}{one['epochs']:>7}{shares[0]:>11}{shares[1]:>11}{two['epochs']:>9}{both[0]:>11}{both[1]:>9}"
-            f"{times[0]:>14}{times[1]:>12}"
+            f"{name:14}{SAMPLING_STEPS.get(name, ''):>6}{one['epochs']:>7}{shares[0]:>11}{shares[1]:>11}"
+            f"{two['epochs']:>9}{both[0]:>11}{both[1]:>9}{both[2]:>8}{times[0]:>14}{times[1]:>12}"
         )
     return "\n".join(lines)
 
@@ -210,9 +212,9 @@ def table_of_answers(heads: dict[str, Any]) -> str:
 def table_of_chunks(heads: dict[str, Any]) -> str:
     """Returns the heads' figures for chunks: errors, the share near a right way, and the time of an answer."""
     lines = [
-        f"{'':14}{'':>7}{'':>9}{'near a right way':^28}{'':>6}{'still':>8}{'1 scene,':>11}",
-        f"{'trajectories':14}{'epochs':>7}{'end, px':>9}{'worst':>10}{'median':>9}{'best':>9}{'left':>6}{'steps':>8}"
-        f"{'ms':>11}",
+        f"{'':14}{'':>6}{'':>7}{'':>9}{'near a right way':^28}{'':>6}{'still':>8}{'1 scene,':>11}",
+        f"{'trajectories':14}{'steps':>6}{'epochs':>7}{'end, px':>9}{'worst':>10}{'median':>9}{'best':>9}{'left':>6}"
+        f"{'steps':>8}{'ms':>11}",
     ]
     for name, row in heads.items():
         if "trajectories" not in row:
@@ -221,7 +223,7 @@ def table_of_chunks(heads: dict[str, Any]) -> str:
         end, left, stopped = (row[k]["median"] for k in ("end_error", "left_chosen", "still_steps"))
         worst, median, best = (row["near_a_way"][k] for k in ("min", "median", "max"))
         lines.append(
-            f"{name:14}{row['epochs']:>7}{end:>9.2f}{worst:>10.1%}{median:>9.1%}{best:>9.1%}{left:>6.0%}{stopped:>8.1f}"
-            f"{row['milliseconds']['1']:>11.1f}"
+            f"{name:14}{SAMPLING_STEPS.get(name, ''):>6}{row['epochs']:>7}{end:>9.2f}{worst:>10.1%}"
+            f"{median:>9.1%}{best:>9.1%}{left:>6.0%}{stopped:>8.1f}{row['milliseconds']['1']:>11.1f}"
         )
     return "\n".join(lines)

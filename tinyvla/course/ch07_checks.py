@@ -161,6 +161,7 @@ def check_statistics(masked_statistics: Callable[[Tensor, list[bool]], Any]) -> 
     """Refuses a function whose offsets and scales of an arm with two grippers are wrong.
 
     Of the arm's dimensions two move plainly, one moves by millionths, one trembles by billionths, and one stands still.
+    Then one moves by hardly more than a millionth.
     """
     robot = torch.randn(5_000, 7, dtype=torch.float64, generator=Generator().manual_seed(0))
     deviation = torch.tensor([0.02, 3.0, 2e-6, 1e-9, 0.0, 1.0, 1.0], dtype=torch.float64)
@@ -196,6 +197,12 @@ def check_statistics(masked_statistics: Callable[[Tensor, list[bool]], Any]) -> 
     theirs.fit(robot[:, :3])
     assert torch.allclose(normalised[:, :3], theirs(robot[:, None, :3])[:, 0].double(), atol=1e-5), (
         "the 1 % quantile should become -1 and the 99 % quantile 1: the offset is the middle of the two"
+    )
+    span = torch.linspace(0, 1.5e-6, 1_001, dtype=torch.float64)[:, None]  # 1.47e-6 between its quantiles
+    small = torch.as_tensor(np.asarray(masked_statistics(span, [True])[1]), dtype=torch.float64)
+    assert (small != 1).all(), (
+        "a dimension whose quantiles are 1.5e-6 apart should be normalised: compare "
+        "their distance with 1e-6, not half of it"
     )
 
 
@@ -238,6 +245,12 @@ class MixtureHead(Head):
         return self.draw(*self.parts(features), generator)
 
 
+def differs(draw_one: Callable[..., Any], inputs: tuple[Tensor, Tensor]) -> bool:
+    """Whether some of 20 generators give other answers."""
+    drawn = [draw_one(*inputs, Generator().manual_seed(seed)) for seed in range(20)]
+    return any(not torch.equal(answer, drawn[0]) for answer in drawn)
+
+
 def check_mixture(mixture_loss: Callable[..., Any], draw_one: Callable[..., Any]) -> None:
     """Refuses a loss that is not the negative log-likelihood, and a draw that does not follow the weights."""
     rng = Generator().manual_seed(0)
@@ -266,6 +279,15 @@ def check_mixture(mixture_loss: Callable[..., Any], draw_one: Callable[..., Any]
     assert torch.allclose(loss, right, atol=1e-4), (
         f"the loss should be {right:.4f}, yours is {loss.item():.4f}: check sigma and the constant, once per dimension"
     )
+    far = mixture_loss(means, log_weights, log_sigma, actions + 40)
+    assert torch.isfinite(far), (
+        "with an action far from all four, your loss is infinite: the likelihoods are too small for 32 bits, so "
+        "add them with torch.logsumexp"
+    )
+    far_right = -(normals.log_prob(actions[:, None] + 40) + log_weights).logsumexp(dim=1).mean()
+    assert torch.allclose(far, far_right, rtol=1e-3), (
+        f"with actions far from all four, the loss should be {far_right:.0f}, yours is {far.item():.0f}"
+    )
     half, weights = 4_000, torch.tensor([[0.1, 0.5, 0.05, 0.35], [0.4, 0.05, 0.45, 0.1]])  # of the rows' two halves
     known = torch.tensor([[0.0, 1], [1, 0], [0, -1], [-1, 0]])
     known = torch.stack([known, 2 * known])
@@ -278,6 +300,9 @@ def check_mixture(mixture_loss: Callable[..., Any], draw_one: Callable[..., Any]
         "each answer should be one of the four means of its own row, without noise and without averaging"
     )
     shares = (distance < 1e-5).double().mean(dim=1)  # (2, 4)
+    assert not ((shares.max(dim=1).values == 1).all() and differs(draw_one, inputs)), (
+        "all rows take the same index; draw an index for each row"
+    )
     assert shares.max() < 0.99, "it answers the same each time, with the likeliest mean; draw one of the four"
     assert not (shares - weights[:1]).abs().max() < 0.04, (
         "each row has weights of its own; yours draws all rows by the first row's"
