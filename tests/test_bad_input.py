@@ -67,7 +67,7 @@ from tinyvla.registry import register
 SECONDS, KILOBYTES = 2.0, 2**20
 NUMBERS = {
     "train": [
-        *("batch-size", "warmup-steps", "seed", "checkpoint-every", "accumulate"),
+        *("batch-size", "warmup-steps", "newton-schulz", "seed", "checkpoint-every", "accumulate"),
         *("num-train", "num-val", "num-test", "train-seed", "val-seed", "test-seed"),
     ],
     "evaluate": ["num-samples"],
@@ -78,7 +78,7 @@ NUMBERS = {
     "bench": ["seeds", "steps", "reference", "cold", "epochs"],
     "throughput": ["batch-size"],
 }
-FRACTIONS = ("learning-rate", "weight-decay", "beta1", "beta2", "decay-fraction", "grad-clip", "epochs")
+FRACTIONS = ("learning-rate", "weight-decay", "beta1", "beta2", "momentum", "decay-fraction", "grad-clip", "epochs")
 FILES = {
     "visualize": ("--checkpoint {best} --out", "png"),
     "sample": ("--out", "pdf"),

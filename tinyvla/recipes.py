@@ -68,6 +68,10 @@ class TrainConfig:
     """Share of the learning rate at which pretrained towers learn that are not frozen; below 1 always by AdamW."""
     beta1: Annotated[float, Within(0, 0.999999)] = 0.9
     beta2: Annotated[float, Within(0, 0.999999)] = 0.99
+    momentum: Annotated[float, Within(0, 0.999999)] = 0.95
+    """Of Muon; a short training may do better with less."""
+    newton_schulz: Annotated[int, Within(1, 20)] = 5
+    """Iterations that make Muon's updates orthogonal; fewer take less time and are less exact."""
     warmup_steps: Annotated[int, Within(0, 10**9)] = 100
     """Steps in which the learning rate climbs from zero, at most a quarter of all steps."""
     decay_fraction: Annotated[float, Within(0, 1)] = 0.5
@@ -149,15 +153,15 @@ class Recipe:
         return dataclasses.replace(self.train, epochs=epochs)
 
 
-def _muon(num_steps: int, learning_rate: float) -> Recipe:
-    """Muon; the learning rate climbs for a tenth of the steps and falls to zero over the last three quarters."""
-    shape: dict[str, Any] = {"warmup_steps": num_steps // 10, "decay_fraction": 0.75}
-    return Recipe(num_steps, TrainConfig(optimizer="muon", learning_rate=learning_rate, **shape))
+def _muon(num_steps: int, learning_rate: float, **changes: Any) -> Recipe:
+    """Muon; unless changed, the rate climbs for a tenth of the steps and falls to zero over the last three quarters."""
+    settings = {"warmup_steps": num_steps // 10, "decay_fraction": 0.75, **changes}
+    return Recipe(num_steps, TrainConfig(optimizer="muon", learning_rate=learning_rate, **settings))
 
 
 RECIPES: dict[str, Recipe] = {
     "nano": _muon(150, 1e-2),
-    "minimal": _muon(130, 6e-3),
+    "minimal": _muon(125, 7e-3, batch_size=32, momentum=0.8, newton_schulz=3, warmup_steps=8, decay_fraction=1.0),
     "medium": _muon(120, 2e-3),
     "smolvla_like": _muon(120, 1e-3),
 }

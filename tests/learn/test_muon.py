@@ -66,6 +66,25 @@ def test_embeddings_biases_and_norms_are_left_to_adamw(tiny_config):
     assert any(p is policy.language.token_embedding.weight for p in others["params"])
 
 
+def test_momentum_and_iterations_are_the_configurations(tiny_config):
+    settings = dataclasses.replace(MUON, momentum=0.8, newton_schulz=3)
+    optimizer = make_optimizer(new_policy(tiny_config, 0), settings)
+    assert (optimizer.momentum, optimizer.iterations) == (0.8, 3)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_fewer_iterations_leave_small_singular_values_small(iterations):
+    u, _, vh = torch.linalg.svd(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+    skewed = u @ torch.diag(torch.logspace(0, -3, 8)) @ vh
+    weight = nn.Parameter(torch.zeros(8, 8))
+    optimizer = Muon([weight], [nn.Parameter(torch.zeros(1))], lr=1.0, iterations=iterations, momentum=0.0)
+    weight.grad = skewed.clone()
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), -0.2 * 8**0.5 * orthogonalize(skewed, iterations))
+    few, many = (torch.linalg.svdvals(orthogonalize(skewed, n)).min() for n in (iterations, iterations + 2))
+    assert few < many
+
+
 def test_it_learns_and_resumes_exactly(tiny_config, tmp_path):
     splits = [TensorSplit.from_blockfind(BlockFind(n, s), encode) for n, s in ((256, 42), (64, 43))]
     unbroken = new_policy(tiny_config, 0)

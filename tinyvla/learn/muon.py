@@ -43,6 +43,7 @@ class Muon(torch.optim.AdamW):
         matrices: weights of linear layers.
         others: embeddings, biases, norms; or parameter groups.
         momentum: of the matrices' gradients.
+        iterations: of Newton-Schulz; fewer leave small singular values further from one.
         dtype: of the Newton-Schulz products; bfloat16 is enough where it is faster.
         options: of AdamW; `lr` and `weight_decay` also hold for the matrices.
     """
@@ -52,11 +53,13 @@ class Muon(torch.optim.AdamW):
         matrices: Iterable[nn.Parameter],
         others: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         momentum: float = 0.95,
+        iterations: int = 5,
         dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
         super().__init__(others, **options)
         self.momentum = momentum
+        self.iterations = iterations
         self.dtype = dtype
         self.add_param_group({"params": list(matrices), "muon": True})
 
@@ -86,7 +89,7 @@ class Muon(torch.optim.AdamW):
             ahead = torch._foreach_lerp(gradients, moments, self.momentum)  # Nesterov
             wide = torch.stack([_wide(x) for x in ahead])
             # An orthogonal matrix has entries of about 1 / sqrt(longer side); AdamW's updates are about 0.2.
-            updates = orthogonalize(wide, dtype=self.dtype) * (-0.2 * longer**0.5 * group["lr"])
+            updates = orthogonalize(wide, self.iterations, self.dtype) * (-0.2 * longer**0.5 * group["lr"])
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, [_like(u, p) for u, p in zip(updates, parameters, strict=True)])
 

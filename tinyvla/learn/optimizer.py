@@ -58,7 +58,8 @@ def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = Fa
             others.append({"params": found, "weight_decay": decay, "lr": slow, "share": config.pretrained_rate})
     if config.optimizer == "muon":
         dtype = torch.bfloat16 if has_bfloat16_units(device) else torch.float32
-        return Muon(groups[True, False], others, dtype=dtype, **options)
+        how: dict[str, Any] = {"momentum": config.momentum, "iterations": config.newton_schulz, "dtype": dtype}
+        return Muon(groups[True, False], others, **how, **options)
     return torch.optim.AdamW([{"params": groups[True, False]}, *others], **options)
 
 
