@@ -210,7 +210,7 @@ def test_a_policy_is_asked_only_when_its_plan_is_used_up(monkeypatch):
     [
         (lambda observation: np.zeros((len(observation["task"]), 2)), 1, r"need \(1, 7\), or \(1, h, 7\)"),
         (lambda observation: np.zeros((len(observation["task"]), 7)), 2, r"answers with 1 action\(s\)"),
-        (random_policy(0, 7), 0, "at least one action"),
+        (random_policy(0, 7), 0, "execute is 0; it must be a whole number from 1 to"),
     ],
 )
 def test_what_does_not_fit_is_refused(act, execute, says):
