@@ -26,6 +26,8 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--window-size=1300,1000",
 ]
+SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+"""Flags for a WebGPU in software; without them, Chromium without a window has no adapter."""
 
 
 def require(present: object, what: str) -> None:
@@ -35,7 +37,7 @@ def require(present: object, what: str) -> None:
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
 
 
-def start_chromium(profile: Path, logs: tuple[str, ...] = ("browser",)):
+def start_chromium(profile: Path, logs: tuple[str, ...] = ("browser",), flags: tuple[str, ...] = ()):
     """A selenium driver."""
     require(importlib.util.find_spec("selenium"), "selenium: pip install selenium")
     from selenium import webdriver
@@ -46,7 +48,7 @@ def start_chromium(profile: Path, logs: tuple[str, ...] = ("browser",)):
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     options.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     driver = webdriver.Chrome(options, webdriver.ChromeService(driver_binary))
     driver.set_page_load_timeout(60)

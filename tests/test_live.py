@@ -1,6 +1,7 @@
 """The live parts of the book in a real browser: each is changed, and does what PyTorch or a results file says.
 
 The policies run in Chromium as in a reader's browser; `load_compact` reads the same files for PyTorch to answer.
+A second Chromium has a WebGPU in software. It is slow, but it loads the same files and must give the same answers.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import json
 import re
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from book_site import ROOT, requested, show
-from browser import require
+from browser import SOFTWARE_GPU, require, start_chromium
 
 from tinyvla.act.blocks.world import BlockWorld, WorldConfig
 from tinyvla.act.rollout import rollout
@@ -221,7 +223,7 @@ def test_files_of_parts_are_short_and_every_part_has_one():
     folder = ROOT / "book" / "_static" / "live"
     for path in folder.glob("*.js"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= (200 if path.stem == "live" else 150), path.name
-    assert {path.stem for path in folder.glob("*.js")} == {*PAGES, "live", "scene", "words"}
+    assert {path.stem for path in folder.glob("*.js")} == {*PAGES, "live", "runtime", "scene", "words"}
 
 
 def test_every_film_is_there_and_small():
@@ -277,32 +279,35 @@ def test_the_first_page_stays_light_until_it_is_touched(book, wake, site):
 # --- the policy ---
 
 
+def arrow_for(part: Part, policy, text: str) -> str:
+    """Types a sentence, compares the answer with PyTorch's, and returns the tip of the arrow."""
+    part.type(text)
+    part.until(f"mount.answer?.text === '{text}'")
+    answer = part.run("return mount.answer")
+    blocks = answer["blocks"]
+    cells = np.array([[int(b["y"] // 8 * 8 + b["x"] // 8) for b in blocks]])
+    image = render(cells, np.array([[COLORS.index(b["color"]) for b in blocks]]))[0]
+    assert answer["ids"] == encode([text])[0][0].tolist()
+    assert degrees(answer["action"], policy.predict(image, text)) < DEGREES
+    # What is drawn is the answer: the tip of the magenta arrow.
+    tip = part.run("return mount.querySelector('polygon[fill=\"#c2185b\"]').getAttribute('points').split(' ')[0]")
+    np.testing.assert_allclose([float(v) for v in tip.split(",")], 32 + 26 * np.array(answer["action"]), atol=1e-3)
+    return tip
+
+
 def test_a_typed_sentence_turns_the_arrow_to_what_pytorch_says(wake):
     part, policy = wake("playground"), load_compact(LIVE / "nano.onnx")
-    seen = []
-    for color in COLORS:
-        text = f"find the {color} block"
-        part.type(text)
-        part.until(f"mount.answer?.text === '{text}'")
-        answer = part.run("return mount.answer")
-        blocks = answer["blocks"]
-        cells = np.array([[int(b["y"] // 8 * 8 + b["x"] // 8) for b in blocks]])
-        image = render(cells, np.array([[COLORS.index(b["color"]) for b in blocks]]))[0]
-        assert answer["ids"] == encode([text])[0][0].tolist()
-        assert degrees(answer["action"], policy.predict(image, text)) < DEGREES
-        # What is drawn is the answer: the tip of the magenta arrow.
-        tip = part.run("return mount.querySelector('polygon[fill=\"#c2185b\"]').getAttribute('points').split(' ')[0]")
-        np.testing.assert_allclose([float(v) for v in tip.split(",")], 32 + 26 * np.array(answer["action"]), atol=1e-3)
-        seen.append(tip)
-    assert len(set(seen)) == len(COLORS)
+    seen = {arrow_for(part, policy, f"find the {color} block") for color in COLORS}
+    assert len(seen) == len(COLORS)
     shown = part.run("return [...mount.querySelectorAll('.tv-tokens li')].map(li => li.textContent)")
     assert shown == ["[CLS] 101", "find 2424", "the 1996", "orange 4589", "block 3796", "[SEP] 102"]
 
 
-def test_two_hundred_scenes_and_sentences_have_pytorch_s_answer(wake):
-    part, policy = wake("playground"), load_compact(LIVE / "nano.onnx")
-    blocks, images = scenes(200, seed=7)
-    texts = sentences(200, seed=7)
+def compare_with_pytorch(part: Part, count: int) -> None:
+    """Asks the page about random scenes and sentences, and PyTorch."""
+    policy = load_compact(LIVE / "nano.onnx")
+    blocks, images = scenes(count, seed=7)
+    texts = sentences(count, seed=7)
     found = part.wait_for(
         """
         const [blocks, texts] = args, ask = await TinyVLA.policy("nano"), tokenizer = await TinyVLA.tokenizer();
@@ -323,6 +328,10 @@ def test_two_hundred_scenes_and_sentences_have_pytorch_s_answer(wake):
     assert max(off) < DEGREES
     assert np.abs(np.array([action for action, _ in found]) - expected.numpy()).max() < 1e-4
     assert all(0 < share <= 1 for _, share in found)
+
+
+def test_two_hundred_scenes_and_sentences_have_pytorch_s_answer(wake):
+    compare_with_pytorch(wake("playground"), 200)
 
 
 def test_dragging_and_keys_move_a_block_and_the_arrow_follows(wake):
@@ -361,6 +370,88 @@ def test_word_pieces_are_those_of_the_package(wake):
     shown = part.run("return [...mount.querySelectorAll('.tv-tokens b')].map(b => b.textContent)")
     assert shown == pieces
     assert f"{len(pieces)} tokens" in part.said
+
+
+# --- what it runs on ---
+
+BUILDS = {"webgpu": {"ort.webgpu.mjs.gz", "ort.webgpu.wasm.gz"}, "wasm": {"ort.mjs.js", "ort.wasm.js"}}
+BROKEN = {
+    "its file is missing": "const ask = fetch; fetch = (url, ...more) => "
+    "ask(`${url}`.replace('gpu.wasm', 'gpu.missing'), ...more)",
+    "its file is broken": "const ask = fetch; fetch = async (url, ...more) => "
+    "/gpu.wasm/.test(url) ? new Response(new Uint8Array([31, 139, 8, 0, 1, 2, 3])) : ask(url, ...more)",
+    "it gives no device": "GPUAdapter.prototype.requestDevice = async () => { throw new Error('lost') }",
+    "its first run fails": "GPUQueue.prototype.submit = () => { throw new Error('lost') }",
+    "it cannot run programs": "const make = GPUDevice.prototype.createShaderModule;"
+    "GPUDevice.prototype.createShaderModule = function () { return make.call(this, {code: 'nonsense'}) }",
+}
+"""Scripts that break WebGPU before a page loads."""
+
+
+@pytest.fixture(scope="module")
+def chromium_with_gpu(tmp_path_factory, site):
+    driver = start_chromium(tmp_path_factory.mktemp("gpu"), ("browser", "performance"), SOFTWARE_GPU)
+    driver.get(f"{site}/search.html")
+    ask = "navigator.gpu.requestAdapter().then(adapter => arguments[0](Boolean(adapter)), () => arguments[0](false))"
+    require(driver.execute_async_script(ask), "a Chromium with SwiftShader, for WebGPU in software")
+    show(driver, "light", 1300)
+    yield driver
+    driver.quit()
+
+
+@contextmanager
+def before_each_page(driver, script: str):
+    """Run a script in each page that is opened, before the page's own."""
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": f"{{ {script} }}"})
+    yield
+    driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def builds_of(urls: set[str]) -> set[str]:
+    """Files of the runtime among some addresses."""
+    return {url.rsplit("/", 1)[1] for url in urls if "/assets/ort." in url}
+
+
+def test_without_webgpu_nothing_of_it_is_loaded(wake):
+    part = wake("playground")
+    assert builds_of(requested(part.driver)) == BUILDS["wasm"]
+    assert "Runs in your browser: WebAssembly." in part.text
+
+
+def test_with_webgpu_the_arrow_is_pytorch_s_and_only_its_build_is_loaded(book, chromium_with_gpu, site):
+    part = Part(chromium_with_gpu, site, "playground")
+    part.run("TinyVLA.device.slow = Infinity")  # keep this GPU, which is slow
+    loaded = requested(part.driver)
+    assert builds_of(loaded) == BUILDS["webgpu"]
+    assert size_of(book, {url for url in loaded if "/live/" in url}, site) <= MEGABYTES * 1e6
+    arrow_for(part, load_compact(LIVE / "nano.onnx"), "find the red block")
+    compare_with_pytorch(part, 6)
+    assert "Runs in your browser: WebGPU." in part.text
+    assert not builds_of(requested(part.driver))
+    part.check(site)
+
+
+def test_a_slow_gpu_is_left_without_another_download(chromium_with_gpu, site):
+    part = Part(chromium_with_gpu, site, "playground")
+    assert builds_of(requested(part.driver)) == BUILDS["webgpu"]
+    assert part.run("return TinyVLA.device.provider") == "webgpu"
+    part.run("Object.assign(TinyVLA.device, {answers: 5, late: 4, slow: 0})")
+    part.press("New scene")
+    part.until("TinyVLA.device.provider === 'wasm'")
+    assert "Runs in your browser: WebAssembly." in part.text
+    compare_with_pytorch(part, 50)
+    assert not builds_of(requested(part.driver))
+    part.check(site)
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_webgpu_that_fails_gives_way_to_webassembly(chromium_with_gpu, site, how):
+    with before_each_page(chromium_with_gpu, BROKEN[how]):
+        part = Part(chromium_with_gpu, site, "playground")
+    assert "Runs in your browser: WebAssembly." in part.text
+    assert builds_of(requested(part.driver)) >= BUILDS["wasm"] | {"ort.webgpu.mjs.gz"}
+    arrow_for(part, load_compact(LIVE / "nano.onnx"), "find the red block")
+    compare_with_pytorch(part, 20)
 
 
 # --- the world ---
@@ -614,8 +705,10 @@ def test_an_awake_part_is_accessible_in_light_and_dark_and_on_a_phone(wake, name
     assert part.run("return mount.querySelector('[role=status]') !== null")
 
 
-def test_a_book_opened_from_a_folder_is_alive_too(book, chromium):
+@pytest.mark.parametrize("browser", ["chromium", "chromium_with_gpu"])
+def test_a_book_opened_from_a_folder_is_alive_too(book, browser, request):
     require((ROOT / "node_modules" / "onnxruntime-web").exists(), "onnxruntime-web: npm install")
+    chromium = request.getfixturevalue(browser)
     chromium.get((book / "index.html").as_uri())
     chromium.execute_script("document.querySelector('.tv-wake').click()")
     end = time.monotonic() + 60
@@ -629,3 +722,4 @@ def test_a_book_opened_from_a_folder_is_alive_too(book, chromium):
         assert time.monotonic() < end, "awake, and it answers nothing"
         time.sleep(0.1)
     assert len(answer["action"]) == 2
+    assert "Runs in your browser: WebAssembly." in chromium.execute_script("return document.body.textContent")

@@ -5,7 +5,8 @@ jupyter-book build . && python tools/book_speed.py
 Notable:
 - each run has a new browser with an empty cache, and a server on this machine;
 - the first answer is timed from the click that wakes the policy to the moment its answer is drawn;
-- then a block is dragged: 60 moves a second for three seconds, and each answer that was drawn is counted.
+- then a block is dragged: 60 moves a second for three seconds, and each answer that was drawn is counted;
+- these runs use WebAssembly. A last run uses WebGPU in software, which is slow, so only its megabytes are written.
 """
 
 from __future__ import annotations
@@ -71,13 +72,13 @@ class Counting(SimpleHTTPRequestHandler):
         super().do_GET()
 
 
-def measure(address: str) -> dict[str, float]:
+def measure(address: str, flags: tuple[str, ...] = ()) -> dict[str, float]:
     """One run in a new browser."""
     from browser import start_chromium
 
     Counting.bytes_of_live = 0
     with tempfile.TemporaryDirectory() as profile:
-        driver = start_chromium(Path(profile))
+        driver = start_chromium(Path(profile), flags=flags)
         driver.set_script_timeout(120)
         driver.get(f"{address}/index.html")
         before = Counting.bytes_of_live
@@ -91,12 +92,17 @@ def measure(address: str) -> dict[str, float]:
 def main() -> None:
     """Measure and write."""
     sys.path.append(str(ROOT / "tests"))
+    from browser import SOFTWARE_GPU
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Counting, directory=str(BOOK)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     runs = []
     for _ in range(RUNS):
         runs.append(measure(f"http://127.0.0.1:{server.server_port}"))
         print(runs[-1], flush=True)
+    with_webgpu = measure(f"http://127.0.0.1:{server.server_port}", SOFTWARE_GPU)["bytes"]
+    if with_webgpu == runs[0]["bytes"]:
+        raise SystemExit("this Chromium has no WebGPU in software")
     spread = {
         key: {"min": min(values), "median": statistics.median(values), "max": max(values)}
         for key in ("first_answer", "answers_per_second")
@@ -109,6 +115,7 @@ def main() -> None:
         **spread,
         "bytes_before_a_touch": runs[0]["before"],
         "megabytes": runs[0]["bytes"] / 1e6,
+        "megabytes_with_webgpu": with_webgpu / 1e6,
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

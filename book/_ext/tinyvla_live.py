@@ -6,7 +6,9 @@ Notable:
 - the directive `live` puts a part into a page of the book;
 - policies (`book/live/*.onnx`, made by `tools/book_policies.py`), onnxruntime-web and measured figures are packed into
   scripts under `_static/live/assets`: gzip in base64, so that a book opened from a folder, without any server, can
-  load them, too. Without `node_modules` the book is built all the same, and its pictures stay still.
+  load them, too. Without `node_modules` the book is built all the same, and its pictures stay still;
+- the build of onnxruntime-web with WebGPU is twice as large, and base64 would add a third. It is kept as gzip files
+  instead. Only a page from a server can fetch those; from a folder, policies run in WebAssembly (`live/runtime.js`).
 """
 
 from __future__ import annotations
@@ -179,6 +181,15 @@ class LiveParts(SphinxTransform):
         log.warning("no section %r for the live part %r", place.section, place.name, location=self.env.docname)
 
 
+def code_of(build: str) -> bytes:
+    """Returns the gzipped code of a build of onnxruntime-web.
+
+    It asks for its own address, which a script out of memory does not have; nothing is loaded from there.
+    """
+    code = (RUNTIME / f"{build}.bundle.min.mjs").read_text(encoding="utf-8")
+    return gzip.compress(code.replace("import.meta.url", "location.href").encode(), mtime=0)
+
+
 def assets() -> Iterator[tuple[str, bytes]]:
     """Names and gzipped bytes of everything that parts load."""
     for path in sorted(POLICIES.glob("*.onnx")) + sorted(POLICIES.glob("*.json")):
@@ -189,10 +200,11 @@ def assets() -> Iterator[tuple[str, bytes]]:
     if not RUNTIME.is_dir():
         log.info("onnxruntime-web is not installed, so policies will not run in the pages: npm install")
         return
-    code = (RUNTIME / "ort.wasm.bundle.min.mjs").read_text(encoding="utf-8")
-    # It asks for its own address, which a script out of memory does not have; nothing is loaded from there.
-    yield "ort.mjs", gzip.compress(code.replace("import.meta.url", "location.href").encode(), mtime=0)
+    yield "ort.mjs", code_of("ort.wasm")
     yield "ort.wasm", gzip.compress((RUNTIME / "ort-wasm-simd-threaded.wasm").read_bytes(), mtime=0)
+    # Two bundles know WebGPU. The other, `ort.webgpu`, needs the "asyncify" binary, which is larger than this one.
+    yield "ort.webgpu.mjs.gz", code_of("ort")
+    yield "ort.webgpu.wasm.gz", gzip.compress((RUNTIME / "ort-wasm-simd-threaded.jsep.wasm").read_bytes(), mtime=0)
 
 
 def write_assets(app: Sphinx, error: Exception | None) -> None:
@@ -202,6 +214,9 @@ def write_assets(app: Sphinx, error: Exception | None) -> None:
     folder = Path(app.outdir) / "_static" / "live" / "assets"
     folder.mkdir(parents=True, exist_ok=True)
     for name, zipped in assets():
+        if name.endswith(".gz"):
+            (folder / name).write_bytes(zipped)
+            continue
         data = base64.b64encode(zipped).decode()
         (folder / f"{name}.js").write_text(f'TinyVLA.arrived("{name}","{data}")\n', encoding="utf-8")
 

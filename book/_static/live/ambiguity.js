@@ -66,7 +66,7 @@ TinyVLA.parts.ambiguity = async (mount) => {
       steps.hidden = moment.hidden = option !== "flow";
       update();
     }), steps, moment, words,
-    element("div", { class: "tv-row" }, button("New noise", () => ((noise = noise.map(normal)), update()))))), said);
+    element("div", { class: "tv-row" }, button("New noise", () => ((noise = noise.map(normal)), update()))), TinyVLA.runsOn())), said);
   view.reset(blocks);
   await update();
 };

@@ -25,7 +25,7 @@ TinyVLA.parts.fusion = async (mount) => {
       chosen.press((color = blocks[0].color));
       view.reset(blocks);
       update("A new scene. ");
-    })))), said);
+    })), TinyVLA.runsOn())), said);
   view.reset(blocks);
   await update(null);
 };

@@ -1,4 +1,4 @@
-// What the live parts of the book share: the policies and their runtime, scenes that can be dragged, and controls.
+// What the live parts of the book share: the policies, scenes that can be dragged, and controls.
 // A page loads this file when its reader first touches such a part (course.js), and each part loads what it needs.
 // Files are plain scripts and data is base64 in scripts, so a book that was opened from a folder works, too.
 (() => {
@@ -16,39 +16,25 @@
       document.head.append(element);
     }));
 
+  const unzip = async (stream) =>
+    new Uint8Array(await new Response(stream.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+
   /** The bytes of a packed file. */
   const bytes = (name) =>
     once(`bytes ${name}`, async () => {
       await script(`assets/${name}.js`);
       const zipped = await fetch(`data:application/gzip;base64,${packed[name]}`);
       delete packed[name];
-      return new Uint8Array(await new Response(zipped.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+      return unzip(zipped.body);
     });
   const text = async (name) => new TextDecoder().decode(await bytes(name));
   const json = async (name) => JSON.parse(await text(name));
 
-  const runtime = () =>
-    once("runtime", async () => {
-      const [code, wasm] = await Promise.all([bytes("ort.mjs"), bytes("ort.wasm")]);
-      const ort = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-      Object.assign(ort.env.wasm, { wasmBinary: wasm.buffer, numThreads: 1 });
-      ort.env.logLevel = "error";
-      return ort;
-    });
-
-  let queue = Promise.resolve(); // the runtime does one thing at a time
-  const inTurn = (task) => (queue = queue.then(task, task));
-
   /** A program: inputs {name: [type, data, shape]} to outputs {name: [numbers]}. */
   const program = (name) =>
     once(`program ${name}`, async () => {
-      const [ort, model] = await Promise.all([runtime(), bytes(`${name}.onnx`)]);
-      const session = await inTurn(() => ort.InferenceSession.create(model, { executionProviders: ["wasm"] }));
-      return async (inputs) => {
-        const tensors = Object.entries(inputs).map(([key, value]) => [key, new ort.Tensor(...value)]);
-        const outputs = await inTurn(() => session.run(Object.fromEntries(tensors)));
-        return Object.fromEntries(Object.entries(outputs).map(([key, tensor]) => [key, [...tensor.data]]));
-      };
+      await script("runtime.js");
+      return window.TinyVLA.load(name);
     });
 
   /** A policy: (pixels 3 x 64 x 64 of 0 to 255, token ids) to {action, attention}. */
@@ -150,6 +136,9 @@
     return element("label", { class: "tv-tick" }, input, label);
   };
 
+  /** A line that says what the policies run on; runtime.js keeps it true. */
+  const runsOn = () => element("p", { class: "tv-device", "data-device": "" }, window.TinyVLA.device?.says ?? "");
+
   /** A line that screen readers speak when it changes. */
   const status = () => element("p", { class: "tv-status", role: "status" });
 
@@ -162,9 +151,9 @@
   const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 
   window.TinyVLA = {
-    here, arrived: (name, data) => (packed[name] = data),
+    here, once, unzip, arrived: (name, data) => (packed[name] = data),
     script, bytes, text, json, program, policy, newest, palette, colors, background, center, paint, randomBlocks,
-    degrees, unit, heading, element, button, choice, slider, tick, status,
+    degrees, unit, heading, element, button, choice, slider, tick, status, runsOn,
     frame, columns, side, picture, percent, parts: {},
     /** Make a part live, in place of its still picture. */
     async start(mount) {

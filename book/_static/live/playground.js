@@ -68,7 +68,7 @@ TinyVLA.parts.playground = async (mount) => {
     element("p", { class: "tv-label" }, "Blocks in the scene"), toggles,
     element("div", { class: "tv-row" },
       button("New scene", () => ((state.blocks = TinyVLA.randomBlocks()), rebuild("A new scene. "))),
-      tick("show where it looks", true, (on) => ((state.attention = on), update())))), said);
+      tick("show where it looks", true, (on) => ((state.attention = on), update()))), TinyVLA.runsOn()), said);
   await rebuild(null);
   mount.dataset.firstAnswer = Math.round(performance.now() - started);
 };

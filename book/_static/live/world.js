@@ -103,7 +103,7 @@
       element("div", { class: "tv-row" }, go, button("One step", () => (play(false), advance())), button("From the start", () => (play(false), begin(world.blocks))), button("New scene", fresh)),
       element("div", { class: "tv-row", role: "group", "aria-label": "push the camera" }, element("span", {}, "Push:"),
         ...Object.values(ways).map(([dx, dy, name]) => button({ left: "←", right: "→", up: "↑", down: "↓" }[name], () => push(dx, dy, name), { "aria-label": `push ${name}` }))),
-      words, element("div", { style: "max-width:9rem" }, TinyVLA.picture(view)))), said);
+      words, element("div", { style: "max-width:9rem" }, TinyVLA.picture(view)), TinyVLA.runsOn())), said);
     mount.world = { world, begin };
     fresh();
     await TinyVLA.policy("cloning");
