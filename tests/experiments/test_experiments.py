@@ -36,6 +36,7 @@ import words_page
 from safetensors.torch import save_file
 
 from tinyvla.act import dagger
+from tinyvla.course import ch07
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.model.efficientnet import EfficientNetVision
 from tinyvla.model.policy import new_policy
@@ -128,6 +129,11 @@ def test_heads(device, tiny_preset, tmp_path, monkeypatch):
     assert len(report["heads"]["flow"]["two answers"]["curves"][0]) == 1
     assert "class_accuracy" in report["heads"]["directions-4"]["one answer"]
     assert "| fast |" in heads.section(report, report)
+
+
+def test_chapter_7_names_the_sampling_steps_of_its_results():
+    steps = {name: kind["num_steps"] for name, kind in heads.HEADS.items() if "num_steps" in kind}
+    assert steps == ch07.SAMPLING_STEPS
 
 
 def test_recipe_search(device, tiny_preset, tmp_path, monkeypatch):
