@@ -11,7 +11,7 @@ from tinyvla.data.dataset import BlockFind
 from tinyvla.data.sentences import SentenceFind
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
-from tinyvla.room import check_room, check_room_for, memory
+from tinyvla.room import check_room, check_room_for, memory, room_for_bytes
 
 
 def test_what_fills_the_memory_is_refused():
@@ -58,3 +58,18 @@ def test_what_is_free_is_known_or_taken_as_endless(monkeypatch):
     assert 2**20 < memory(free=True) <= float("inf")
     monkeypatch.setattr("builtins.open", lambda *args, **options: (_ for _ in ()).throw(OSError()))
     assert memory(free=True) == float("inf")
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1_000, 3, 8, 8), (0, 3, 8, 8)])
+def test_room_for_bytes_is_an_array_of_zeros_that_can_be_written(shape):
+    array = room_for_bytes(shape)
+    assert array.shape == shape
+    assert array.dtype == np.uint8
+    assert not array.any()
+    array[:] = 7
+    assert array.sum() == 7 * np.prod(shape)
+
+
+def test_room_for_bytes_where_the_system_gives_pages_one_by_one(monkeypatch):
+    monkeypatch.delattr(room.mmap, "MAP_POPULATE", raising=False)
+    assert room_for_bytes((2, 3)).tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -1,8 +1,13 @@
-"""Whether something fits into the memory, asked before it is made."""
+"""Room in the memory: whether something fits, asked before it is made, and an array for much of it at once."""
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
+
+import numpy as np
+from jaxtyping import UInt8
 
 from tinyvla.fields import check
 
@@ -50,3 +55,16 @@ def memory(free: bool = False) -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, KeyError, ValueError, OSError):
         return float("inf")
+
+
+def room_for_bytes(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
+    """Returns an array of zeros whose memory the system gives at once, where it can.
+
+    Otherwise it gives a page of 4,096 bytes whenever one is written to for the first time, which can take as long as
+    decoding a picture into it.
+    """
+    at_once = getattr(mmap, "MAP_POPULATE", 0)  # Linux
+    if not (at_once and math.prod(shape)):
+        return np.zeros(shape, np.uint8)
+    memory = mmap.mmap(-1, math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | at_once)
+    return np.frombuffer(memory, np.uint8).reshape(shape)

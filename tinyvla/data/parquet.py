@@ -15,6 +15,7 @@ from PIL import Image
 from tinyvla.errors import InputError
 from tinyvla.fields import MAX_SIDE, check, shown
 from tinyvla.files import check_is_file, check_is_no_pointer
+from tinyvla.room import room_for_bytes
 
 try:
     import pyarrow as pa
@@ -159,7 +160,7 @@ class Pictures:
             InputError: one is missing or damaged, or they differ in size.
         """
         if not self.done and len(column):
-            self.values = np.empty((self.count, *self._decoded(column[0], 0).shape), np.uint8)
+            self.values = room_for_bytes((self.count, *self._decoded(column[0], 0).shape))
         starts = range(0, len(column), PICTURES_AT_A_TIME)
         list(pool.map(lambda start: self._fill(column.slice(start, PICTURES_AT_A_TIME), self.done + start), starts))
         self.done += len(column)
@@ -205,6 +206,6 @@ def decoded(cell: Any, key: str, frame: int) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
             check(max(image.size) <= MAX_SIDE, f"{image.size} pixels are more than {MAX_SIDE} a side")
-            return np.array(image.convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except Exception as error:  # Pillow raises many kinds
         raise InputError(f"the image in frame {frame} of {key} is damaged ({error})") from None
