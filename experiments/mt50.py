@@ -6,7 +6,8 @@ Each job trains one variant with one seed on one GPU and judges it in ten new ep
 `--own` it also records its own demonstrations, so its seconds are those from an empty folder to the last episode.
 Otherwise all jobs learn from one collection, which is recorded first. Rows of earlier calls are kept. A policy that is
 trained is kept in half precision, and that one is judged: a call that is stopped while judging goes on from there.
-With `--swaps` each policy acts once more in scenes that look alike, told the other's sentence.
+With `--swaps too` each policy acts once more in scenes that look alike, told the other's sentence; `--swaps alone` does
+nothing else, with the policies that an earlier call kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import harness
 import numpy as np
@@ -122,8 +123,8 @@ class Args(harness.Args):
     episodes: int = 10
     own: bool = False
     """Each job records its own demonstrations."""
-    swaps: bool = False
-    """Also tell the policy the sentence of a task that looks alike."""
+    swaps: Literal["no", "too", "alone"] = "no"
+    """Whether to tell the policy the sentence of a task that looks alike."""
     executes: tuple[int, ...] = (2,)
     """Actions done after each look; the first one is the benchmark's."""
     image_size: int = 192
@@ -140,10 +141,13 @@ class Args(harness.Args):
 
 
 def jobs(args: Args) -> list[Job]:
+    which = [(name, seed) for seed in args.seeds for name in args.variants]
+    if args.swaps == "alone":
+        return [Job({"swaps": name}, seed) for name, seed in which]
     record = [] if args.own else [Job({"what": "demonstrations"})]
     before = tuple(job.name for job in record)
-    trained = [Job({"variant": name}, seed, after=before) for seed in args.seeds for name in args.variants]
-    told = [Job({"swaps": job.what["variant"]}, job.seed, after=(job.name,)) for job in trained if args.swaps]
+    trained = [Job({"variant": name}, seed, after=before) for name, seed in which]
+    told = [Job({"swaps": job.what["variant"]}, job.seed, after=(job.name,)) for job in trained if args.swaps == "too"]
     return record + trained + told
 
 
@@ -349,7 +353,7 @@ def summary(rows: list[Row], args: Args) -> Row:
     return {
         **args.settings("tasks", "demos", "episodes", "image_size"),
         "runs": [{**row, "device": device} for row in rows if "variant" in row],
-        "swaps": [row for row in rows if "swaps" in row],
+        "swaps": [{**row, "device": device} for row in rows if "swaps" in row],
         "recordings": [row for row in rows if "what" in row],
     }
 
@@ -366,7 +370,8 @@ def combine(before: Row, now: Row, args: Args) -> Row:
         again = {tuple(row[key] for key in keys) for row in rows}
         joined[kind] = [r for r in before.get(kind, []) if tuple(r[key] for key in keys) not in again] + rows
     commands = list(dict.fromkeys(row["command"] for rows in joined.values() for row in rows))
-    return {**now, "command": " && ".join(commands), **joined}
+    recordings = now["recordings"] or before.get("recordings", [])
+    return {**now, "command": " && ".join(commands), **joined, "recordings": recordings}
 
 
 def section(results: Row) -> str:

@@ -296,7 +296,7 @@ def test_mt50(tmp_path):
         demos=1,
         episodes=1,
         own=True,
-        swaps=True,
+        swaps="too",
         executes=(4, 8),
         image_size=64,
         processes=1,
@@ -315,6 +315,10 @@ def test_mt50(tmp_path):
         ("drawer-open", "drawer-close"),
     }
     assert not list((tmp_path / "data").iterdir()), "its own demonstrations are gone"
+    alone = done(mt50, replace(args, swaps="alone", out=tmp_path / "swaps.json"))
+    assert not alone["runs"], "the policy that was kept acts once more, and nothing is trained"
+    told = [[(row["scene"], row["told"], row["does_its_own"]) for row in found["swaps"]] for found in (report, alone)]
+    assert told[0] == told[1]
     again = mt50.combine(report, {**report, "runs": [{**run, "seed": 2}]}, args)
     assert [run["seed"] for run in again["runs"]] == [1, 2], "rows of earlier calls stay"
     assert len(again["swaps"]) == 2, "and those that were measured again are not doubled"
