@@ -24,14 +24,13 @@ import harness
 import numpy as np
 import torch
 from harness import Job, Row, groups, main
-from page import grid, percent, prose, section_of, source
 
 from tinyvla.act.metaworld.answer import PolicyAnswer
 from tinyvla.act.metaworld.collect import Plan, collect
 from tinyvla.act.metaworld.judge import Judges, Mode, judge
 from tinyvla.act.metaworld.report import summary as report_of
 from tinyvla.act.metaworld.scene import MetaWorldConfig
-from tinyvla.act.metaworld.tasks import GROUPS, find_tasks
+from tinyvla.act.metaworld.tasks import find_tasks
 from tinyvla.config import ModelConfig
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.lerobot import read_dataset
@@ -39,8 +38,6 @@ from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import RECORDINGS, RecordingConfig, TrainConfig
 from tinyvla.speed.step import make_step
-
-RESULTS = ("metaworld",)
 
 
 @dataclass(frozen=True)
@@ -297,7 +294,7 @@ def tell_others(job: Job, args: Args, gpu: int) -> list[Row]:
         ended = judge(judges, answer, [here[name] for name in told], args.episodes, Mode(args.executes[0]), seed)
         for name, other in told.items():
             own = [episode for episode in ended if episode.task == name]
-            row = {"scene": name, "told": other, "does_its_own": sum(episode.success for episode in own)}
+            row: Row = {"scene": name, "told": other, "does_its_own": sum(episode.success for episode in own)}
             if other in GOALS:
                 which, within_metres = GOALS[other]
                 row["does_the_other"] = sum(getattr(episode, which) <= within_metres for episode in own)
@@ -350,12 +347,33 @@ def restore(path: Path, device: torch.device | str = "cpu") -> tuple[TinyVLA, Ro
 
 def summary(rows: list[Row], args: Args) -> Row:
     device = harness.describe_device(args.where)["device"]
+    runs = [{**row, "device": device} for row in rows if "variant" in row]
     return {
-        **args.settings("tasks", "demos", "episodes", "image_size"),
-        "runs": [{**row, "device": device} for row in rows if "variant" in row],
+        **args.settings("tasks", "demos", "image_size"),
+        "policies": over_seeds(runs),
+        "runs": runs,
         "swaps": [{**row, "device": device} for row in rows if "swaps" in row],
         "recordings": [row for row in rows if "what" in row],
     }
+
+
+def over_seeds(runs: list[Row]) -> Row:
+    """Each variant, by its name (and its steps, where they are others than the recipe's), over its seeds."""
+    found: Row = {}
+    for (name, steps), some in groups(runs, "variant", "steps").items():
+        means = [run["mean_of_groups"] for run in some]
+        groups_of = {g: float(np.mean([run["groups"][g]["success"] for run in some])) for g in some[0]["groups"]}
+        found[name if steps == RECORDINGS.num_steps else f"{name}-{steps}"] = {
+            "mean": float(np.mean(means)),
+            "min": min(means),
+            "max": max(means),
+            "seeds": len(some),
+            "groups": groups_of,
+            "share_of_episodes": float(np.mean([run["over_episodes"]["success"] for run in some])),
+            "episodes": some[0]["over_episodes"]["episodes"],
+            **{key: some[0][key] for key in ("parameters", "frames", "steps")},
+        }
+    return found
 
 
 KEYS = {"runs": ("variant", "seed", "steps"), "swaps": ("swaps", "seed", "steps", "scene", "told")}
@@ -371,30 +389,8 @@ def combine(before: Row, now: Row, args: Args) -> Row:
         joined[kind] = [r for r in before.get(kind, []) if tuple(r[key] for key in keys) not in again] + rows
     commands = list(dict.fromkeys(row["command"] for rows in joined.values() for row in rows))
     recordings = now["recordings"] or before.get("recordings", [])
-    return {**now, "command": " && ".join(commands), **joined, "recordings": recordings}
-
-
-def section(results: Row) -> str:
-    """Returns the results page's section: variants by their mean, with each seed."""
-    rows = []
-    for (name, steps), runs in groups(results["runs"], "variant", "steps").items():
-        means = [run["mean_of_groups"] for run in runs]
-        by_group = " / ".join(
-            f"{100 * np.mean([run['groups'][group]['success'] for run in runs]):.1f}" for group in GROUPS
-        )
-        seconds = [run["seconds_to_train"] for run in runs]
-        rows.append((
-            name, VARIANTS[name].about, f"{runs[0]['parameters'] / 1e6:.1f} M", f"{steps:,}",
-            f"{np.mean(seconds):.0f} s", by_group, percent(float(np.mean(means)), 1),
-            ", ".join(f"{100 * mean:.1f}" for mean in means),
-        ))  # fmt: skip
-    rows.sort(key=lambda row: -float(row[6].split()[0]))
-    about = f"""Policies of this course on [Meta-World](https://arxiv.org/abs/1910.10897)'s 50 tasks, from scratch, on
-        {results["demos"]} demonstrations a task by the scripted experts unless the row says otherwise, each judged in
-        {results["episodes"]} new episodes of each task. Success by group (easy / medium / hard / very hard) and the
-        mean of the four groups, both averaged over the seeds; the last column has the mean of each seed."""
-    heads = "variant | what differs | parameters | steps | training | groups | mean | seeds"
-    return section_of("Meta-World MT50", prose(about), grid(heads, rows), source(results))
+    policies = over_seeds(joined["runs"])
+    return {**now, "command": " && ".join(commands), "policies": policies, **joined, "recordings": recordings}
 
 
 if __name__ == "__main__":

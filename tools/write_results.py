@@ -25,6 +25,7 @@ import latency
 import learning
 import lora
 import metaworld_pictures
+import mt50_page
 import positions
 import pretraining
 import processes
@@ -72,9 +73,10 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     ),
     *(
         (experiment.section, experiment.RESULTS)
-        for experiment in (closed_loop, pretraining, lora, arm, metaworld_pictures, scaling)
+        for experiment in (closed_loop, pretraining, lora, arm, mt50_page, metaworld_pictures, scaling)
     ),
     (scaling.section_of_runs, scaling.RUN_RESULTS),
+    (words_page.section, words_page.RESULTS),
     (words_page.six_words_section, words_page.SIX_WORDS_RESULTS),
     (count_presets.section, count_presets.RESULTS),
     (bench.notebook_section, ("notebook_times",)),

@@ -21,6 +21,7 @@ import learning
 import lora
 import metaworld_pictures
 import mt50
+import mt50_page
 import numpy as np
 import positions
 import pretraining
@@ -33,6 +34,7 @@ import torch
 import transformers
 import words
 import words_page
+from page import load
 from safetensors.torch import save_file
 
 from tinyvla.act import dagger
@@ -322,7 +324,8 @@ def test_mt50(tmp_path):
     again = mt50.combine(report, {**report, "runs": [{**run, "seed": 2}]}, args)
     assert [run["seed"] for run in again["runs"]] == [1, 2], "rows of earlier calls stay"
     assert len(again["swaps"]) == 2, "and those that were measured again are not doubled"
-    assert "pixels-64" in mt50.section({**again, "runs": [with_all_groups(run) for run in again["runs"]]})
+    assert again["policies"]["pixels-64-2"]["seeds"] == 2
+    assert run["steps"] == 2
     policy, learned = mt50.restore(tmp_path / "kept" / "pixels-64-1-2.pt")
     assert policy.language.unseen_words("Push and close a drawer") == []
     assert learned["steps"] == 2
@@ -355,8 +358,16 @@ def test_metaworld_pictures(tmp_path):
     assert metaworld_pictures.nearest(np.array([[9.0, 1], [1, 5]]), same).tolist() == [1, 2]
 
 
-def with_all_groups(run: dict) -> dict:
-    return {**run, "groups": {group: {"success": 0.5} for group in mt50.GROUPS}}
+def test_on_the_page_of_results_the_policy_stands_beside_others_by_its_mean():
+    text = mt50_page.section(load("metaworld"))
+    table = [row.split(" | ") for row in text.split(mt50_page.END)[0].splitlines() if row.startswith("| ")][1:]
+    means = [float(row[3].strip("*").split("*")[0]) for row in table]
+    assert means == sorted(means)
+    assert len(table) == len(mt50_page.OTHERS) + 1
+    shares = [[float(share) for share in row[2].split("/")] for row in table if row[2].strip()]
+    own = [mean for mean, row in zip(means, table, strict=True) if row[2].strip()]
+    for mean, groups in zip(own, shares, strict=True):
+        assert mean == pytest.approx(sum(groups) / 4, abs=0.11), "the mean of the four groups, also for the others"
 
 
 def test_positions(device, tiny_preset, tmp_path):
