@@ -13,7 +13,8 @@ Policies with the same vision, fusion and head, and six language towers, learn t
 
 Studies: `towers` judges each on every kind of sentence; `demonstrations` repeats it with fewer of them; `names` adds
 some of the new colour words to the training and asks for others; `six_words` trains on "find the {color} block"
-alone, and asks what became of the other words; `vision` exchanges the vision tower for
+alone, and asks what became of the other words, and for each new colour word whether a block of the colour that the
+tower takes it for draws the arrow away; `vision` exchanges the vision tower for
 EfficientNet-Lite0.
 
 The second command asks the study of six words alone, of a smaller policy; it writes `results/words_cpu.json`:
@@ -45,6 +46,7 @@ from training import BatchesOf, train
 
 from tinyvla.adapt.lora import add_lora
 from tinyvla.config import ModelConfig, model_config
+from tinyvla.course.ch16 import Asked, nearest_colors
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.dataset import COLORS, BlockFind, directions
 from tinyvla.data.grammar import NEW_NAMES, NEW_NOUNS, NEW_VERBS, TRAINING, Wording
@@ -294,14 +296,38 @@ def learn_six_words(job: Job, args: Args) -> Row:
     tower = job.what["tower"]
     share = min(1.0, SHARES.get(tower, 1.0) * job.what.get("times", 1))
     policy = policy_of(tower, job.seed, args)
-    before = word_states(policy)
+    before, rivals = word_states(policy), rivals_of(policy)
     done = train_policy(policy, BlockFind(args.num_train, 1_000 + job.seed), args.short_steps, share, job.seed, args)
     asked = ("color", *(kind for kind in NEW if KINDS[kind].meaning == "color"))
     kinds = {kind: kind_accuracy(policy, test_scenes(kind, args.num_test)) for kind in asked}
     six = kind_accuracy(policy, BlockFind(args.num_test, TEST_SEED))
     changes = changes_of(before, word_states(policy))
     about = {"share": share, "train_loss": done.train_loss, "seconds": done.seconds}
-    return {**about, "six_words": six, **changes, "kinds": kinds}
+    return {**about, "six_words": six, **changes, "kinds": kinds, "names": answers_beside(policy, rivals, args)}
+
+
+NAMED = [(f"find the {name} block", color) for color, names in zip(COLORS, NEW_NAMES, strict=True) for name in names]
+"""The training's sentence with each new colour word, and the colour that it means."""
+
+
+def rivals_of(policy: TinyVLA) -> list[str]:
+    """For each sentence of `NAMED` the wrong colour whose known sentence the tower finds most like it."""
+    alike = [[color for color, _ in nearest_colors(policy, sentence)] for sentence, _ in NAMED]
+    return [next(color for color in row if color != meant) for row, (_, meant) in zip(alike, NAMED, strict=True)]
+
+
+def answers_beside(policy: TinyVLA, rivals: list[str], args: Args) -> dict[str, Row]:
+    """For each new colour word: scenes, and right answers, without a block of the rival's colour and with one."""
+    scenes = Asked(NAMED, args.num_test * len(NAMED), TEST_SEED)
+    right = is_right(predict_split(policy, split_of(policy, scenes)), torch.from_numpy(scenes.actions)).numpy()
+    found = {}
+    for first, ((sentence, _), rival) in enumerate(zip(NAMED, rivals, strict=True)):
+        rows = slice(first, None, len(NAMED))
+        beside = (scenes.colors[rows] == COLORS.index(rival)).any(axis=1)
+        both = {"without": right[rows][~beside], "with": right[rows][beside]}
+        counts = {key: {"scenes": len(part), "right": int(part.sum())} for key, part in both.items()}
+        found[sentence.split()[2]] = {"rival": rival, **counts}
+    return found
 
 
 OTHERS = (

@@ -36,3 +36,10 @@ def test_a_cpu_needs_no_waiting_and_no_turns():
     synchronize(torch.device("cpu"))
     take_turns(3)
     assert isinstance(has_bfloat16_units(torch.device("cpu")), bool)
+
+
+@pytest.mark.parametrize("unit", ["_is_amx_tile_supported", "_is_avx512_bf16_supported", None])
+def test_a_cpu_has_bfloat16_units_if_it_has_one_kind_of_them(monkeypatch, unit):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda has=name == unit: has, raising=False)
+    assert has_bfloat16_units(torch.device("cpu")) is (unit is not None)

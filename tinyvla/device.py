@@ -37,8 +37,9 @@ def has_bfloat16_units(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster there than in float32, not merely possible."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":  # AMX; torch has no public name for it yet
-        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    if device.type == "cpu":  # torch has no public names for AMX and AVX-512's bfloat16 products yet
+        known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, name, lambda: False)() for name in known)
     return False
 
 
