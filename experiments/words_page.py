@@ -10,9 +10,11 @@ RESULTS, SIX_WORDS_RESULTS = ("words",), ("words_cpu",)
 
 
 def mean(value: Results) -> str:
-    """A mean over seeds and its 95 % interval, in per cent without signs."""
-    low, high = value["interval"] or (value["min"], value["max"])
-    return f"{100 * value['mean']:.0f} ({100 * low:.0f}-{100 * high:.0f})"
+    """A mean over seeds and its 95 % interval, cut at 0 and 100, in per cent without signs; one seed as it is."""
+    if value["interval"] is None:
+        return f"{100 * value['mean']:.0f}"
+    low, high = (100 * min(max(end, 0.0), 1.0) for end in value["interval"])
+    return f"{100 * value['mean']:.0f} ({low:.0f}-{high:.0f})"
 
 
 def kinds_table(words: Results) -> str:
@@ -116,29 +118,35 @@ def six_words_section(study: Results) -> str:
     )
 
 
+def seeds_of(rows: list[Results]) -> str:
+    """How many seeds rows have, in words."""
+    counts = {row["kinds"]["color"]["seeds"] for row in rows}
+    many = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return "one seed, which settles nothing" if counts == {1} else f"{many} seeds"
+
+
 def section(words: Results) -> str:
-    seeds = {row["kinds"]["color"]["seeds"] for row in (*words["demonstrations"], *words["vision"])}
-    fewer = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+    fewer, of_vision = (seeds_of(words[study]) for study in ("demonstrations", "vision"))
     count = words["towers"]["scratch"]["kinds"]["color"]["seeds"]
     about = f"""Policies learn sentences with structure (`tinyvla.data.sentences`): `{words["preset"]}`,
         {words["fusion"]}, {words["num_train"]:,} demonstrations of five kinds, {words["steps"]:,} steps of
         {words["batch_size"]}, {count} seeds, {words["num_test"]} test scenes a kind. Six language towers:
         *scratch*, the preset's own; *random*, MiniLM's shape with random weights, frozen; *untrained*, the
-        same, learning; *frozen*, *lora* and *learned*, MiniLM (`{words["weights"]["model"]}`, its file
+        same, learning; *frozen*, *lora* and *learned*, MiniLM (`{words["weights"]["model"]}`, its
         {words["weights"]["files"]}). Direction accuracy in per cent, mean over the seeds (95 % t-interval),
         beside the best that can be had without words and without the image:"""
     gaps = """Differences in points within a seed, and the 95 % t-interval of their mean, in bold where it leaves
         out zero; none is corrected for the number of rows:"""
     pairs = """Pairs of sentences about one image that differ in one word and name different blocks: both answers
         right, in per cent:"""
-    fewer_text = f"""Fewer demonstrations, the same number of steps ({fewer} seeds):"""
+    fewer_text = f"""Fewer demonstrations, the same number of steps ({fewer}):"""
     names = f"""Colours alone, {words["short_steps"]} steps: some of the four new words of each colour are in the
         training, and another one, which never is, is asked for:"""
     forgetting = f"""Trained on the six words of "find the {{color}} block" alone, {words["short_steps"]} steps. *Cosine
         with before*: how far 33 sentences with other words moved in the tower; *same neighbour*: the share
         whose most similar sentence is the same as before; *alike*: the mean cosine between two of them:"""
-    vision = """EfficientNet-Lite0 (ImageNet; the first eleven blocks, frozen) as the vision tower, with MiniLM
-        frozen; and the same with random weights:"""
+    vision = f"""EfficientNet-Lite0 (ImageNet; the first eleven blocks, frozen) as the vision tower, with MiniLM
+        frozen; and the same with random weights ({of_vision}):"""
     best = max(words["vision"], key=lambda row: row["kinds"]["color"]["mean"])["kinds"]["color"]["mean"]
     close = f"The better of the two reaches {percent(best)} on colours."
     return section_of(
