@@ -154,7 +154,7 @@ def num_rows(observation: Observation) -> int:
     Raises:
         InputError: it has no sentences, or a single one.
     """
-    texts = observation.get(TASK_KEY) if isinstance(observation, Mapping) else observation
+    texts = observation.get(TASK_KEY) if isinstance(observation, Mapping) else None
     if not isinstance(texts, list | tuple):
         raise InputError(
             f"an observation of many episodes needs a list of sentences under {TASK_KEY!r}, not {shown(texts)}"
