@@ -34,9 +34,10 @@ from safetensors.torch import load_file, save_file
 from tinyvla.act.arm.world import ArmConfig
 from tinyvla.act.blocks.world import BlockWorld, WorldConfig
 from tinyvla.act.controller import Controller
+from tinyvla.act.dagger import dagger, demonstrations
 from tinyvla.act.metaworld.scene import MetaWorldConfig
-from tinyvla.act.rollout import rollout
-from tinyvla.adapt.lora import add_lora, load_adapter, save_adapter
+from tinyvla.act.rollout import expert, random_policy, replay, rollout
+from tinyvla.adapt.lora import add_lora, load_adapter, merge, save_adapter
 from tinyvla.app import cli
 from tinyvla.config import (
     FusionConfig,
@@ -46,23 +47,34 @@ from tinyvla.config import (
     ObservationConfig,
     PretrainedConfig,
     VisionConfig,
+    model_config,
 )
 from tinyvla.data.batch import TensorSplit
-from tinyvla.data.dataset import BlockFind
+from tinyvla.data.dataset import BlockFind, trajectories, valid_trajectories
 from tinyvla.data.demonstrations import Demonstrations
-from tinyvla.data.lerobot import read_dataset, write_dataset
+from tinyvla.data.lerobot import camera_name, read_dataset, write_dataset
+from tinyvla.data.report import inspect
+from tinyvla.data.sentences import SentenceFind
 from tinyvla.data.video import VideoWriter, frames_at
+from tinyvla.deploy.compact import export_compact
 from tinyvla.deploy.export import export_policy, load_exported
 from tinyvla.errors import InputError
 from tinyvla.fields import Within
-from tinyvla.learn.callbacks import Interrupted
+from tinyvla.learn.callbacks import Interrupted, OnEpoch, TensorBoard
 from tinyvla.learn.checkpoint import RunFolder, RunSettings
-from tinyvla.learn.train import fit
+from tinyvla.learn.evaluate import Metrics, ambiguity, evaluate, floors, predict_split, swap_accuracy, validation_loss
+from tinyvla.learn.evaluate_sentences import evaluate_sentences, pair_accuracy
+from tinyvla.learn.offline import evaluate_offline
+from tinyvla.learn.optimizer import make_optimizer
+from tinyvla.learn.train import PlainStep, fit, train_step
+from tinyvla.model.heads import make_head
 from tinyvla.model.normalize import Normalizer
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.model.tokenizer import encode
-from tinyvla.recipes import DataConfig, TrainConfig
+from tinyvla.recipes import DataConfig, RecordingConfig, TrainConfig, recipe
 from tinyvla.registry import register
+from tinyvla.speed.step import make_step
+from tinyvla.stats import spread, wilson_interval
 
 SECONDS, KILOBYTES = 2.0, 2**20
 NUMBERS = {
@@ -197,6 +209,13 @@ COMMANDS: list[str] = [
     "evaluate --checkpoint {best} --dataset {tmp} --num-samples 1000",
     "rollout --policy expert --checkpoint checkpoints/best",
     "rollout --policy expert --execute 2",
+    *(
+        f"rollout --policy {policy} --{option}"
+        for policy in ("expert", "random")
+        for option in ("device cpu", "device auto", "checkpoint {best}", "execute 2", "films {tmp}/films", "workers 2")
+    ),
+    *(f"evaluate --checkpoint {{best}} --{option}" for option in ("states x", "leave-out 1", "val-episodes 0.02")),
+    "evaluate --checkpoint {best} --dataset {set} --sentences",
     "rollout --policy expert --tasks mt50",
     "bench --demos 50",
     *(f"{verb} --{option} {{tmp}}/{'n' * length}.{kind}" for verb, option, kind in OUTPUTS for length in (254, 9_999)),
@@ -680,10 +699,206 @@ PYTHON: dict[str, Callable[[TinyVLA], Any]] = {
 }
 
 
+PLAIN = TrainConfig(epochs=1)
+NONE_OF_THEM = (None, "x", 5, [], {}, float("nan"), torch.nn.Linear(2, 2), DataConfig())
+"""What no policy, split, set of scenes, recording or configuration of a training is."""
+
+
+def scenes() -> BlockFind:
+    return BlockFind(8, 0)
+
+
+def split(**changes: Any) -> TensorSplit:
+    return dataclasses.replace(TensorSplit.from_blockfind(scenes(), encode), **changes)
+
+
+def arrays(**changes: Any) -> TensorSplit:
+    own = scenes()
+    values = {"images": {"camera": own.images}, "instructions": own.instructions, "actions": own.actions}
+    return TensorSplit.from_arrays(**{**values, "tokenize": encode, **changes})
+
+
+def stateful(policy: TinyVLA) -> TinyVLA:
+    observation = ObservationConfig(state_dim=2, state_normalization="none")
+    return new_policy(dataclasses.replace(policy.config, observation=observation), 0)
+
+
+TYPED: dict[str, Callable[[TinyVLA, Any], Any]] = {
+    "fit a policy": lambda p, x: fit(x, split(), split(), PLAIN),
+    "fit on": lambda p, x: fit(p, x, split(), PLAIN),
+    "fit with val": lambda p, x: fit(p, split(), x, PLAIN),
+    "fit with a config": lambda p, x: fit(p, split(), split(), x),
+    "prepare for": lambda p, x: p.prepare_for(x),
+    "a step of": lambda p, x: make_step(x, split(), PLAIN),
+    "a step on": lambda p, x: make_step(p, x, PLAIN),
+    "a step with": lambda p, x: make_step(p, split(), x),
+    "a plain step on": lambda p, x: PlainStep(p, x, PLAIN),
+    "an optimizer with": lambda p, x: make_optimizer(p, x),
+    "one step of": lambda p, x: train_step(x, None, split().take(slice(2)), 1.0),
+    "judge a policy": lambda p, x: evaluate(x, scenes(), scenes()),
+    "judge on": lambda p, x: evaluate(p, x, scenes()),
+    "judge beside": lambda p, x: evaluate(p, scenes(), x),
+    "answers of": lambda p, x: predict_split(x, split()),
+    "answers to": lambda p, x: predict_split(p, x),
+    "the loss on": lambda p, x: validation_loss(p, x),
+    "swaps of": lambda p, x: swap_accuracy(p, x),
+    "two answers to": lambda p, x: ambiguity(p, x),
+    "floors of": lambda p, x: floors(x, scenes()),
+    "pairs of": lambda p, x: pair_accuracy(p, x),
+    "kinds of sentences by": lambda p, x: evaluate_sentences(x),
+    "judge offline by": lambda p, x: evaluate_offline(x, recording(), np.ones(6, bool)),
+    "judge offline on": lambda p, x: evaluate_offline(p, x, np.ones(6, bool)),
+    "judge offline where": lambda p, x: evaluate_offline(p, recording(), x),
+    "metrics of": lambda p, x: Metrics.of(x, torch.zeros(8, 2)),
+    "export": lambda p, x: export_policy(x, "a.onnx"),
+    "export a compact": lambda p, x: export_compact(x, "a.onnx"),
+    "write": lambda p, x: write_dataset(x, "new"),
+    "look at": lambda p, x: inspect(x),
+    "tensors for": lambda p, x: recording().tensors(x),
+    "join": lambda p, x: recording().joined(x),
+    "a split of": lambda p, x: TensorSplit.from_blockfind(x, encode),
+    "a split's other half": lambda p, x: split().joined(x),
+    "trajectories in": lambda p, x: trajectories(x, 8, 0),
+    "a new policy": lambda p, x: new_policy(x, 0),
+    "a head": lambda p, x: make_head(x),
+    "an adapter for": lambda p, x: add_lora(x),
+    "save an adapter of": lambda p, x: save_adapter(x, "a"),
+    "load an adapter into": lambda p, x: load_adapter(x, "a"),
+    "merge": lambda p, x: merge(x),
+    "demonstrations for": lambda p, x: demonstrations(BlockWorld([0]), x),
+    "demonstrations in": lambda p, x: demonstrations(x, p),
+    "dagger": lambda p, x: dagger(x, 0, 2),
+    "do again": lambda p, x: replay(x, 0),
+}
+PYTHON |= {
+    f"{name} {x!r:.10}": lambda p, call=call, x=x: call(p, x) for name, call in TYPED.items() for x in NONE_OF_THEM
+}
+EMPTY = torch.zeros(8, dtype=torch.bool)
+PYTHON |= {
+    "fit on no rows": lambda p: fit(p, split().rows(EMPTY), split(), PLAIN),
+    "fit with no rows to judge": lambda p: fit(p, split(), split().rows(EMPTY), PLAIN),
+    "fit on another camera": lambda p: fit(p, split(images={"wrist": split().images["camera"]}), split(), PLAIN),
+    "fit on images of another size": lambda p: fit(
+        p, split(), split(images={"camera": split().images["camera"][..., :32]}), PLAIN
+    ),
+    "fit without a state": lambda p: fit(stateful(p), split(), split(), PLAIN),
+    "fit on another tokenizer's words": lambda p: fit(p, split(input_ids=split().input_ids + 30_000), split(), PLAIN),
+    **{f"fit with the step {x!r}": lambda p, x=x: fit(p, split(), split(), PLAIN, x) for x in ("x", 5, {}, [])},
+    **{f"fit in {x!r}": lambda p, x=x: fit(p, split(), split(), PLAIN, run=x) for x in ("x", 5, {}, Path("x"))},
+    **{
+        f"watched by {x!r}": lambda p, x=x: fit(p, split(), split(), PLAIN, callbacks=x)
+        for x in (None, 5, "x", [5], print)
+    },
+    **{f"call {x!r}": lambda p, x=x: OnEpoch(x) for x in (None, 5, "x")},
+    **{f"log to {x!r}": lambda p, x=x: TensorBoard(x) for x in (None, 5, "x")},
+    **{
+        f"images {repr(x)[:40]}": lambda p, x=x: arrays(images=x)
+        for x in (
+            *(None, 5, [], "x", {}, {5: scenes().images}, {"camera": None}, {"camera": scenes().images[:3]}),
+            *({"camera": scenes().images / 255}, {"camera": [*scenes().images]}, {"camera": scenes().images[:, 0]}),
+        )
+    },
+    **{
+        f"sentences {repr(x)[:20]}": lambda p, x=x: arrays(instructions=x)
+        for x in (None, 5, SAY, [], [SAY], [5] * 8, (SAY for _ in range(8)))
+    },
+    **{
+        f"labels {repr(x)[:40]}": lambda p, x=x: arrays(actions=x)
+        for x in (None, 5, "x", [], np.zeros((3, 2)), np.zeros((8, 2), str), np.zeros((8, 2), object), np.zeros(()))
+    },
+    **{f"states {repr(x)[:20]}": lambda p, x=x: arrays(state=x) for x in ("x", np.zeros((3, 2)), [[None]] * 8)},
+    **{f"padding {repr(x)[:20]}": lambda p, x=x: arrays(action_is_pad=x) for x in ("x", np.zeros((3, 2), bool))},
+    **{f"words by {x!r}": lambda p, x=x: arrays(tokenize=x) for x in (None, 5, "x")},
+    **{f"a split on {x!r}": lambda p, x=x: arrays(device=x) for x in (None, 5, "gpu", "cuda:99")},
+    **{f"a policy on {x!r}": lambda p, x=x: new_policy(p.config, 0, x) for x in (None, 5, "gpu", "cuda:99")},
+    **{f"a policy's seed {x!r}": lambda p, x=x: new_policy(p.config, x) for x in (None, "x", -1, 1.5, 2**70)},
+    **{f"batches of {x!r}": lambda p, x=x: split().in_order(x) for x in (None, "x", 0, -1, 1.5)},
+    **{f"a policy of {x!r:.20}": lambda p, x=x: TinyVLA(x) for x in (5, "nano", {}, VisionConfig())},
+    **{f"a tower {x!r}": lambda p, x=x: TinyVLA(p.config, vision=x) for x in (5, "x", {})},
+    **{
+        f"save to {x!r:.20}": lambda p, x=x: p.save_pretrained(x)
+        for x in (None, 5, [], "", b"a", "a\0b", "\ud800", "x" * 9_999, __file__, "/proc/x")
+    },
+    **{f"statistics of {x!r}": lambda p, x=x: p.fit_statistics(x) for x in (5, "x", [], np.zeros((3, 2)))},
+    **{f"the preset {x!r}": lambda p, x=x: model_config(x) for x in (None, "huge", 5, [], {})},
+    **{f"the recipe of {x!r}": lambda p, x=x: recipe(x) for x in (None, "huge", 5, [])},
+    **{f"a recipe for {x!r}": lambda p, x=x: recipe("nano", x) for x in (None, "x", 0, -1, 1.5, float("nan"))},
+    **{f"steps for {x!r}": lambda p, x=x: PLAIN.total_steps(x) for x in (None, "x", 0, -1, 1.5, float("nan"))},
+    **{f"slot {x!r}": lambda p, x=x: scenes().retargeted(x) for x in (None, "x", 99, -1, 3, [], float("nan"))},
+    **{f"scenes at {x!r}": lambda p, x=x: scenes().rows(x) for x in ("x", [99], 1.5)},
+    **{f"frames at {x!r}": lambda p, x=x: recording().rows(x) for x in (None, "x", [99], 1.5, np.array([5, 0]))},
+    **{
+        f"blocks {repr(x)[:30]}": lambda p, x=x: BlockFind.from_blocks(x, x)
+        for x in (None, "x", [[1]], np.zeros((2, 2)), np.full((2, 3), 99), np.full((2, 3), -1))
+    },
+    **{f"a way of {x!r}": lambda p, x=x: trajectories(scenes(), x, 0) for x in (None, "x", 1.5, -3, 10**9)},
+    **{f"all ways of {x!r}": lambda p, x=x: valid_trajectories(scenes(), x) for x in (None, "x", 1.5, -3, 10**9)},
+    **{f"kinds {x!r}": lambda p, x=x: SentenceFind(4, 0, x) for x in (None, "color", ("x",), (), 5, {"color": 1})},
+    **{f"judge the kinds {x!r}": lambda p, x=x: evaluate_sentences(p, x, 9) for x in (None, "color", ("x",), (), 5)},
+    **{f"draws {x!r}": lambda p, x=x: ambiguity(p, BlockFind.ambiguous(8, 0), x) for x in (None, "x", 0, -1, 1.5)},
+    "metrics of another number": lambda p: Metrics.of(torch.zeros(8, 2), torch.zeros(3, 2)),
+    "metrics of nothing": lambda p: Metrics.of(torch.zeros(0, 2), torch.zeros(0, 2)),
+    **{f"an interval of {x}": lambda p, x=x: wilson_interval(*x) for x in ((None, 5), (2.0, 5), ("x", 5), (0.5, -1))},
+    **{f"the spread of {x!r}": lambda p, x=x: spread(x) for x in (None, [], "x", [None], 5)},
+    **{f"settings of a run {x!r}": lambda p, x=x: RunSettings.from_dict(x) for x in (None, 5, [], {})},
+    **{f"compare on {x!r}": lambda p, x=x: export_policy(p, "a.onnx", x) for x in ("x", 5, {})},
+    **{f"robot type {x!r}": lambda p, x=x: write_dataset(recording(), "new", x) for x in (None, 5, [])},
+    **{f"as video {x!r}": lambda p, x=x: write_dataset(recording(), "new", video=x) for x in (None, 5, "yes")},
+    **{f"codec {x!r}": lambda p, x=x: write_dataset(recording(), "new", video=True, codec=x) for x in (None, "x", [])},
+    **{f"the name {x!r}": lambda p, x=x: camera_name(x) for x in (None, 5, [])},
+    **{f"steps ahead {x!r}": lambda p, x=x: recording().future(x) for x in (None, "x", 5, [-1], [1.5], [None])},
+    **{
+        f"waypoints {x!r}": lambda p, x=x: recording().policy_config("nano", waypoints=x)
+        for x in (None, "x", 5, ["a"], (1.5,), [8])
+    },
+    **{f"sizes {x!r}": lambda p, x=x: recording().robot_config(x) for x in ("x", 5, {})},
+    **{f"a robot's {n}": lambda p, n=n: RecordingConfig(**{n: "x"}) for n in ("stem", "normalization", "waypoints")},
+    **{f"save an adapter to {x!r}": lambda p, x=x: save_adapter(add_lora(p, 2), x) for x in (None, 5, "")},
+    **{f"an adapter's seed {x!r}": lambda p, x=x: add_lora(p, seed=x) for x in (None, "x", -1, 2**70, 1.5)},
+    **{f"targets {x!r:.20}": lambda p, x=x: add_lora(p, targets=x) for x in (5, {"attention": 1}, iter(["mlp"]))},
+    **{f"chance {x!r}": lambda p, x=x: random_policy(x) for x in (None, "x", -1, 2**70, 1.5)},
+    **{f"disturbed by {x!r}": lambda p, x=x: rollout(expert, BlockWorld([0]), disturb=x) for x in ("x", 5)},
+    **{f"rules {x!r}": lambda p, x=x: BlockWorld([0], x) for x in ("x", 5, {})},
+    **{f"rounds {x!r}": lambda p, x=x: dagger(p.config, x, 2) for x in (None, "x", -1, 1.5)},
+    **{f"dagger in {x!r}": lambda p, x=x: dagger(p.config, 0, 2, make_world=x) for x in (None, "x", 5)},
+    **{f"dagger with {x!r}": lambda p, x=x: dagger(p.config, 0, 2, x) for x in (None, "x", 5)},
+    **{f"act on {x!r}": lambda p, x=x: Controller(p).act(x) for x in (None, "x", [])},
+    **{f"begin {x!r}": lambda p, x=x: Controller(p).reset(x) for x in (None, "x", -1, 1.5)},
+}
+
+
 @pytest.mark.parametrize("call", PYTHON.values(), ids=PYTHON)
 def test_python_refuses(call, tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(lambda: call(new_policy(tiny_config, 0)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"cameras": x} for x in ("front", None, 5, [5], {"front": 1}, b"front", [""])])
+def test_names_are_several(options, kept):
+    for name in ("cameras", "states"):
+        refused(lambda name=name: read_dataset(kept["set"], **{name: options["cameras"]}))
+
+
+def test_pictures_are_no_state(kept):
+    said = refused(lambda: read_dataset(kept["set"], states=["observation.images.front"]))
+    assert "lacks observation.images.front; it has the features action, observation.state" in said
+
+
+def test_what_cannot_be_saved_leaves_an_older_checkpoint(tiny_config, tmp_path, monkeypatch):
+    policy = new_policy(tiny_config, 0)
+    policy.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    before = contents(tmp_path)
+    refused(lambda: add_lora(new_policy(tiny_config, 1), 2).save_pretrained(tmp_path))
+    assert contents(tmp_path) == before
+    with monkeypatch.context() as patched:
+        patched.setattr("tinyvla.model.policy.save_tensors", lambda *args: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            new_policy(tiny_config, 1).save_pretrained(tmp_path)
+    assert contents(tmp_path) == before
+    new_policy(tiny_config, 1).save_pretrained(tmp_path)
+    assert {path.name for path, data in contents(tmp_path).items() if before[path] != data} == {"model.safetensors"}
 
 
 def recording(**changes: Any) -> Demonstrations:

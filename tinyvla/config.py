@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from tinyvla.fields import MAX_SIDE, Within, check, check_fields, make, shown
+from tinyvla.fields import MAX_SIDE, StepsAhead, Within, check, check_fields, checked, make, shown
 from tinyvla.registry import FUSIONS, HEADS
 from tinyvla.sizes import check_heads, check_image_size, height_and_width, nearest
 
@@ -168,10 +168,7 @@ class ObservationConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check(bool(self.cameras), "a policy needs at least one camera; name it in ObservationConfig.cameras")
-        check(
-            isinstance(self.cameras, tuple) and all(isinstance(name, str) and name for name in self.cameras),
-            f"cameras are {shown(self.cameras)}; they must be a tuple of names such as 'wrist'",
-        )
+        check(all(self.cameras), f"cameras are {shown(self.cameras)}; they must be a tuple of names such as 'wrist'")
         check(len(self.cameras) <= 64, f"there are {len(self.cameras)} cameras; at most 64 are taken")
         check(len(set(self.cameras)) == len(self.cameras), f"a camera is named twice in {', '.join(self.cameras)}")
         check(self.resize in RESIZES, f"unknown resize {self.resize!r}; choose from {', '.join(RESIZES)}")
@@ -220,17 +217,13 @@ class HeadConfig:
     """One of `NORMALIZATIONS`; "none" expects actions in [-1, 1]."""
     statistics: str = ""
     """Fingerprint of the statistics, and of `fast`'s tokenizer; written by `TinyVLA.fit_statistics`."""
-    waypoints: tuple[int, ...] = ()
+    waypoints: tuple[StepsAhead, ...] = ()
     """Steps ahead at which the robot's own state is a further target in training; none if empty."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         HEADS.check(self.kind)
         check(self.num_directions in (4, 8), f"num_directions is {self.num_directions}; it must be 4 or 8")
-        check(
-            isinstance(self.waypoints, tuple) and all(type(n) is int and 1 <= n <= 10**6 for n in self.waypoints),
-            f"waypoints are {shown(self.waypoints)}; each must be a number of steps ahead, from 1 to 1,000,000",
-        )
         check(
             self.normalization in NORMALIZATIONS,
             f"unknown normalization {self.normalization!r}; choose from {', '.join(NORMALIZATIONS)}",
@@ -314,6 +307,7 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
+@checked
 def model_config(preset: str, fusion: str | None = None, head: str | None = None) -> ModelConfig:
     """The configuration of a preset, with another fusion or head if one is named.
 

@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tinyvla.fields import MANY, SEED, Within, check, check_fields, shown
+from tinyvla.config import NORMALIZATIONS, STEMS
+from tinyvla.fields import MANY, SEED, Many, StepsAhead, Within, check, check_fields, checked
 
+Scenes = Annotated[int, Within(1, 10**15)]
 OPTIMIZERS = ("adamw", "muon")
 
 
@@ -44,10 +46,7 @@ class DataConfig:
         check_fields(self)
         seeds = {self.train_seed, self.val_seed, self.test_seed}
         check(len(seeds) == 3, "train_seed, val_seed and test_seed must differ, or the splits share their scenes")
-        for name, kind, what in (("cameras", str, "names"), ("states", str, "keys"), ("leave_out", int, "numbers")):
-            values = getattr(self, name)
-            fits = isinstance(values, tuple) and all(type(value) is kind and value != "" for value in values)
-            check(fits, f"DataConfig.{name} is {shown(values)}; it must be a list of {what}")
+        check(all((*self.cameras, *self.states)), "a name in cameras or states is empty")
         chosen = self.cameras or self.states or self.leave_out
         check(bool(self.dataset) or not chosen, "cameras, states and leave_out are of a data set; name it: --dataset")
 
@@ -103,11 +102,13 @@ class TrainConfig:
             self.optimizer in OPTIMIZERS, f"unknown optimizer {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}"
         )
 
-    def steps_per_epoch(self, num_scenes: int) -> int:
+    @checked
+    def steps_per_epoch(self, num_scenes: Scenes) -> int:
         """Returns the batches in one pass over a split; the last one may be smaller."""
         return math.ceil(num_scenes / self.batch_size)
 
-    def total_steps(self, num_scenes: int) -> int:
+    @checked
+    def total_steps(self, num_scenes: Scenes) -> int:
         """Returns the batches in all epochs, at least one."""
         return max(1, round(self.epochs * self.steps_per_epoch(num_scenes)))
 
@@ -122,13 +123,18 @@ class RecordingConfig:
     """Actions in a chunk."""
     stem: str = "convolutional"
     """How a patch becomes a token, one of `tinyvla.config.STEMS`."""
-    waypoints: tuple[int, ...] = (8, 16, 32, 64, 500)
+    waypoints: tuple[StepsAhead, ...] = (8, 16, 32, 64, 500)
     """Steps ahead at which the robot's own state is a further target in training."""
     normalization: str = "quantiles"
     """Of actions, one of `tinyvla.config.NORMALIZATIONS`."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check(self.stem in STEMS, f"unknown stem {self.stem!r}; choose from {', '.join(STEMS)}")
+        check(
+            self.normalization in NORMALIZATIONS,
+            f"unknown normalization {self.normalization!r}; choose from {', '.join(NORMALIZATIONS)}",
+        )
         check(
             self.image_size % 32 == 0,
             f"image_size is {self.image_size}; images become 8 x 8 tokens of 4 x 4 squares, so 32 must divide it",
@@ -184,7 +190,8 @@ RECORDINGS = Recipe(
 """For recordings of a robot; found on Meta-World by `experiments/mt50.py`."""
 
 
-def recipe(preset: str, num_scenes: int = DataConfig().num_train) -> TrainConfig:
+@checked
+def recipe(preset: str, num_scenes: Many = DataConfig().num_train) -> TrainConfig:
     """Returns the measured recipe of a preset, for a training split of this size.
 
     Raises:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Annotated
+
+from tinyvla.fields import Within, check, checked
 
 
-def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+@checked
+def wilson_interval(
+    share: Annotated[float, Within(0, 1)], n: Annotated[int, Within(0, 10**15)], z: float = 1.96
+) -> tuple[float, float]:
     """95 % confidence interval of a share seen in `n` trials (Wilson 1927, https://doi.org/10.2307/2276774).
 
     Unlike share +- 1.96 standard errors, it stays inside [0, 1] and keeps a width at 0 % and 100 %.
@@ -25,8 +31,10 @@ def share_with_interval(share: float, n: int) -> str:
     return f"{share:.1%} [{low:.1%}, {high:.1%}]"
 
 
+@checked
 def spread(values: Sequence[int | float]) -> dict[str, float]:
     """Minimum, median, maximum, mean and standard deviation."""
+    check(bool(values), "there are no values; a spread needs at least one")
     values = [float(value) for value in values]
     return {
         "min": min(values),

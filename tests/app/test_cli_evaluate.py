@@ -5,14 +5,25 @@ from __future__ import annotations
 import pytest
 
 from tinyvla.app.cli_evaluate import evaluate
+from tinyvla.app.given import note_options
 from tinyvla.errors import InputError
 
 
-def test_sentences_and_recordings_do_not_go_together():
-    with pytest.raises(InputError, match="--dataset about recordings; give one of them"):
-        evaluate(dataset="recordings", sentences=True)
+@pytest.fixture
+def given():
+    yield note_options
+    note_options([])
 
 
-def test_options_of_recordings_need_recordings():
-    with pytest.raises(InputError, match="name them with --dataset"):
-        evaluate(leave_out=(1,))
+@pytest.mark.parametrize("option", ["--sentences", "--no-sentences", "--num-samples"])
+def test_scenes_and_recordings_do_not_go_together(option, given):
+    given([option])
+    with pytest.raises(InputError, match=r"for BlockFind's scenes, and --dataset is of recordings; leave it out"):
+        evaluate(dataset="recordings")
+
+
+@pytest.mark.parametrize("option", ["--val-episodes", "--states", "--leave-out"])
+def test_options_of_recordings_need_recordings(option, given):
+    given([option])
+    with pytest.raises(InputError, match=rf"^{option}: for recordings \(name them with --dataset\)"):
+        evaluate()

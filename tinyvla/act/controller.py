@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int64
 
 from tinyvla.act.world import num_rows, rows
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.fields import Many, Within, check, check_number, checked, shown
 from tinyvla.model.observation import Observation
 from tinyvla.model.policy import TinyVLA
 
@@ -69,7 +69,8 @@ class Controller:
         self._ask = answers_of(policy) if isinstance(policy, TinyVLA) else policy
         self.reset()
 
-    def reset(self, num_episodes: int = 1, action_dim: int | None = None) -> None:
+    @checked
+    def reset(self, num_episodes: Many = 1, action_dim: Many | None = None) -> None:
         """Forget all plans and begin some episodes.
 
         Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -23,6 +23,7 @@ from tinyvla.act.world import World, episode_seeds
 from tinyvla.config import ModelConfig
 from tinyvla.data.batch import TensorSplit
 from tinyvla.errors import InputError
+from tinyvla.fields import Many, Within, checked
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import TinyVLA, new_policy
 from tinyvla.recipes import DataConfig, TrainConfig
@@ -31,6 +32,7 @@ NUM_VAL = 100
 """Episodes of the expert that validate."""
 
 
+@checked
 def demonstrations(world: World, policy: TinyVLA, device: torch.device | str | None = None) -> TensorSplit:
     """Returns the states that the expert visits, with its actions: what behaviour cloning learns from.
 
@@ -42,6 +44,7 @@ def demonstrations(world: World, policy: TinyVLA, device: torch.device | str | N
     return visited_states(expert, world, policy.config.head.horizon).tensors(policy, device)
 
 
+@checked
 def visited_states(act: TinyVLA | Act, world: World, horizon: int = 1, beta: float = 0.0) -> States:
     """Returns the states of all episodes of a new world, with chunks of the expert's actions as labels."""
     states = rollout(act, world, beta=beta, record=len(world), horizon=horizon).states
@@ -49,15 +52,16 @@ def visited_states(act: TinyVLA | Act, world: World, horizon: int = 1, beta: flo
     return states
 
 
+@checked
 def dagger(
     policy_config: ModelConfig,
     rounds: int = 3,
-    episodes: int = 200,
+    episodes: Many = 200,
     train_config: TrainConfig = TrainConfig(epochs=4, learning_rate=1e-3),  # noqa: B008 - frozen
     make_world: Callable[[Sequence[int]], World] = BlockWorld,
-    beta: float = 0.0,
+    beta: Annotated[float, Within(0, 1)] = 0.0,
     data: DataConfig = DataConfig(),  # noqa: B008 - frozen
-    num_test: int = 500,
+    num_test: Many = 500,
     device: torch.device | str = "cpu",
     on_round: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[TinyVLA, list[dict[str, Any]]]:

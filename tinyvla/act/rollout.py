@@ -15,7 +15,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -24,7 +24,7 @@ from tinyvla.act.controller import Act, Controller
 from tinyvla.act.result import Result, States
 from tinyvla.act.world import World, num_rows, rows
 from tinyvla.errors import InputError
-from tinyvla.fields import MANY, Within, check, check_number, shown
+from tinyvla.fields import MANY, Many, Seed, Within, checked
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY, Observation
 from tinyvla.model.policy import TinyVLA
 
@@ -39,27 +39,30 @@ def expert(observation: Observation) -> Float[np.ndarray, "r a"]:
     raise InputError("the expert acts only inside rollout(expert, ...): it needs to know places, not images")
 
 
-def random_policy(seed: int = 0, action_dim: int = 2) -> Act:
+@checked
+def random_policy(seed: Seed = 0, action_dim: Many = 2) -> Act:
     """Returns a policy that acts without looking or listening, evenly over all actions in [-1, 1]."""
     rng = np.random.RandomState(seed)
     return lambda observation: rng.uniform(-1, 1, size=(num_rows(observation), action_dim))
 
 
+@checked
 def replay(states: States, episode: int) -> Act:
     """Returns a policy that does again what was done in an episode, for a world with that episode's seed alone."""
     actions = iter(states.actions[states.of_episode(episode)])
     return lambda observation: next(actions)[None]
 
 
+@checked
 def rollout(
     act: Controller | TinyVLA | Act,
     world: World,
     execute: int = 1,
     ensemble: float | None = None,
-    beta: float = 0.0,
+    beta: Annotated[float, Within(0, 1)] = 0.0,
     disturb: Disturb | None = None,
-    record: int = 0,
-    horizon: int = 1,
+    record: Annotated[int, Within(0, MANY.high)] = 0,
+    horizon: Annotated[int, Within(1, 1_024)] = 1,
     on_step: Callable[[World, np.ndarray], None] | None = None,
 ) -> Result:
     """Run all episodes of a world at once, each until it ends.
@@ -81,10 +84,6 @@ def rollout(
     Raises:
         InputError: an argument is not usable, the world's episodes are over, or the policy's actions do not fit.
     """
-    check_number("beta", beta, Within(0, 1), whole=False)
-    check_number("record", record, Within(0, MANY.high))
-    check_number("horizon", horizon, Within(1, 1_024))
-    check(isinstance(world, World), f"the world is {shown(world)}; it must be one such as BlockWorld(range(10))")
     if not len(world.running):
         raise InputError("all episodes of this world are over; make a new world for each rollout")
     controller = act if isinstance(act, Controller) else Controller(act, execute, ensemble)

@@ -10,7 +10,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,10 +18,12 @@ from jaxtyping import Bool, Float, Int64, UInt8
 
 from tinyvla.act.result import Result
 from tinyvla.errors import InputError
-from tinyvla.fields import SEED, Within, check, check_number, shown
+from tinyvla.fields import SEED, Within, check_number, checked, shown
 from tinyvla.model.observation import TASK_KEY, Observation
 
 SEEDS_OF_A_SPLIT = 100_000
+Seeds = Sequence[int] | np.ndarray
+"""One whole number for each episode."""
 
 
 @runtime_checkable
@@ -99,9 +101,8 @@ class Episodes:
         InputError: there are no seeds, or one is out of range.
     """
 
-    def __init__(self, seeds: Sequence[int], max_steps: int) -> None:
-        is_many = isinstance(seeds, Sequence | np.ndarray) and not isinstance(seeds, str | bytes)
-        check(is_many, f"the seeds are {shown(seeds)}; they must be whole numbers, one for each episode")
+    @checked
+    def __init__(self, seeds: Seeds, max_steps: int) -> None:
         if not len(seeds):
             raise InputError("there are no seeds; give at least one seed")
         self.seeds = [check_number("an episode's seed", seed, SEED) for seed in seeds]
@@ -153,9 +154,11 @@ def num_rows(observation: Observation) -> int:
     Raises:
         InputError: it has no sentences, or a single one.
     """
-    texts = observation.get(TASK_KEY)
+    texts = observation.get(TASK_KEY) if isinstance(observation, Mapping) else None
     if not isinstance(texts, list | tuple):
-        raise InputError(f"an observation of many episodes needs a list of sentences under {TASK_KEY!r}, not {texts!r}")
+        raise InputError(
+            f"an observation of many episodes needs a list of sentences under {TASK_KEY!r}, not {shown(texts)}"
+        )
     return len(texts)
 
 

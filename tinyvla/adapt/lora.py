@@ -29,7 +29,7 @@ from torch import nn
 
 from tinyvla.config import PretrainedConfig
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.fields import Seed, Within, check, check_number, checked, shown
 from tinyvla.files import as_path, check_is_file, read_json, save_tensors, write_atomically
 from tinyvla.model.checkpoint_files import is_finite
 from tinyvla.model.policy import TinyVLA
@@ -59,12 +59,13 @@ PREFIX = "base_model.model."
 """What `peft` puts before every name in its files."""
 
 
+@checked
 def add_lora(
     policy: TinyVLA,
     rank: int = 8,
     alpha: float | int | None = None,
     targets: Sequence[str] = ("attention", "inputs"),
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> TinyVLA:
     """Freeze a policy and put a trainable adapter beside each target layer, in place.
 
@@ -116,6 +117,7 @@ def has_adapter(policy: TinyVLA) -> bool:
     return bool(getattr(policy, "peft_config", None))
 
 
+@checked
 def trainable_parameters(policy: TinyVLA) -> tuple[int, int]:
     """How many parameters are trained, and how many there are, the adapter's included."""
     parameters = list(policy.parameters())
@@ -123,6 +125,7 @@ def trainable_parameters(policy: TinyVLA) -> tuple[int, int]:
 
 
 @contextmanager
+@checked
 def adapter_off(policy: TinyVLA) -> Iterator[None]:
     """Let the base answer, as if it had no adapter.
 
@@ -139,6 +142,7 @@ def adapter_off(policy: TinyVLA) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+@checked
 def save_adapter(policy: TinyVLA, folder: str | Path) -> None:
     """Write the adapter alone, in the format of `peft`: `adapter_config.json` and `adapter_model.safetensors`.
 
@@ -169,6 +173,7 @@ def _config(rank: Any, alpha: Any, layers: list[str]) -> LoraConfig:
     return _peft().LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers)
 
 
+@checked
 def load_adapter(base: TinyVLA, folder: str | Path) -> TinyVLA:
     """Put a saved adapter into the base that it was trained on, in place, ready to act (`eval()`).
 
@@ -186,6 +191,7 @@ def load_adapter(base: TinyVLA, folder: str | Path) -> TinyVLA:
     return base.eval()
 
 
+@checked
 def merge(policy: TinyVLA) -> TinyVLA:
     """Add the adapter to the weights, in place, and leave a plain policy: same answers, nothing extra to compute.
 
@@ -200,7 +206,7 @@ def merge(policy: TinyVLA) -> TinyVLA:
         layer.merge(safe_merge=True)
         policy.set_submodule(name, layer.get_base_layer())
     del policy.peft_config
-    policy.__dict__.pop("_save_pretrained", None)
+    policy.__dict__.pop("save_pretrained", None)
     for slot in ("vision", "language"):
         if any(name.startswith(f"{slot}.") for name, _ in layers):
             _own(policy, slot)
@@ -210,6 +216,7 @@ def merge(policy: TinyVLA) -> TinyVLA:
     return policy
 
 
+@checked
 def base_fingerprint(policy: TinyVLA) -> str:
     """SHA-256 of the base's weights, under their own names; an adapter does not count."""
     digest = hashlib.sha256()
@@ -236,7 +243,7 @@ def _inject(policy: TinyVLA, config: LoraConfig) -> TinyVLA:
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise InputError("this policy has an adapter: write it with save_adapter, or merge it first")
 
-    policy._save_pretrained = refuse  # type: ignore[method-assign]
+    policy.save_pretrained = refuse  # type: ignore[method-assign]
     return policy
 
 

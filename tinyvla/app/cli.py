@@ -86,7 +86,7 @@ def rollout(
     if policy not in ("checkpoint", "expert", "random"):
         raise InputError(f"unknown --policy {policy!r}; choose from checkpoint, expert, random")
     if policy != "checkpoint":
-        refuse(("checkpoint",), f"not for --policy {policy}")
+        refuse(("checkpoint", "device"), f"not for --policy {policy}")
     if gif:
         check_output(gif, (".gif",), "--gif")
     blocks = BlockWorld(episode_seeds(EPISODES if episodes is None else episodes, seed))

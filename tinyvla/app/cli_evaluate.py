@@ -7,7 +7,6 @@ from pathlib import Path
 from tinyvla.app.cli_measure import Checkpoint, DeviceName, JsonFlag, load, print_report, print_sentences
 from tinyvla.app.cli_recordings import judge
 from tinyvla.app.given import refuse
-from tinyvla.errors import InputError
 from tinyvla.fields import MANY, Within, check_number
 from tinyvla.recipes import DataConfig
 
@@ -38,15 +37,11 @@ def evaluate(
     """
     check_number("--num-samples", num_samples, MANY)
     if dataset:
-        if sentences:
-            raise InputError("--sentences asks about BlockFind and --dataset about recordings; give one of them")
-        refuse(("num_samples",), "it counts scenes, and --dataset is of recordings")
+        refuse(("num_samples", "sentences"), "for BlockFind's scenes, and --dataset is of recordings")
         if val_episodes is not None:
             check_number("--val-episodes", val_episodes, Within(0, 0.9, above=True), whole=False)
         judge(checkpoint, DataConfig(dataset=dataset, states=states, leave_out=leave_out), val_episodes, device, json)
         return
-    if val_episodes is not None or states or leave_out:
-        raise InputError("--val-episodes, --states and --leave-out are of recordings; name them with --dataset")
     refuse(("val_episodes", "states", "leave_out"), "for recordings (name them with --dataset)")
     policy = load(checkpoint, device, blocks=True)
     report = print_sentences if sentences else print_report

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from tinyvla.data.dataset import BlockFind
 from tinyvla.data.stored import StoredImages
+from tinyvla.device import choose_device
 from tinyvla.errors import InputError
-from tinyvla.fields import shown
+from tinyvla.fields import Many, check, check_fields, checked, taking
 
 CAMERA = "camera"
 """The name of the only camera of BlockFind and of the block world."""
@@ -110,6 +111,10 @@ class TensorSplit:
     future: Float[Tensor, "n p s"] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        wrong = {name: len(images) for name, images in self.images.items() if len(images) != len(self)}
+        check(bool(self.images) and not wrong, f"there are {len(self)} actions, and of images {wrong or 'none'}")
+        check(len(self) > 0, "there are no rows to learn from or to judge; a split needs at least one")
         actions = self.actions
         if self.action_is_pad is not None and actions.ndim == 3:  # whatever lies after an episode's end
             actions = actions.masked_fill(self.action_is_pad[..., None], 0.0)
@@ -118,6 +123,7 @@ class TensorSplit:
             check_finite(self.state, "the states")
 
     @classmethod
+    @checked
     def from_blockfind(cls, split: BlockFind, tokenize: Tokenize, device: torch.device | str = "cpu") -> TensorSplit:
         """Returns a split of the course's task, tokenized, on a device.
 
@@ -130,6 +136,7 @@ class TensorSplit:
         return cls.from_arrays({CAMERA: split.images}, split.instructions, split.actions, tokenize, device)
 
     @classmethod
+    @checked
     def from_arrays(
         cls,
         images: Mapping[str, UInt8[np.ndarray, "n c h w"] | UInt8[Tensor, "n c h w"]],
@@ -162,13 +169,15 @@ class TensorSplit:
 
     def to(self, device: torch.device | str) -> TensorSplit:
         """Returns the split on a device."""
-        return _apply(self, lambda tensor: tensor.to(device))
+        where = choose_device(device)
+        return _apply(self, lambda tensor: tensor.to(where))
 
     @property
     def device(self) -> torch.device:
         """Where the tensors lie."""
         return self.input_ids.device
 
+    @checked
     def joined(self, other: TensorSplit) -> TensorSplit:
         """Returns these rows and then the other's; both must have been padded to the same length."""
         both = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
@@ -193,17 +202,16 @@ class TensorSplit:
 
     def rows(self, index: Int64[Tensor, "k"] | Bool[Tensor, "n"]) -> TensorSplit:
         """Returns the rows at an index, or where a mask is True, as a split of their own."""
-        try:
+        with taking(index, len(self)):
             return _apply(self, lambda each: each.rows(index) if isinstance(each, StoredImages) else each[index])
-        except (IndexError, TypeError) as error:
-            raise InputError(f"the rows {shown(index)} are none of these {len(self)} ({error})") from None
 
     @property
     def is_stored(self) -> bool:
         """Whether images of a camera lie in a file."""
         return any(isinstance(images, StoredImages) for images in self.images.values())
 
-    def in_order(self, batch_size: int = 250) -> Iterator[Batch]:
+    @checked
+    def in_order(self, batch_size: Many = 250) -> Iterator[Batch]:
         """Every row once, in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             yield self.take(slice(start, start + batch_size))

@@ -11,12 +11,13 @@ Notable:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from tinyvla.errors import InputError
-from tinyvla.fields import MANY, SEED, check_number
+from tinyvla.fields import Many, Seed, Within, check, checked, taking
 from tinyvla.room import check_room_for
 
 IMAGE_SIZE = 64
@@ -24,6 +25,7 @@ CELL_SIZE = 8
 GRID_SIZE = IMAGE_SIZE // CELL_SIZE
 NUM_CELLS = GRID_SIZE**2
 MIN_BLOCKS, MAX_BLOCKS = 3, 4
+Horizon = Annotated[int, Within(1, 1_024)]
 SCENE_BYTES = 9 * IMAGE_SIZE**2
 """That a scene takes: its image, which is copied twice before a policy sees it."""
 
@@ -118,9 +120,8 @@ class BlockFind:
     palette = PALETTE
     """Names and values of the colours that blocks can have."""
 
-    def __init__(self, num_samples: int, seed: int) -> None:
-        num_samples = check_number("num_samples", num_samples, MANY)
-        seed = check_number("seed", seed, SEED)
+    @checked
+    def __init__(self, num_samples: Many, seed: Seed) -> None:
         check_room_for(num_samples, SCENE_BYTES, "scenes")
         rng = np.random.RandomState(seed)
         cells = draw_distinct(rng, num_samples, NUM_CELLS, MAX_BLOCKS)
@@ -131,6 +132,7 @@ class BlockFind:
         self._set_blocks(np.where(absent, -1, cells), np.where(absent, -1, colors))
 
     @classmethod
+    @checked
     def from_blocks(cls, cells: Int64[np.ndarray, "n b"], colors: Int64[np.ndarray, "n b"]) -> BlockFind:
         """Scenes of your own: blocks' cells and colours, -1 for none, the target in slot 0."""
         split = cls.__new__(cls)
@@ -148,6 +150,11 @@ class BlockFind:
         return split
 
     def _set_blocks(self, cells: Int64[np.ndarray, "n b"], colors: Int64[np.ndarray, "n b"]) -> None:
+        is_known = (cells < NUM_CELLS) & (colors < len(self.palette)) & ((cells < 0) | (colors >= 0))
+        check(
+            bool(is_known.all() and (cells[:, :1] >= 0).all()),
+            f"cells must be below {NUM_CELLS} and colours below {len(self.palette)}, -1 for none, never in slot 0",
+        )
         self.cells = cells
         self.colors = colors
         self.images = render(cells, colors, tuple(self.palette.values()))
@@ -163,14 +170,16 @@ class BlockFind:
         """The sentence of the scene with that number."""
         return instruction_for(color, self.article)
 
-    def retargeted(self, slot: int = 1) -> BlockFind:
+    @checked
+    def retargeted(self, slot: Annotated[int, Within(0, MAX_BLOCKS - 1)] = 1) -> BlockFind:
         """The same images with the instruction naming another present block, the one in `slot` (1 or 2)."""
         order = [slot, *(s for s in range(self.cells.shape[1]) if s != slot)]
         return type(self).from_blocks(self.cells[:, order], self.colors[:, order])
 
     def rows(self, index: Bool[np.ndarray, "n"] | Int64[np.ndarray, "k"]) -> BlockFind:
         """Returns the scenes at an index, or where a mask is True, as a split of their own."""
-        split = type(self).from_blocks(self.cells[index], self.colors[index])
+        with taking(index, len(self)):
+            split = type(self).from_blocks(self.cells[index], self.colors[index])
         split.article = self.article
         return split
 
@@ -192,7 +201,8 @@ class ChangedFind(BlockFind):
         return NEW_WORDINGS[index % len(NEW_WORDINGS)].format(color)
 
 
-def trajectories(split: BlockFind, horizon: int, seed: int) -> Float32[np.ndarray, "n h 2"]:
+@checked
+def trajectories(split: BlockFind, horizon: Horizon, seed: Seed) -> Float32[np.ndarray, "n h 2"]:
     """Chunks of steps, in pixels, from the image's centre to the target's: an arc, gently begun and ended, a pause.
 
     The arc bulges to the left or to the right and the pause lies anywhere, both by chance, so that many chunks are
@@ -209,7 +219,8 @@ def trajectories(split: BlockFind, horizon: int, seed: int) -> Float32[np.ndarra
     return _arcs(split, horizon, begins, sides)
 
 
-def valid_trajectories(split: BlockFind, horizon: int) -> Float32[np.ndarray, "n v h 2"]:
+@checked
+def valid_trajectories(split: BlockFind, horizon: Horizon) -> Float32[np.ndarray, "n v h 2"]:
     """All chunks that `trajectories` may draw for each scene: every beginning of the pause, on either side."""
     ways = [(begin, side) for begin in range(1, horizon - horizon // 4) for side in (-1.0, 1.0)]
     count = len(split)

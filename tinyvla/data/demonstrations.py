@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from tinyvla.config import ModelConfig, ObservationConfig, model_config
 from tinyvla.data.batch import TensorSplit, check_finite
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.fields import StepsAhead, Within, check, check_number, checked, shown, taking
 from tinyvla.recipes import RecordingConfig
 
 if TYPE_CHECKING:
@@ -88,16 +88,18 @@ class Demonstrations:
 
     def rows(self, index: Int64[np.ndarray, "k"]) -> Demonstrations:
         """Returns the frames at an index as recordings of their own; the episodes must come in order."""
-        return replace(
-            self,
-            images={name: images[index] for name, images in self.images.items()},
-            actions=self.actions[index],
-            instructions=[self.instructions[i] for i in index],
-            episodes=np.unique(self.episodes[index], return_inverse=True)[1].astype(np.int64),
-            states=None if self.states is None else self.states[index],
-            timestamps=None if self.timestamps is None else self.timestamps[index],
-        )
+        with taking(index, len(self)):
+            return replace(
+                self,
+                images={name: images[index] for name, images in self.images.items()},
+                actions=self.actions[index],
+                instructions=[self.instructions[i] for i in index],
+                episodes=np.unique(self.episodes[index], return_inverse=True)[1].astype(np.int64),
+                states=None if self.states is None else self.states[index],
+                timestamps=None if self.timestamps is None else self.timestamps[index],
+            )
 
+    @checked
     def joined(self, other: Demonstrations) -> Demonstrations:
         """Returns these episodes and then the other's, which must have the same cameras and the same numbers.
 
@@ -161,6 +163,7 @@ class Demonstrations:
             observation=ObservationConfig(tuple(self.images), state_dim, state_normalization=normalization),
         )
 
+    @checked
     def robot_config(
         self,
         sizes: RecordingConfig | None = None,
@@ -201,7 +204,8 @@ class Demonstrations:
         ahead, last = np.arange(len(self))[:, None] + np.arange(horizon), self._last_frames[:, None]
         return self.actions[np.minimum(ahead, last)], ahead > last
 
-    def future(self, steps: Sequence[int]) -> Float32[np.ndarray, "n p s"]:
+    @checked
+    def future(self, steps: Sequence[StepsAhead]) -> Float32[np.ndarray, "n p s"]:
         """Returns the robot's own state some steps after each frame; after an episode's end its last one.
 
         Raises:
@@ -209,7 +213,7 @@ class Demonstrations:
         """
         if self.states is None:
             raise InputError("a policy with waypoints learns from the robot's states, and none were recorded")
-        ahead = np.arange(len(self))[:, None] + np.asarray(steps)
+        ahead = np.arange(len(self))[:, None] + np.asarray(steps, np.int64)
         return self.states[np.minimum(ahead, self._last_frames[:, None])]
 
     @property
@@ -227,6 +231,7 @@ class Demonstrations:
         Raises:
             InputError: a camera or the state that the policy needs is missing, or a sentence is not usable.
         """
+        check(hasattr(policy, "prepare"), f"policy is {shown(policy)}; it must be a TinyVLA")
         horizon, waypoints = policy.config.head.horizon, policy.config.head.waypoints
         actions, is_pad = (self.actions, None) if horizon == 1 else self.chunks(horizon)
         where = policy.device if device is None else device

@@ -27,7 +27,7 @@ from tinyvla.data.lerobot_writer import write_dataset
 from tinyvla.data.parquet import Pictures, joined, num_rows, pa, picture_rows, read_tables, vectors, whole_numbers
 from tinyvla.data.video import frames_at
 from tinyvla.errors import InputError
-from tinyvla.fields import check, shown
+from tinyvla.fields import check, checked, shown
 from tinyvla.files import as_path
 from tinyvla.sizes import check_sides
 
@@ -36,6 +36,7 @@ __all__ = ["camera_name", "read_dataset", "write_dataset"]
 STATE = "observation.state"
 
 
+@checked
 def read_dataset(
     source: str | Path,
     size: int | tuple[int, int] | None = None,
@@ -63,8 +64,9 @@ def read_dataset(
     chosen = layout.cameras(tuple(cameras))
     folder, features = layout.folder, layout.features
     state = [key for key in states or [STATE] if states or key in features]
-    lacking = [key for key in state if key not in features]
-    check(not lacking, f"{folder} lacks {', '.join(lacking)}; it has the features {', '.join(features)}")
+    known = [key for key, feature in features.items() if feature["dtype"] not in ("image", "video")]
+    lacking = [key for key in state if key not in known]
+    check(not lacking, f"{folder} lacks {', '.join(lacking)}; it has the features {', '.join(known)}")
     in_memory = size is None and not any(layout.is_video(key) for key in chosen.values())
     columns = list(dict.fromkeys(["action", *state, "index", "episode_index", "task_index"]))
     needs_time = any(layout.is_video(key) for key in chosen.values())

@@ -24,7 +24,7 @@ from typing import Any
 
 from tinyvla.data.parquet import read_tables, whole_numbers
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.fields import Within, check, check_number, checked, shown
 from tinyvla.files import cache_folder, parse_json, read_bytes, read_json
 
 IMAGE_PREFIX = "observation.images."
@@ -33,6 +33,7 @@ CONVERT = "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id=OWNER/
 CHANNELS = 3
 
 
+@checked
 def camera_name(key: str) -> str:
     """The camera behind a key: "wrist" of `observation.images.wrist`, "image" of `observation.image`."""
     return key.removeprefix(IMAGE_PREFIX).removeprefix("observation.")

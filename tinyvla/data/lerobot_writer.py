@@ -23,12 +23,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.lerobot_layout import IMAGE_PREFIX
 from tinyvla.data.lerobot_statistics import (
     Histogram,
@@ -39,11 +40,8 @@ from tinyvla.data.lerobot_statistics import (
 )
 from tinyvla.data.lerobot_videos import VIDEO_PATH, VideoFiles
 from tinyvla.errors import InputError
-from tinyvla.fields import check
+from tinyvla.fields import check, checked
 from tinyvla.files import as_path, write_text
-
-if TYPE_CHECKING:
-    from tinyvla.data.demonstrations import Demonstrations
 
 try:
     import pyarrow as pa
@@ -262,6 +260,7 @@ class DatasetWriter:
             write_text(self.folder / path, json.dumps(content, indent=4) + "\n")
 
 
+@checked
 def write_dataset(
     demonstrations: Demonstrations,
     folder: str | Path,

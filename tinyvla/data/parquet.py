@@ -159,9 +159,12 @@ class Pictures:
         Raises:
             InputError: one is missing or damaged, or they differ in size.
         """
+        first = 0
         if not self.done and len(column):
-            self.values = room_for_bytes((self.count, *self._decoded(column[0], 0).shape))
-        starts = range(0, len(column), PICTURES_AT_A_TIME)
+            image = self._decoded(column[0], 0)
+            self.values = room_for_bytes((self.count, *image.shape))
+            self.values[0], first = image, 1
+        starts = range(first, len(column), PICTURES_AT_A_TIME)
         list(pool.map(lambda start: self._fill(column.slice(start, PICTURES_AT_A_TIME), self.done + start), starts))
         self.done += len(column)
 

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.errors import printable
+from tinyvla.fields import checked
 
 GRID = 8
 """Cells along a side of the grid on which images are looked at."""
@@ -112,6 +113,7 @@ class RecordingReport:
         return "\n".join(map(printable, lines))  # a stranger's sentences and names are among them
 
 
+@checked
 def inspect(recordings: Demonstrations) -> RecordingReport:
     """Returns what is in a recording, and what is wrong with it."""
     data = recordings

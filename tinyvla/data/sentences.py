@@ -37,7 +37,7 @@ from tinyvla.data.grammar import (
     Wording,
     right_blocks,
 )
-from tinyvla.fields import MANY, SEED, check, check_number, shown
+from tinyvla.fields import Many, Seed, check, checked, shown, taking
 from tinyvla.room import check_room_for
 
 HELD_OUT_RELATIONS = ((0, 0), (1, 1), (2, 2), (3, 3), (0, 4), (1, 5))
@@ -102,6 +102,16 @@ SEEN = tuple(name for name in KINDS if not name.startswith("new"))
 NEW = tuple(name for name in KINDS if name.startswith("new"))
 
 
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse names that are none of `KINDS`, and no names.
+
+    Raises:
+        InputError: there are such.
+    """
+    unknown = [name for name in kinds if name not in KINDS]
+    check(bool(kinds) and not unknown, f"unknown kinds {shown(unknown or kinds)}; choose from {', '.join(KINDS)}")
+
+
 class SentenceFind(BlockFind):
     """Scenes with sentences of some kinds, which take turns. Indexing gives a `Sample`, as in `BlockFind`.
 
@@ -120,17 +130,16 @@ class SentenceFind(BlockFind):
         InputError: a kind is unknown.
     """
 
+    @checked
     def __init__(
-        self, num_samples: int, seed: int, kinds: Sequence[str] = SEEN, wording: Wording | None = None
+        self, num_samples: Many, seed: Seed, kinds: Sequence[str] = SEEN, wording: Wording | None = None
     ) -> None:
-        count = check_number("num_samples", num_samples, MANY)
-        check_room_for(count, SCENE_BYTES, "scenes")
-        rng = np.random.RandomState(check_number("seed", seed, SEED))
-        unknown = [name for name in kinds if name not in KINDS]
-        check(bool(kinds) and not unknown, f"unknown kinds {shown(unknown or kinds)}; choose from {', '.join(KINDS)}")
-        self.kinds = [kinds[i % len(kinds)] for i in range(count)]
-        self.sentences: list[Sentence] = [Sentence(Meaning("none"))] * count
-        cells, colors = (np.full((count, MAX_BLOCKS), -1) for _ in range(2))
+        check_room_for(num_samples, SCENE_BYTES, "scenes")
+        rng = np.random.RandomState(seed)
+        check_kinds(kinds)
+        self.kinds = [kinds[i % len(kinds)] for i in range(num_samples)]
+        self.sentences: list[Sentence] = [Sentence(Meaning("none"))] * num_samples
+        cells, colors = (np.full((num_samples, MAX_BLOCKS), -1) for _ in range(2))
         for name in dict.fromkeys(self.kinds):
             rows = np.array([i for i, kind in enumerate(self.kinds) if kind == name])
             cells[rows], colors[rows], found = _draw(rng, len(rows), KINDS[name])
@@ -145,7 +154,8 @@ class SentenceFind(BlockFind):
     def rows(self, index: Bool[np.ndarray, "n"] | Int64[np.ndarray, "k"]) -> SentenceFind:
         """Returns the scenes at an index, or where a mask is True, as a split of their own."""
         split = type(self).__new__(type(self))
-        split._set_blocks(self.cells[index], self.colors[index])
+        with taking(index, len(self)):
+            split._set_blocks(self.cells[index], self.colors[index])
         numbers = np.arange(len(self))[index]
         split.sentences, split.kinds = ([values[i] for i in numbers] for values in (self.sentences, self.kinds))
         return split

@@ -37,7 +37,7 @@ from tinyvla.deploy.export import (
     run_bytes,
 )
 from tinyvla.errors import InputError
-from tinyvla.fields import check, shown
+from tinyvla.fields import check, checked, shown
 from tinyvla.files import as_path, check_is_no_pointer, check_output, write_atomically
 from tinyvla.model.fusion import CrossAttention
 from tinyvla.model.language import TinyLanguageModel
@@ -63,6 +63,7 @@ class SharedRows(nn.Module):
         return self.rows[self.row_of_id[input_ids].long()]  # type: ignore[index]
 
 
+@checked
 def compact(policy: TinyVLA) -> TinyVLA:
     """Returns a copy of a policy, on the CPU, as a compact file holds it: rounded, unseen words as [UNK].
 
@@ -81,6 +82,7 @@ def compact(policy: TinyVLA) -> TinyVLA:
     return small
 
 
+@checked
 def export_compact(policy: TinyVLA, path: str | Path, split: BlockFind | None = None) -> float:
     """Write the compact form of a policy as ONNX, once it has been compared.
 
@@ -107,6 +109,7 @@ def export_compact(policy: TinyVLA, path: str | Path, split: BlockFind | None = 
     return difference
 
 
+@checked
 def load_compact(path: str | Path) -> TinyVLA:
     """Returns the policy in a compact file, ready to act.
 

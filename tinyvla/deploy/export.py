@@ -30,6 +30,7 @@ from tinyvla.config import ModelConfig, PretrainedConfig
 from tinyvla.data.batch import Batch
 from tinyvla.data.dataset import BlockFind
 from tinyvla.errors import InputError
+from tinyvla.fields import checked
 from tinyvla.files import as_path, check_output, write_atomically
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import DataConfig
@@ -76,6 +77,7 @@ class _Flat(nn.Module):
         return self.policy(Batch(images, input_ids, attention_mask, state))
 
 
+@checked
 def export_policy(policy: TinyVLA, path: str | Path, split: BlockFind | None = None) -> float:
     """Write a policy as ONNX (`.onnx`) or as a torch.export program (`.pt2`), once it has been compared.
 
@@ -107,6 +109,7 @@ def export_policy(policy: TinyVLA, path: str | Path, split: BlockFind | None = N
     return difference
 
 
+@checked
 def load_exported(path: str | Path) -> Exported:
     """The policy in an exported file, as a function on the CPU.
 
@@ -233,6 +236,7 @@ def _run_pt2(data: bytes) -> Exported:
 
 
 @torch.no_grad()
+@checked
 def parity(policy: TinyVLA, exported: Exported, split: BlockFind | None = None) -> float:
     """Largest difference between the actions of a policy and those of its exported program.
 
@@ -266,6 +270,7 @@ def check_parity(policy: TinyVLA, exported: Exported, split: BlockFind | None = 
     return difference
 
 
+@checked
 def usage(path: str | Path, config: ModelConfig | None = None) -> str:
     """Returns three lines of Python that run an exported file on a black image and "find the red block"."""
     config = config or ModelConfig()

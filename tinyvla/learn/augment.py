@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
 from tinyvla.data.batch import Batch, TensorSplit
+from tinyvla.fields import checked
 from tinyvla.recipes import TrainConfig
 
 
@@ -26,6 +27,7 @@ class Augmentation:
         train: whose states' standard deviations the noise is measured in.
     """
 
+    @checked
     def __init__(self, config: TrainConfig, train: TensorSplit) -> None:
         self.shift = config.shift
         has_noise = config.state_noise > 0 and train.state is not None

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm.auto import tqdm
 
 from tinyvla.errors import InputError
+from tinyvla.fields import checked
 from tinyvla.recipes import TrainConfig
 
 Record = dict[str, Any]
@@ -56,6 +57,7 @@ Callbacks = Sequence[Callback]
 class OnEpoch(Callback):
     """Calls a function with each epoch's record."""
 
+    @checked
     def __init__(self, function: Callable[[Record], Any]) -> None:
         self.function = function
 
@@ -106,6 +108,7 @@ class TensorBoard(Callback):
 
     every = 10
 
+    @checked
     def __init__(self, writer: ScalarWriter) -> None:
         self.writer = writer
 

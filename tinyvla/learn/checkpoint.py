@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 
 from tinyvla.config import ModelConfig
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_fields, check_number, make
+from tinyvla.fields import Within, check, check_fields, check_number, make, shown
 from tinyvla.files import (
     check_is_file,
     parse_json,
@@ -98,6 +98,7 @@ class RunSettings:
         Raises:
             InputError: a part is missing or refused.
         """
+        check(isinstance(values, dict), f"a run's settings are {shown(values)}; they must be an object")
         missing = [name for name in ("model", "train", "data") if name not in values]
         check(not missing, f"config.json does not describe a run: it lacks {', '.join(missing)}")
         train, data = make(TrainConfig, values["train"], "train"), make(DataConfig, values["data"], "data")

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tinyvla.data.batch import Encoded, TensorSplit
 from tinyvla.data.dataset import BlockFind, directions
+from tinyvla.fields import Many, check, checked
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
 
@@ -44,8 +45,10 @@ class Metrics:
     num_samples: int
 
     @classmethod
+    @checked
     def of(cls, predicted: Float[Tensor, "n *chunk"], actions: Float[Tensor, "n *chunk"]) -> Metrics:
         """Compare predictions with labels. A chunk's direction is that of the sum of its actions."""
+        check(len(actions) > 0, "there are no actions to compare; give at least one")
         predicted, actions = predicted.double(), actions.double()
         l2_error = (predicted - actions).flatten(1).norm(dim=1).mean().item()
         if actions.ndim == 3:
@@ -62,8 +65,10 @@ class Metrics:
 
 
 @torch.no_grad()
+@checked
 def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n *chunk"]:
     """Actions for every scene, on the CPU; a head that draws, draws the same each time."""
+    policy.prepare.check(split)
     was_training = policy.training
     policy.eval()
     generator = torch.Generator(split.device).manual_seed(0)
@@ -73,6 +78,7 @@ def predict_split(policy: TinyVLA, split: TensorSplit) -> Float32[Tensor, "n *ch
 
 
 @torch.no_grad()
+@checked
 def predict_told(policy: TinyVLA, split: TensorSplit, tellings: Sequence[Encoded]) -> list[Float32[Tensor, "n *chunk"]]:
     """Actions for every scene under several sets of sentences; each image is looked at once, for looking costs most.
 
@@ -96,8 +102,10 @@ def predict_told(policy: TinyVLA, split: TensorSplit, tellings: Sequence[Encoded
 
 
 @torch.no_grad()
+@checked
 def validation_loss(policy: TinyVLA, split: TensorSplit) -> tuple[float, Metrics]:
     """Mean training loss over a split, and its metrics."""
+    policy.prepare.check(split)
     was_training = policy.training
     policy.eval()
     generator = torch.Generator(split.device).manual_seed(0)
@@ -112,6 +120,7 @@ def validation_loss(policy: TinyVLA, split: TensorSplit) -> tuple[float, Metrics
     return loss / counted, Metrics.of(torch.cat(predicted).float().cpu(), split.actions.cpu())
 
 
+@checked
 def swap_accuracy(policy: TinyVLA, split: BlockFind) -> tuple[float, int]:
     """Share of scenes in which naming another present block turns the arrow to that block, and their number.
 
@@ -147,7 +156,8 @@ class Ambiguity:
 
 
 @torch.no_grad()
-def ambiguity(policy: TinyVLA, split: BlockFind, num_draws: int = 20) -> Ambiguity:
+@checked
+def ambiguity(policy: TinyVLA, split: BlockFind, num_draws: Many = 20) -> Ambiguity:
     """Ask a policy several times about each scene in which blocks 0 and 1 fit the instruction alike.
 
     Only scenes count in which the two lie at least 20 degrees apart, so that an answer is near at most one.
@@ -172,11 +182,13 @@ def ambiguity(policy: TinyVLA, split: BlockFind, num_draws: int = 20) -> Ambigui
     )
 
 
+@checked
 def constant_floor(train: BlockFind, split: BlockFind) -> Float32[np.ndarray, "n 2"]:
     """Neither image nor words: the mean training action, always."""
     return np.tile(train.actions.mean(axis=0), (len(split), 1))
 
 
+@checked
 def language_only_floor(train: BlockFind, split: BlockFind) -> Float32[np.ndarray, "n 2"]:
     """Words without the image: the mean training action of each colour, the best that squared error allows."""
     by_color: dict[int, list[np.ndarray]] = defaultdict(list)
@@ -187,6 +199,7 @@ def language_only_floor(train: BlockFind, split: BlockFind) -> Float32[np.ndarra
     return np.stack(rows).astype(np.float32)
 
 
+@checked
 def vision_only_floor(split: BlockFind) -> Float32[np.ndarray, "n 2"]:
     """The image without words: the mean of the arrows to all blocks, the best that squared error allows."""
     present: Bool[np.ndarray, "n b"] = split.cells >= 0
@@ -194,6 +207,7 @@ def vision_only_floor(split: BlockFind) -> Float32[np.ndarray, "n 2"]:
     return (arrows.sum(axis=1) / present.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+@checked
 def floors(train: BlockFind, split: BlockFind) -> dict[str, Metrics]:
     """What can be had without looking, without listening, or without either.
 
@@ -249,6 +263,7 @@ def _row(name: str, metrics: Metrics) -> str:
     return f"{name:22}{metrics.l2_error:>10.4f}{columns}"
 
 
+@checked
 def evaluate(policy: TinyVLA, split: BlockFind, train: BlockFind) -> Report:
     """Metrics, instruction swap and floors of a policy.
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.grammar import Meaning, Sentence
-from tinyvla.data.sentences import KINDS, SentenceFind
+from tinyvla.data.sentences import KINDS, SentenceFind, check_kinds
+from tinyvla.fields import Many, Seed, checked
 from tinyvla.learn.evaluate import DIRECTION_COSINE, Metrics, predict_split, vision_only_floor
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
@@ -48,6 +49,7 @@ def changed_word(before: Sentence, after: Sentence) -> str:
     return "side" if before.meaning.side != after.meaning.side else "color"
 
 
+@checked
 def pair_accuracy(policy: TinyVLA, split: SentenceFind) -> dict[str, tuple[float, int]]:
     """Returns, for each word that changes, the share of pairs in which both answers are right, and their number.
 
@@ -65,6 +67,7 @@ def pair_accuracy(policy: TinyVLA, split: SentenceFind) -> dict[str, tuple[float
     return {word: (both[words == word].mean().item(), int((words == word).sum())) for word in CHANGES if word in words}
 
 
+@checked
 def meaning_floor(train: SentenceFind, split: SentenceFind) -> Float32[np.ndarray, "n 2"]:
     """Words without the image: the mean training action of each meaning, the best that squared error allows.
 
@@ -134,8 +137,9 @@ def _row(name: str, report: KindReport) -> str:
     return f"{name:20}{share:>24}{report.vision_only:>10.1%}{report.language_only:>10.1%}   {pairs}"
 
 
+@checked
 def evaluate_sentences(
-    policy: TinyVLA, kinds: Sequence[str] = tuple(KINDS), num_scenes: int = 500, seed: int = 45
+    policy: TinyVLA, kinds: Sequence[str] = tuple(KINDS), num_scenes: Many = 500, seed: Seed = 45
 ) -> SentenceReport:
     """Judge a policy on sentences of each kind.
 
@@ -145,6 +149,7 @@ def evaluate_sentences(
         num_scenes: of each kind.
         seed: of the scenes; those that the language-only floor learns from are others.
     """
+    check_kinds(kinds)
     train = SentenceFind(FLOOR_SCENES, seed + 1)
     return SentenceReport({kind: _judge(policy, SentenceFind(num_scenes, seed, (kind,)), train) for kind in kinds})
 

@@ -25,6 +25,7 @@ from tinyvla.data.batch import TensorSplit
 from tinyvla.data.demonstrations import Demonstrations
 from tinyvla.data.stored import StoredImages
 from tinyvla.errors import InputError, printable
+from tinyvla.fields import Seed, checked
 from tinyvla.learn.evaluate import predict_split
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
@@ -112,8 +113,9 @@ class OfflineReport:
         return lines
 
 
+@checked
 def evaluate_offline(
-    policy: TinyVLA, recordings: Demonstrations, judged: Bool[np.ndarray, "n"], seed: int = 0
+    policy: TinyVLA, recordings: Demonstrations, judged: Bool[np.ndarray, "n"], seed: Seed = 0
 ) -> OfflineReport:
     """Judge a policy on recorded episodes.
 

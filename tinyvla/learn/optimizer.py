@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyvla.device import has_bfloat16_units
-from tinyvla.fields import check
+from tinyvla.fields import check, checked
 from tinyvla.learn.muon import Muon
 from tinyvla.model.pretrained import PretrainedLanguage, PretrainedVision
 from tinyvla.recipes import TrainConfig
@@ -26,6 +26,7 @@ def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
     return config.learning_rate * min(climb, fall)
 
 
+@checked
 def make_optimizer(policy: nn.Module, config: TrainConfig, capturable: bool = False) -> torch.optim.AdamW:
     """The optimizer of all that is not frozen; it decays matrices and leaves embeddings, biases and norms alone.
 
@@ -92,22 +93,21 @@ def saved_state(
     Raises:
         InputError: a tensor fits no weight, or a weight lacks one of its tensors.
     """
-    groups = [group for group in optimizer.param_groups for _ in group["params"]]
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    owned = [(id(weight), group) for group in optimizer.param_groups for weight in group["params"]]
     shapes = {id(weight): weight.shape for weight in policy.parameters()}
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if found := re.fullmatch(r"optimizer\.(\d{1,9})\.(\w+)", name):
             index = int(found[1])
-            check(index < len(weights), f"{name} fits no weight")
+            check(index < len(owned), f"{name} fits no weight")
             # What stands in for a weight, such as the rows in use of an embedding, is saved as the weight would be.
-            fitting = [shapes[id(weights[index])]] if id(weights[index]) in shapes else shapes.values()
+            fitting = [shapes[key]] if (key := owned[index][0]) in shapes else shapes.values()
             fits = value.numel() == 1 if found[2] == "step" else value.shape in fitting
             check(fits, f"{name} fits no weight")
             # Step counts live on the CPU, except where a fused optimizer wants them beside the weights.
             state.setdefault(index, {})[found[2]] = value
     for index, found_there in state.items():
-        moments = ("momentum",) if groups[index].get("muon") else ("exp_avg", "exp_avg_sq")
+        moments = ("momentum",) if owned[index][1].get("muon") else ("exp_avg", "exp_avg_sq")
         for part in ("step", *moments):
             check(part in found_there, f"it lacks optimizer.{index}.{part}")
     return state

@@ -9,15 +9,12 @@ Notable:
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
 
-import torch
 from jaxtyping import Float, Int64
-from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
+from torch import Generator, Tensor, nn, optim, stack
 
 from tinyvla.data.batch import Batch, TensorSplit, epoch_order
-from tinyvla.errors import InputError
+from tinyvla.fields import check, checked
 from tinyvla.learn.augment import Augmentation
 from tinyvla.learn.callbacks import Callbacks, Interrupted, Record, check_finite, watching
 from tinyvla.learn.checkpoint import Progress, RunFolder
@@ -27,8 +24,9 @@ from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import TrainConfig
 
 
+@checked
 def train_step(
-    policy: TinyVLA, optimizer: Optimizer, batch: Batch, grad_clip: float, generator: Generator | None = None
+    policy: TinyVLA, optimizer: optim.Optimizer, batch: Batch, grad_clip: float, generator: Generator | None = None
 ) -> Float[Tensor, ""]:
     """Take one step of gradient descent; returns the batch's loss before it."""
     optimizer.zero_grad()  # before the forward pass: old gradients need not lie in memory beside its activations
@@ -46,7 +44,7 @@ class PlainStep:
     """Steps between two looks at the loss; each look waits for the device."""
 
     def __init__(
-        self, policy: TinyVLA, train: TensorSplit, config: TrainConfig, optimizer: Optimizer | None = None
+        self, policy: TinyVLA, train: TensorSplit, config: TrainConfig, optimizer: optim.Optimizer | None = None
     ) -> None:
         self.policy, self.train, self.config = policy, train, config
         self.optimizer = optimizer or make_optimizer(policy, config)
@@ -58,6 +56,7 @@ class PlainStep:
         return train_step(self.policy, self.optimizer, batch, self.config.grad_clip, self.generator)
 
 
+@checked
 def fit(
     policy: TinyVLA,
     train: TensorSplit,
@@ -83,9 +82,10 @@ def fit(
         Interrupted: a callback asked for the end. The state of a run with a folder has been saved.
     """
     policy.check_statistics()
+    policy.prepare.check(train, val)
     policy.language.note_words(train.input_ids)
-    if step is None and (config.accumulate > 1 or config.recompute):
-        raise InputError("accumulate and recompute need a step of tinyvla.speed.step.make_step; pass it as `step`")
+    is_taught = config.accumulate == 1 and not config.recompute
+    check(is_taught or step is not None, "accumulate and recompute need a `step` of tinyvla.speed.step.make_step")
     step = step or PlainStep(policy, train, config)
     total = config.total_steps(len(train))
     progress = run.load_state(policy, step.optimizer, total) if run else Progress()
@@ -131,7 +131,7 @@ def _train_epoch(
 
 def _read(losses: list[Tensor], config: TrainConfig, total: int, progress: Progress, callbacks: Callbacks) -> None:
     """Check, add up and report the losses of the latest steps, and empty their list."""
-    for step, loss in enumerate(torch.stack(losses).tolist(), start=progress.step - len(losses)):
+    for step, loss in enumerate(stack(losses).tolist(), start=progress.step - len(losses)):
         check_finite(loss, step, config)
         progress.loss_sum += loss
         for callback in callbacks:
@@ -147,4 +147,4 @@ def _validate(policy: TinyVLA, val: TensorSplit, num_scenes: int, config: TrainC
     number = config.epochs if progress.step == config.total_steps(num_scenes) else epoch
     train_loss = progress.loss_sum / (rest or config.steps_per_epoch(num_scenes))
     progress.loss_sum = 0.0
-    return {"epoch": number, "step": progress.step, "train_loss": train_loss, "val_loss": val_loss} | asdict(metrics)
+    return {"epoch": number, "step": progress.step, "train_loss": train_loss, "val_loss": val_loss} | vars(metrics)

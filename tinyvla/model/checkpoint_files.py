@@ -7,12 +7,14 @@ README.md            a card that people and the Hugging Face hub can read
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import ModelHubMixin, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -20,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from tinyvla.config import ModelConfig
 from tinyvla.errors import InputError
 from tinyvla.fields import check, shown
-from tinyvla.files import check_is_file, read_json
+from tinyvla.files import as_path, check_folder, check_is_file, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -86,6 +88,39 @@ def read_config(folder: Path) -> ModelConfig:
     is_run = {"model", "train", "data"} <= values.keys()
     check(not is_run, f"{folder} is the folder of a run, not of a checkpoint; pass {folder / 'best'}")
     return ModelConfig.from_dict(values)
+
+
+class Checkpoint(
+    ModelHubMixin,
+    library_name="tinyvla",
+    license="mit",
+    tags=["robotics", "vision-language-action"],
+    model_card_template=MODEL_CARD,
+):
+    """Writes a checkpoint beside its place and then moves it there: what fails leaves an older one as it was."""
+
+    def save_pretrained(self, save_directory: str | Path, **hub_options: Any) -> str | None:
+        """Write a checkpoint's folder, or its files into a folder; a `README.md` that is there stays as it is.
+
+        Args:
+            save_directory: where to.
+            hub_options: passed to `huggingface_hub.ModelHubMixin.save_pretrained` (`push_to_hub`, `repo_id`, ...).
+
+        Raises:
+            InputError: no folder can be written there.
+            OSError: the disk is full.
+        """
+        folder = as_path(save_directory, "save_directory")
+        check_folder(folder, "save_directory")
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as temporary:
+            done = super().save_pretrained(temporary, **{"repo_id": folder.name, **hub_options})
+            for path in [path for path in Path(temporary).rglob("*") if path.is_file()]:
+                place = folder / path.relative_to(temporary)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if place.name != "README.md" or not place.exists():
+                    os.replace(path, place)
+        return done
 
 
 class Outlines(TorchFunctionMode):

@@ -27,7 +27,7 @@ from tinyvla.config import ModelConfig
 from tinyvla.data.batch import Batch, TensorSplit, Tokenize, check_finite
 from tinyvla.data.resize import resized
 from tinyvla.errors import InputError
-from tinyvla.fields import MAX_SIDE
+from tinyvla.fields import MAX_SIDE, check
 from tinyvla.model.normalize import Normalizer
 from tinyvla.room import check_room_for
 
@@ -151,6 +151,23 @@ class Preprocessor:
             raise InputError(f"{STATE_KEY} has shape {tuple(values.shape)}; this policy needs {(count, dim)}")
         check_finite(values, STATE_KEY)
         return values
+
+    def check(self, *splits: TensorSplit) -> None:
+        """Refuse splits that the policy cannot take.
+
+        Raises:
+            InputError: a camera or the state is missing or of another size, or another tokenizer has made the words.
+        """
+        language, dim = self.config.language, self.config.observation.state_dim
+        shape = (self.config.vision.num_channels, *self.size)
+        for split in splits:
+            for name in self.cameras:
+                found = tuple(_get(split.images, name).shape[1:])
+                check(found == shape, f"the split's images of {name} are {found}, and this policy's are {shape}")
+            has = 0 if split.state is None else split.state.shape[1]
+            check(not dim or has == dim, f"the split's state has {has} numbers, and this policy's has {dim}")
+            fits = split.input_ids.shape[1] <= language.max_length and int(split.input_ids.max()) < language.vocab_size
+            check(fits, "the split's words are another tokenizer's; make it with this policy's: policy.language.encode")
 
     def split(
         self,

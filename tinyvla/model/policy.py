@@ -16,10 +16,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from huggingface_hub import ModelHubMixin
 from jaxtyping import Float, Float32
 from torch import Generator, Tensor, nn
 
@@ -27,9 +26,9 @@ from tinyvla.config import ModelConfig
 from tinyvla.data.batch import Batch, TensorSplit
 from tinyvla.device import choose_device
 from tinyvla.errors import InputError
-from tinyvla.fields import shown
+from tinyvla.fields import Within, checked, shown
 from tinyvla.files import save_tensors
-from tinyvla.model.checkpoint_files import MODEL_CARD, WEIGHTS_FILE, Outlines, find_folder, read_config, read_weights
+from tinyvla.model.checkpoint_files import WEIGHTS_FILE, Checkpoint, Outlines, find_folder, read_config, read_weights
 from tinyvla.model.fusion import make_fusion
 from tinyvla.model.heads import make_head
 from tinyvla.model.language import LanguageTower, TinyLanguageModel
@@ -44,14 +43,7 @@ class UnseenWordWarning(UserWarning):
     """A policy was told words that no training sentence held; its answer to them may mean nothing."""
 
 
-class TinyVLA(
-    nn.Module,
-    ModelHubMixin,
-    library_name="tinyvla",
-    license="mit",
-    tags=["robotics", "vision-language-action"],
-    model_card_template=MODEL_CARD,
-):
+class TinyVLA(nn.Module, Checkpoint):
     """A vision-language-action policy.
 
     Args:
@@ -59,6 +51,7 @@ class TinyVLA(
         vision, language: towers that are loaded already.
     """
 
+    @checked
     def __init__(
         self,
         config: ModelConfig | None = None,
@@ -150,6 +143,7 @@ class TinyVLA(
             return loss
         return loss + self.waypoints.loss(features, batch.future, self.state_encoder.normalizer)
 
+    @checked
     def fit_statistics(
         self, actions: Float[Tensor, "n *chunk"] | None = None, state: Float[Tensor, "n s"] | None = None
     ) -> None:
@@ -172,6 +166,7 @@ class TinyVLA(
         self.config = replace(self.config, head=head, observation=observation)
         self._hub_mixin_config = self.config  # what save_pretrained writes
 
+    @checked
     def prepare_for(self, train: TensorSplit) -> None:
         """Take from a training split whatever the policy must know before it can learn, as far as it needs any.
 
@@ -327,11 +322,14 @@ class TinyVLA(
         return {name: tensor for name, tensor in policy.state_dict().items() if name not in fixed}
 
 
-def new_policy(config: ModelConfig, seed: int, device: torch.device | str = "cpu") -> TinyVLA:
+@checked
+def new_policy(
+    config: ModelConfig, seed: Annotated[int, Within(0, 2**63 - 1)], device: torch.device | str = "cpu"
+) -> TinyVLA:
     """A policy with initial weights decided by `seed`, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TinyVLA(config).to(device)
+        return TinyVLA(config).to(choose_device(device))
 
 
 def count_parameters(module: nn.Module) -> int:

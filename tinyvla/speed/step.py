@@ -15,6 +15,7 @@ import torch
 
 from tinyvla.data.batch import TensorSplit
 from tinyvla.errors import InputError
+from tinyvla.fields import checked
 from tinyvla.learn.train import PlainStep
 from tinyvla.model.policy import TinyVLA
 from tinyvla.recipes import TrainConfig
@@ -41,6 +42,7 @@ def step_options(kind: str, device: torch.device) -> StepOptions:
     return PLAIN if kind == "plain" else StepOptions.for_device(device, compile=kind == "compiled")
 
 
+@checked
 def make_step(
     policy: TinyVLA,
     train: TensorSplit,

@@ -20,11 +20,11 @@ from tinyvla.act.arm.expert import BLOCK_SIZE, HOVER, TASKS, ArmState, expert_ch
 from tinyvla.act.arm.kinematics import NUM_JOINTS, load_mujoco
 from tinyvla.act.arm.scene import CAMERAS, NUM_BLOCKS, ArmScene
 from tinyvla.act.result import Result
-from tinyvla.act.world import Episodes, checked_actions
+from tinyvla.act.world import Episodes, Seeds, checked_actions
 from tinyvla.data.batch import CAMERA
 from tinyvla.data.dataset import COLORS
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check_fields
+from tinyvla.fields import Within, check_fields, checked
 from tinyvla.model.observation import IMAGE_KEY, STATE_KEY, TASK_KEY, Observation
 
 ACTION_DIM = 7
@@ -87,8 +87,9 @@ class ArmWorld(Episodes):
 
     action_dim = ACTION_DIM
 
+    @checked
     def __init__(
-        self, seeds: Sequence[int], task: str | Sequence[str] = "reach", config: ArmConfig | None = None, named: int = 0
+        self, seeds: Seeds, task: str | Sequence[str] = "reach", config: ArmConfig | None = None, named: int = 0
     ) -> None:
         self.config, self.named = config or ArmConfig(), named
         super().__init__(seeds, self.config.max_steps)

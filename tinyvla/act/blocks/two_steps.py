@@ -11,15 +11,15 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from tinyvla.act.blocks.world import BlockWorld, WorldConfig
 from tinyvla.act.result import Result
+from tinyvla.act.world import Seeds
 from tinyvla.data.dataset import COLORS, instruction_for
 from tinyvla.errors import InputError
+from tinyvla.fields import checked
 from tinyvla.model.observation import TASK_KEY, Observation
 
 THEN = ", then "
@@ -46,7 +46,8 @@ class TwoSteps(BlockWorld):
         InputError: `told` is unknown.
     """
 
-    def __init__(self, seeds: Sequence[int], config: WorldConfig | None = None, told: str = "step") -> None:
+    @checked
+    def __init__(self, seeds: Seeds, config: WorldConfig | None = None, told: str = "step") -> None:
         if told not in TOLD:
             raise InputError(f"unknown told {told!r}; choose from {', '.join(TOLD)}")
         super().__init__(seeds, config or WorldConfig(max_steps=80))

@@ -11,7 +11,6 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,10 +19,10 @@ from jaxtyping import Float, Int64, UInt8
 
 from tinyvla.act.blocks.painting import draw_frame, paint
 from tinyvla.act.result import Result
-from tinyvla.act.world import Episodes, checked_actions
+from tinyvla.act.world import Episodes, Seeds, checked_actions
 from tinyvla.data.batch import CAMERA
 from tinyvla.data.dataset import COLORS, IMAGE_SIZE, BlockFind, cell_centers, instruction_for
-from tinyvla.fields import Within, check_fields
+from tinyvla.fields import Within, check_fields, checked
 from tinyvla.model.observation import IMAGE_KEY, TASK_KEY, Observation
 
 WORLD_SIZE = 128
@@ -102,7 +101,8 @@ class BlockWorld(Episodes):
 
     action_dim = 2
 
-    def __init__(self, seeds: Sequence[int], config: WorldConfig | None = None) -> None:
+    @checked
+    def __init__(self, seeds: Seeds, config: WorldConfig | None = None) -> None:
         self.config = config or WorldConfig()
         super().__init__(seeds, self.config.max_steps)
         scenes = [BlockFind(1, seed) for seed in self.seeds]

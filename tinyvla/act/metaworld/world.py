@@ -13,7 +13,9 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from tinyvla.act.metaworld.scene import ACTION_SIZE, MetaWorldConfig, Scene
 from tinyvla.act.metaworld.tasks import GROUPS, TASKS, Task, find_tasks
+from tinyvla.act.world import Seeds
 from tinyvla.errors import InputError
+from tinyvla.fields import checked
 
 if TYPE_CHECKING:
     from tinyvla.act.result import Result
@@ -39,9 +41,10 @@ class MetaWorld:
 
     action_dim = ACTION_SIZE
 
+    @checked
     def __init__(
         self,
-        seeds: Sequence[int],
+        seeds: Seeds,
         tasks: str | Sequence[str] = "reach",
         config: MetaWorldConfig | None = None,
         instructions: Sequence[str] | None = None,

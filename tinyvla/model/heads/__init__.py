@@ -17,6 +17,7 @@ Notable:
 from __future__ import annotations
 
 from tinyvla.config import ModelConfig
+from tinyvla.fields import checked
 from tinyvla.model.heads.base import Head
 from tinyvla.model.heads.denoising import DenoisingHead, DiffusionHead, FlowHead
 from tinyvla.model.heads.regression import DirectionsHead, RegressionHead
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 
+@checked
 def make_head(config: ModelConfig) -> Head:
     """Returns the head that a configuration names."""
     return HEADS[config.head.kind](config)
