@@ -29,7 +29,7 @@
 # - test with pairs of sentences that differ in one word whether a policy hears that word;
 # - break a policy with five sentences, and mend it with data.
 #
-# **Time:** about 70 minutes to read, about 7 minutes on two CPU cores to run.
+# **Time:** about 70 minutes to read, about 14 minutes on two CPU cores to run.
 #
 # **Before you start:** [Chapter 3](03_language.ipynb) builds a language tower, [Chapter 6](06_evaluation.ipynb) the
 # instruction swap, [Chapter 10](10_pretrained.ipynb) puts pretrained towers into a policy.
