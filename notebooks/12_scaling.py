@@ -27,7 +27,7 @@
 # - choose between accumulation, recomputing and bfloat16 by what each costs;
 # - read curves of accuracy against size and data, and say what they leave open; train on several GPUs.
 #
-# **Time:** about 60 minutes to read, about 2 minutes on two CPU cores, 20 seconds on a GPU to run.
+# **Time:** about 60 minutes to read, about 50 seconds on two CPU cores, 20 seconds on a GPU to run.
 #
 # **Before you start:** [Chapter 5](05_training.ipynb) builds the training loop and [chapter 9](09_speed.ipynb) measures its
 # speed. No cell needs a GPU; the large presets' figures are measured ones from the `results` folder.
