@@ -1313,7 +1313,8 @@ with checking("Exercise 4"):
 # - $12LC^2 + VC$ parameters; $6ND$ operations, with each part's own $N$ and $D$; 16 bytes a parameter, and 18 numbers for
 #   each token, unit of width and block: these formulas say most of what a step will cost.
 # - How good was the paper? Parameters: off by 3.2 % at most. Operations of the two towers: up to a sixth too low, in `nano`.
-#   Memory of the two large presets: within a fifth. Memory of `nano`: far too low. Time: a lower bound, and no more.
+#   Memory of the two large presets: within a fifth. The measured peak of `nano` was well above the paper.
+#   Time: a lower bound, and no more.
 # - Parts of a batch, weighted by their share, give the same gradient with the activations of one part. Blocks that run twice
 #   give it with their inputs alone, for a third more arithmetic.
 # - bfloat16 shrinks activations, not weights, gradients and moments.
