@@ -245,7 +245,9 @@ with checking("Exercise 1"):
         made.B.normal_()
     detour = x @ made.A.T @ made.B.T
     added = made(x) - expected
-    assert not torch.allclose(added, torch.zeros_like(added), atol=1e-5), "B A x is missing"
+    assert not torch.allclose(added, torch.zeros_like(added), atol=1e-5), (
+        "B A x is missing, or its scale is 0: is that alpha / rank, and not alpha // rank?"
+    )
     assert not torch.allclose(added, detour, atol=1e-4), "the scale alpha / rank is missing"
     assert not torch.allclose(added, 5 / 3 * detour, atol=1e-4), "the scale is alpha / rank, and yours is rank / alpha"
     assert not torch.allclose(added, 3 * detour, atol=1e-4), "divide alpha by the rank"
@@ -261,6 +263,14 @@ with checking("Exercise 1"):
     came = torch.zeros(3, 24) if leaf.grad is None else leaf.grad
     assert torch.allclose(came, 2 * answer.detach() @ together, atol=1e-3), (
         "the gradient must go on to x both ways: freeze the weights, without torch.no_grad() or detach()"
+    )
+    again = LoRALayer(nn.Linear(24, 40), rank=5, alpha=3)
+    assert not torch.allclose(made.A, again.A), "A starts the same in every layer: draw its values at random"
+    other = LoRALayer(nn.Linear(24, 40), rank=2, alpha=10)
+    with torch.no_grad():
+        other.B.normal_()
+    assert torch.allclose(other(x) - other.linear(x), 5 * (x @ other.A.T @ other.B.T), atol=1e-3), (
+        "with another rank and alpha the scale is wrong: compute it from the two that the layer is given"
     )
 
 # %% [markdown]
@@ -523,8 +533,9 @@ assert max(curve[8:].min() for curve in shares["LoRA, rank 8"]) > 0.999
 print("for nine tenths of the change, half of the layers need less than half of a random matrix's directions")
 
 # %% [markdown]
-# In the run printed here a handful of directions hold most of each full change. It had 96 or 128 to choose from. So a small rank
-# loses little here; Exercise 4 counts it layer by layer.
+# The printed line is careful, because it has to hold for every run. The figure of this run says more: a handful of
+# directions hold most of *every* layer's full change, and each layer had 96 or 128 to choose from. So a small rank loses
+# little here; Exercise 4 counts it layer by layer.
 #
 # ## 4. Measured: a policy of a hundred million parameters
 #
@@ -585,6 +596,9 @@ assert more_than_frozen > 0.8 * len(pairs)
 # ### What it saves, and what not
 #
 # **Guess first.** LoRA trains 1.5 % of the weights. Does a training step need 1.5 % of the memory, and of the time?
+#
+# The table below has the time of two kinds of step. A *plain* step, as most programs make it, asks the GPU for one kernel
+# after the other. A *recorded* step asks once for all of them ([Chapter 9](09_speed.ipynb)).
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Stacked bars of peak memory: weights, gradients with optimizer state, and the rest. Full has all three; LoRA has almost no gradients and optimizer state and a rest that is a little smaller; frozen towers have almost none of the rest either."}}
 ways_shown = ("full", "lora-16", "lora-4", "frozen")
@@ -618,10 +632,11 @@ assert 0.7 < rest["lora-16"] / rest["full"] < 0.95, "a part of the activations i
 assert rest["frozen"] < 0.2 * rest["full"]
 
 # %% [markdown]
-# LoRA needs a little more than half of the peak memory, and about as much time. The first saving is easy to see: a frozen weight
+# LoRA needs a little more than half of the peak memory, and it saves no time: its recorded step takes about as long as that
+# of full fine-tuning, and its plain step longer, at rank 16 by about a half. The first saving of memory is easy to see: a frozen weight
 # needs no gradient and no moments. (The step that was measured works with the embedding's rows in use alone, see
 # [chapter 9](09_speed.ipynb), so the bars count none for the others.) The second one is in "the rest". What do the layers
-# keep for the backward pass? `SavedTensors` of [chapter 12](12_scaling.ipynb) counts it.
+# keep for the backward pass? `SavedTensors` counts it; [chapter 12](12_scaling.ipynb) will show how it does so.
 
 # %% tags=["nbval-ignore-output"]
 few = train.take(slice(4))
@@ -643,7 +658,8 @@ assert 0.6 < kept["LoRA"] / kept["full"] < 0.85
 assert kept["frozen"] < 0.15 * kept["full"]
 
 # %% [markdown]
-# - **Activations: LoRA saves a part.** The gradient has to travel back to the first adapter, through every frozen layer. A
+# - **Activations: LoRA saves a part.** (A larger one here than in the bars: their "rest" holds more than these activations,
+#   and it was measured in bfloat16.) The gradient has to travel back to the first adapter, through every frozen layer. A
 #   frozen linear layer passes a gradient on with its weight alone, so its input need not be kept, unless an adapter beside
 #   it needs that input. Here the MLPs have no adapter, and their two inputs are 5 of a block's 18 numbers. With frozen
 #   towers nothing has to go back through them, and almost nothing is kept. If activations are your problem, look at
@@ -869,6 +885,8 @@ with checking("Exercise 2"):
     assert answer == 3, f"both layers together have 65 weights for each rank, so rank 3 fits in 20 %; yours is {answer}"
     answer = largest_rank([(10, 30)], 40, 0.5)
     assert answer == 1, f"at most the share: 40 of 80 weights are exactly half, so rank 1 fits; yours is {answer}"
+    answer = largest_rank([(1_000, 3_000)], 2_000_000, 0.5)
+    assert answer == 500, f"500 * (1,000 + 3,000) weights are half of 4 million; yours is {answer}: do you stop early?"
     answer = largest_rank(shapes, total, 0.02)
     for rank, fits in ((int(answer), True), (int(answer) + 1, False)):
         trained, whole = trainable_parameters(add_lora(copy.deepcopy(base), rank=rank))
@@ -1011,8 +1029,9 @@ with checking("Exercise 4"):
 #     print(name, rank_needed(change.detach()), "of", min(change.shape))
 # ```
 #
-# In our run the numbers went from 2 to about 14, of 96 or 128, and most were below 10. A random matrix of these shapes
-# needs about half of its rank (`rank_needed(torch.randn(128, 128))`). For this change of task a rank of 8 holds most of what
+# In our run the numbers went from 2 to about 14, of 96 or 128, and most were below 10. A random matrix needs far more: of
+# these shapes from half to two thirds of its rank (try `rank_needed(torch.randn(128, 128))` and
+# `rank_needed(torch.randn(96, 192))`). For this change of task a rank of 8 holds most of what
 # full fine-tuning did.
 #
 # </details>

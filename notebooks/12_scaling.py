@@ -87,7 +87,8 @@ print("presets:", ", ".join(NAMES))
 
 # %% [markdown]
 # This picture shows where the chapter leads. Lines are predictions, made on paper. Dots were measured on a GPU: counted
-# parameters, operations as PyTorch counts them, and memory and time of a real training step with 64 scenes.
+# parameters, operations of the two towers as PyTorch counts them, and memory and time of a real training step in bfloat16
+# with 64 scenes.
 
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "Four panels over the four presets, logarithmic: parameters, operations of a step, memory of a step, time of a step. Lines predicted on paper, dots measured. Dots lie on the line for parameters, operations and memory of the larger presets; measured times lie far above the line."}}
@@ -124,7 +125,7 @@ plt.show()
 # %% [markdown]
 # ## 1. Parameters
 #
-# Nearly all weights of a transformer lie in its blocks. Attention has four square matrices (query, key, value, output),
+# Nearly all weights of these policies lie in the blocks and in the token table. Attention has four square matrices (query, key, value, output),
 # the MLP two matrices with a hidden width of four times $C$: together $4C^2 + 8C^2 = 12C^2$ for a block of width $C$.
 # The token table adds a row of width $C$ for each of $V$ words:
 #
@@ -152,9 +153,11 @@ for name, config in PRESETS.items():
     print(f", off by {1 - paper / counts[name]['total']:.1%}")
 
 # %% [markdown]
-# The formula is off most for `minimal`, by 3.2 %, and least for the largest preset, by 1.3 %. It leaves out a fixed number of
-# layers, whose share shrinks as blocks are added. `nano` would be off most, but 84 %<!-- given --> of it is the token table, which the
-# formula counts exactly. You can read off two more things:
+# The formula is off most for `minimal`, by 3.2 %, and least for the largest preset, by 1.3 %. Most of
+# what it leaves out is the fusion and the head. There is one of each, however many blocks there are, so their share shrinks
+# as blocks are added. (The biases and norms of the blocks are left out, too. They grow with the blocks, but in none of the
+# four are they a tenth of what is missing.) `nano` would be off most, but 84 %<!-- given --> of it is the token table, which
+# the formula counts exactly. You can read off two more things:
 #
 # - **Doubling the width costs four times the weights of the blocks and twice the token table; doubling the depth costs twice
 #   the blocks.**
@@ -220,7 +223,7 @@ for name, config in PRESETS.items():
 # |---|---|
 # | the first norm needs its input | 1 |
 # | query, key and value layers need theirs (the same one) | 1 |
-# | QK-norm needs queries and keys | 2 |
+# | QK-norm, the norm of queries and keys before they are multiplied, needs both | 2 |
 # | attention needs normed queries, normed keys, values | 3 |
 # | the output layer needs what attention gave | 1 |
 # | the second norm needs its input | 1 |
@@ -274,7 +277,7 @@ print(f"a block keeps {kept.bytes / unit:.0f} numbers for each token and unit of
 #
 # $$\text{memory} \approx 16\,N + 4 \cdot 18 \sum_{\text{towers}} L\,B\,T\,C \quad \text{bytes.}$$
 #
-# **Predict first.** For 64 scenes, which preset's activations are more than half of its memory?
+# **Predict first.** For 64 scenes in float32, which preset's activations are more than half of its memory?
 
 # %% mystnb={"image": {"alt": "Stacked bars of memory on paper for the four presets: weights, gradients, moments, activations, each as a share of the preset's own total; a dark mark shows the measured peak. Activations are about half of it in nano, minimal and medium, and less than a third in smolvla_like. The measured peak is well above the paper for nano, a little above for minimal, and on it for the two large presets."}}
 fig, ax = plt.subplots(figsize=(8, 2.9), layout="constrained", facecolor="white")
@@ -385,7 +388,7 @@ assert papers["nano"].seconds(FLOPS, BYTES) < 0.2 * measured("nano", graph=True)
 # gradient accumulation. An exercise of [chapter 5](05_training.ipynb) builds it. Each part has to be weighted by its share.
 #
 # **Predict first.** 20 scenes come in parts of 8, 8 and 4, and somebody averages the three losses. What is wrong with
-# the gradient: nothing, its length, or its direction?
+# the gradient: nothing, its length alone, or its direction as well?
 
 
 # %%
@@ -426,7 +429,7 @@ torch.testing.assert_close(package, whole, rtol=1e-3, atol=1e-5)
 print("tinyvla.speed.memory.backward_in_parts gives the gradient of the whole")
 
 # %% [markdown]
-# Its direction is wrong. In the plain average, the four scenes of the last part count twice as much as the others. Such a
+# Its direction is wrong as well. In the plain average, the four scenes of the last part count twice as much as the others. Such a
 # fault is easy to miss, since there is no error and training goes on.
 #
 # It has happened in real libraries. When sequences differ in length, a mean over *tokens* has this fault, and in 2024 it
@@ -518,6 +521,23 @@ with checking("Exercise 1"):
     same = all(torch.allclose(got, right, atol=1e-4) for got, right in zip(answer, wanted, strict=True))
     assert same, "the gradient of x is right, those of the weights are not: do they stand in the order of parameters()?"
     assert not seen.requires_grad, "you have changed the x that was kept: detach it first"
+    inside = 1 * leaf  # as in a policy: the kept x was computed and needs a gradient
+    try:
+        with torch.no_grad():
+            answer = list(second_run(small, inside, arriving))
+            switched_on = torch.is_grad_enabled()
+    except RuntimeError as error:
+        if "leaf" not in str(error):
+            raise
+        raise AssertionError("you change the x that was kept, and change it back: work on a detached one") from None
+    assert inside.requires_grad, "you have changed the x that was kept: detach it first"
+    assert all(torch.allclose(got, right, atol=1e-4) for got, right in zip(answer, wanted, strict=True)), (
+        "where x itself was computed with autograd, your gradients are wrong: detach it first"
+    )
+    assert not switched_on, "autograd is still on afterwards: `with torch.enable_grad():` switches it off again"
+    assert not any(gradient.requires_grad for gradient in answer), (
+        "your gradients hold on to the graph of the second run, and so to its memory: leave out create_graph"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -710,8 +730,8 @@ assert seconds[True] > 0
 #
 # ### bfloat16
 #
-# Numbers of two bytes for the inputs of matrix products, four for weights, moments and the residual stream. **Predict
-# first:** does it halve the memory of `smolvla_like`?
+# Numbers of two bytes for the inputs of matrix products, four for weights, moments and the residual stream (the sum that
+# runs from block to block, and to which each block adds). **Predict first:** does it halve the memory of `smolvla_like`?
 #
 # 16 of a block's 18 numbers shrink to two bytes, so on paper activations take 40 bytes instead of 72. But weights,
 # gradients and moments stay as they are, and the products need the *weights* in bfloat16 as well. A copy, two bytes for
@@ -763,8 +783,8 @@ assert both > alone
 # %% [markdown]
 # Three things to read closely.
 #
-# **The paper is good enough to plan with.** Its errors have both signs, and the two largest belong to parts *with*
-# recomputing.
+# **For these two presets the paper is good enough to plan with.** Its errors have both signs, and the two largest belong to
+# parts *with* recomputing. (For `nano` it is not: Section 3 shows how far the measured peak is above it.)
 #
 # **A surprise.** With 64 scenes, parts *and* recomputing need **more** memory than recomputing alone, and the formula says
 # less. It leaves out one thing: mixed precision keeps its bfloat16 copies of the weights until the forward pass is over, even
@@ -804,7 +824,8 @@ print("three steps in four parts, each block run twice: the losses of the plain 
 # The runs come from two measurements with the same settings. The first ran on a GPU and was stopped when its 75 seconds<!-- given -->
 # were over, so it lacks 37<!-- result: scaling_runs/left_out --> runs, those of `nano` and of the data among them. The second
 # made `nano`'s runs on a CPU, and `minimal`'s at the higher rate once more. A GPU takes these steps in bfloat16 and a CPU may
-# take them in float32, so the table says where each row was measured.
+# take them in float32, so the table says where each row was measured, and in the figures points of a CPU are white inside.
+# The bars reach from the smallest to the largest error of the seeds.
 #
 # **Predict first.** From `nano` to `smolvla_like` the parameters grow a hundredfold. By what factor does the error fall
 # on unseen scenes: 100, 10, 2, or does it rise?
@@ -839,6 +860,9 @@ def line(ax, rows, across, color, label, split="test", style="-"):
     low, high = ([row[split]["l2_error"][end] for row in rows] for end in ("min", "max"))
     ends = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]
     ax.errorbar(at, middle, ends, color=color, marker="o", ls=style, lw=1.8, capsize=3, label=label)
+    ax.set_yscale("log")
+    ax.set_yticks([0.02, 0.03, 0.05, 0.1, 0.2, 0.4], ["0.02", "0.03", "0.05", "0.1", "0.2", "0.4"])
+    ax.tick_params(axis="y", which="minor", left=False, labelleft=False)
     hollow = [number for number, row in enumerate(rows) if row["on"] == "CPU"]
     ax.plot([at[i] for i in hollow], [middle[i] for i in hollow], "o", ms=3, color="white", zorder=4)
 
@@ -848,10 +872,11 @@ for rate, color in zip(sorted({row["learning_rate"] for row in summary}), (BLUE,
     rows = [row for row in summary if row["learning_rate"] == rate and row["num_scenes"] == most]
     line(left, rows, lambda row: scaling["steps"][row["preset"]]["parameters"], color, f"learning rate {rate:g}")
     line(right, rows, operations, color, f"learning rate {rate:g}")
-left.set(xscale="log", yscale="log", xlabel="parameters", ylabel="L2 error on unseen scenes")
+left.set(xscale="log", xlabel="parameters", ylabel="L2 error on unseen scenes")
 right.set(xscale="log", xlabel="operations of the whole training")
+left.plot([], [], "o", color="black", mfc="white", label="measured on a CPU")
 left.legend(frameon=False, fontsize=9)
-fig.suptitle(f"{settings['steps']} steps of 64 scenes out of {most:,}", fontsize=10)
+fig.suptitle(f"{settings['steps']} steps of 64 scenes out of {most:,}; bars: all seeds", fontsize=10)
 plt.show()
 
 # %%
@@ -914,6 +939,8 @@ for name in ("medium", "smolvla_like"):
 # Now the size is fixed, and so is the number of steps; only the number of *different* scenes changes. With few scenes
 # each one is seen often.
 #
+# (All of these runs were made on a CPU, and again the bars show all seeds.)
+#
 # **Predict first.** How many scenes does `nano` need until the error on unseen scenes is within a factor of two of
 # what all scenes give: 500, 2,000, all?
 
@@ -925,7 +952,7 @@ fig, axes = plt.subplots(1, len(curves), figsize=(4.8 * len(curves), 3.3), layou
 for ax, (name, rows) in zip(axes[0], curves.items(), strict=True):
     line(ax, rows, lambda row: row["num_scenes"], BLUE, "unseen scenes")
     line(ax, rows, lambda row: row["num_scenes"], ORANGE, "training scenes", "train", "--")
-    ax.set(xscale="log", yscale="log", xlabel="different scenes", ylabel="L2 error")
+    ax.set(xscale="log", xlabel="different scenes", ylabel="L2 error")
     ax.set_title(f"{name}, {settings['steps']} steps, learning rate {rate:g}, {settings['seeds']} seeds", fontsize=10)
     ax.set_xticks([row["num_scenes"] for row in rows], [f"{row['num_scenes']:,}" for row in rows])
     ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
@@ -987,7 +1014,7 @@ for name, bytes_per_second in LINKS.items():
 print(f"the recorded step of one GPU: {1e3 * step:.1f} ms, of which arithmetic {1e3 * arithmetic:.1f} ms")
 
 # %% [markdown]
-# In a ring, averaging sends $2\,\frac{n-1}{n}$ times the gradients' bytes out of every device, whatever the batch. Only the
+# The usual way to average is a ring: every device passes pieces on to its neighbour, until all have the whole. It sends $2\,\frac{n-1}{n}$ times the gradients' bytes out of every device, whatever the batch. Only the
 # part of the step that grows with the batch is divided by two, and a good part of this step does not grow: the optimizer's
 # traffic is the same on every device. Part of the averaging hides behind the backward pass. On paper, two GPUs do **not**
 # halve this step. A larger batch changes the balance, since arithmetic grows with it and gradients do not. That is why data
@@ -1069,6 +1096,10 @@ with checking("Exercise 2"):
             assert doubled > 0.9e9 * gigabytes, (
                 f"twice {size} fits into {gigabytes} GB with {ways}, too: do the ways reach budget?"
             )
+    for name in ("minimal", "medium"):
+        size = int(largest_batch(PRESETS[name], 24))
+        needs, doubled = (budget(PRESETS[name], max(1, n)).memory for n in (size, 2 * size))
+        assert needs <= 0.9e9 * 24 < doubled, f"for {name} and 24 GB you say {size}: does config reach budget?"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1142,6 +1173,9 @@ with checking("Exercise 3"):
     assert numbers_at_once(30, 30) == 1 + 18 * 30, "all in one segment: one input, and all of every block"
     assert numbers_at_once(7, 3) == 3 + 18 * 3, "7 blocks in threes are 3 segments; the largest has 3 blocks"
     assert numbers_at_once(4, 10) == 1 + 18 * 4, "4 blocks in tens are one segment of 4 blocks, not of 10"
+    assert numbers_at_once(30, 20) == 2 + 18 * 20, (
+        "30 blocks in twenties are 2 segments, of 20 blocks and of 10: count the larger one, not two of 15"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1191,16 +1225,27 @@ with checking("Exercise 4"):
     sizes = [250, 500, 1_000, 2_000, 4_000, 8_000]
     for a, b in ((3.0, 0.5), (0.1, 0.07), (50.0, 1.0)):
         got = [float(x) for x in fit_power_law(sizes, [a * n**-b for n in sizes])]
-        assert abs(got[0] - b) > 1e-6, "return a first and b second; yours stand the other way round"
-        assert abs(got[1] + b) > 1e-6, (
-            f"b should be {b}, yours is {got[1]:.3f}: the law has -b, so turn the slope's sign"
+        assert abs(got[0] - b) > 1e-4, "return a first and b second; yours stand the other way round"
+        assert abs(got[1] + b) > 1e-4, (
+            f"here b should be {b}, yours is {got[1]:.4f}: the law has -b, so turn the slope's sign"
         )
-        assert abs(got[1] - b) < 1e-6, f"b should be {b}, yours is {got[1]:.3f}: take logarithms of sizes and of errors"
-        assert abs(got[0] - math.log(a)) > 1e-6, f"a should be {a}; yours is its logarithm: the intercept is log a"
-        assert abs(got[0] / a - 1) < 1e-6, f"a should be {a}, yours is {got[0]:.3f}: is it exp of the same logarithm?"
-    bent = fit_power_law([1, 10, 100, 1000], [1.0, 0.5, 0.1, 0.1])
-    assert abs(float(bent[1]) - 0.3699) < 1e-3, "use all points, by least squares, and not only the first and the last"
-    assert abs(float(bent[0]) - 0.9541) < 1e-3, "a is exp of the fitted intercept, not of the first point"
+        assert abs(got[1] - b) < 1e-4, (
+            f"here b should be {b}, yours is {got[1]:.4f}: take logarithms of sizes and of errors"
+        )
+        assert abs(got[0] - math.log(a)) > 1e-4, f"here a should be {a}; yours is its logarithm: the intercept is log a"
+        assert abs(got[0] / a - 1) < 1e-3, (
+            f"here a should be {a}, yours is {got[0]:.4f}: is it exp of the same logarithm?"
+        )
+    bent = [float(x) for x in fit_power_law([1, 10, 100, 1000], [1.0, 0.5, 0.1, 0.1])]
+    assert abs(bent[1] - 0.3699) < 1e-3, (
+        f"for four points off the line b should be 0.370, yours is {bent[1]:.3f}: use all points, each with the same weight, "
+        "and least squares of the log errors over the log sizes"
+    )
+    assert abs(bent[0] - 0.9541) < 1e-3, "for a, take exp of the fitted intercept, not the first point"
+    rising = float(fit_power_law([1, 10, 100], [0.5, 1.0, 2.0])[1])
+    assert abs(rising + 0.3010) < 1e-3, (
+        f"where errors grow with size b is negative, here -0.301, and yours is {rising:.3f}: turn the sign, do not drop it"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1267,7 +1312,9 @@ with checking("Exercise 4"):
 #
 # - $12LC^2 + VC$ parameters; $6ND$ operations, with each part's own $N$ and $D$; 16 bytes a parameter, and 18 numbers for
 #   each token, unit of width and block: these formulas say most of what a step will cost.
-# - The paper is good for parameters, operations and memory. For time it is a lower bound.
+# - How good was the paper? Parameters: off by 3.2 % at most. Operations of the two towers: up to a sixth too low, in `nano`.
+#   Memory of the two large presets: within a fifth. The measured peak of `nano` was well above the paper.
+#   Time: a lower bound, and no more.
 # - Parts of a batch, weighted by their share, give the same gradient with the activations of one part. Blocks that run twice
 #   give it with their inputs alone, for a third more arithmetic.
 # - bfloat16 shrinks activations, not weights, gradients and moments.

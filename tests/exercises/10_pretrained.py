@@ -75,6 +75,47 @@ def my_sigmoid_loss(logits):
 """,
                 "use F.logsigmoid",
             ),
+            "takes the cross-entropy of a rounded sigmoid": (
+                """
+def my_sigmoid_loss(logits):
+    n = len(logits)
+    return F.binary_cross_entropy(torch.sigmoid(logits), torch.eye(n), reduction="sum") / n
+""",
+                "is rounded or cut off",
+            ),
+            "takes the logarithm in double precision": (
+                """
+def my_sigmoid_loss(logits):
+    signs = 2 * torch.eye(len(logits)) - 1
+    return -torch.sigmoid((signs * logits).double()).log().sum() / len(logits)
+""",
+                "is rounded or cut off",
+            ),
+            "knows three images only": (
+                """
+def my_sigmoid_loss(logits):
+    signs = 2 * torch.eye(len(logits)) - 1
+    return -F.logsigmoid(signs * logits).sum() / 3
+""",
+                "take their number from the logits",
+            ),
+            "returns a number": (
+                """
+def my_sigmoid_loss(logits):
+    signs = 2 * torch.eye(len(logits)) - 1
+    return float(-F.logsigmoid(signs * logits).sum() / len(logits))
+""",
+                "nothing could learn",
+            ),
+            "switches autograd off": (
+                """
+@torch.no_grad()
+def my_sigmoid_loss(logits):
+    signs = 2 * torch.eye(len(logits)) - 1
+    return -F.logsigmoid(signs * logits).sum() / len(logits)
+""",
+                "nothing could learn",
+            ),
         },
     ),
     "Exercise 2": Answers(
@@ -159,6 +200,24 @@ def false_negatives(lines):
     return (sum(a <= b for a in said for b in said) - n) / (n * (n - 1))
 """,
                 "you say 0.667",
+            ),
+            "compares neighbours": (
+                """
+def false_negatives(lines):
+    said = [frozenset(line.split(", ")) for line in lines]
+    n = len(said)
+    return sum(said[i] == said[(i + 1) % n] for i in range(n)) / n
+""",
+                "not only neighbours",
+            ),
+            "leaves a space": (
+                """
+def false_negatives(lines):
+    said = [frozenset(line.split(",")) for line in lines]
+    n = len(said)
+    return (sum(a == b for a in said for b in said) - n) / (n * (n - 1))
+""",
+                "a space that split leaves",
             ),
         },
     ),

@@ -93,6 +93,13 @@ class LoRALayer(nn.Module):
                 "what the linear layer gives, W x + b",
             ),
             "forgets the detour": (lora(forward="self.linear(x)"), "B A x is missing"),
+            "rounds the scale": (lora(scale="alpha // rank"), "not alpha // rank"),
+            "starts A with the unit matrix": (
+                lora(a="nn.Parameter(torch.eye(rank, linear.in_features))"),
+                "draw its values at random",
+            ),
+            "knows one alpha": (lora(scale="3 / rank"), "compute it from the two"),
+            "knows one rank": (lora(scale="alpha / 5"), "compute it from the two"),
             "runs the frozen layer without autograd": (
                 """
 class LoRALayer(nn.Module):
@@ -207,6 +214,14 @@ def largest_rank(shapes, total, share):
     return math.floor(share * total / (n * (1 - share)) + 1e-9)
 """,
                 "both layers together",
+            ),
+            "tries few ranks": (
+                """
+def largest_rank(shapes, total, share):
+    n = sum(a + b for a, b in shapes)
+    return max(r for r in range(65) if r * n <= share * (total + r * n))
+""",
+                "do you stop early",
             ),
         },
     ),

@@ -124,6 +124,37 @@ def second_run(block, x, output_gradient):
 """,
                 "the gradient of x is wrong",
             ),
+            "changes x and changes it back": (
+                """
+def second_run(block, x, output_gradient):
+    x.requires_grad_()
+    with torch.enable_grad():
+        output = block(x)
+    found = list(torch.autograd.grad(output, (x, *block.parameters()), output_gradient))
+    x.requires_grad_(False)
+    return found
+""",
+                "and change it back",
+            ),
+            "leaves autograd switched on": (
+                """
+def second_run(block, x, output_gradient):
+    x = x.detach().requires_grad_()
+    torch.set_grad_enabled(True)
+    return list(torch.autograd.grad(block(x), (x, *block.parameters()), output_gradient))
+""",
+                "autograd is still on",
+            ),
+            "keeps the graph of the gradients": (
+                """
+def second_run(block, x, output_gradient):
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        output = block(x)
+        return list(torch.autograd.grad(output, (x, *block.parameters()), output_gradient, create_graph=True))
+""",
+                "leave out create_graph",
+            ),
         },
     ),
     "Exercise 2": Answers(
@@ -218,6 +249,16 @@ def largest_batch(config, gigabytes, **ways):
     return size
 """,
                 "is no power of two",
+            ),
+            "knows one preset": (
+                """
+def largest_batch(config, gigabytes, **ways):
+    size = 1
+    while budget(PRESETS["smolvla_like"], size, **ways).memory <= 0.9e9 * gigabytes:
+        size *= 2
+    return size // 2
+""",
+                "does config reach budget",
             ),
             "takes a GB for a GiB": (
                 """
@@ -372,6 +413,16 @@ def numbers_at_once(num_blocks, size):
 """,
                 "one segment of 4 blocks, not of 10",
             ),
+            "evens the segments out": (
+                SEGMENTS
+                + """
+
+def numbers_at_once(num_blocks, size):
+    segments = math.ceil(num_blocks / size)
+    return segments + 18 * math.ceil(num_blocks / segments)
+""",
+                "not two of 15",
+            ),
         },
     ),
     "Exercise 4": Answers(
@@ -389,6 +440,12 @@ def fit_power_law(sizes, errors):
     matrix = torch.stack([torch.ones_like(x), -x], dim=1)
     log_a, b = torch.linalg.lstsq(matrix, y[:, None]).solution.flatten()
     return [log_a.exp(), b]
+""",
+            """
+def fit_power_law(sizes, errors):
+    x, y = torch.tensor(sizes, dtype=torch.float32).log(), torch.tensor(errors, dtype=torch.float32).log()
+    solution = torch.linalg.lstsq(torch.stack([torch.ones_like(x), x], dim=1), y[:, None]).solution
+    return solution[0].exp().item(), -solution[1].item()
 """,
         ],
         wrong={
@@ -447,6 +504,32 @@ def fit_power_law(sizes, errors):
     return errors[0] * sizes[0] ** b, b
 """,
                 "use all points",
+            ),
+            "fits the sizes to the errors": (
+                """
+def fit_power_law(sizes, errors):
+    slope, intercept = statistics.linear_regression([math.log(e) for e in errors], [math.log(n) for n in sizes])
+    return math.exp(-intercept / slope), -1 / slope
+""",
+                "log errors over the log sizes",
+            ),
+            "takes the mean of the slopes": (
+                """
+def fit_power_law(sizes, errors):
+    x, y = [math.log(n) for n in sizes], [math.log(e) for e in errors]
+    slopes = [(y[i + 1] - y[i]) / (x[i + 1] - x[i]) for i in range(len(x) - 1)]
+    b = -sum(slopes) / len(slopes)
+    return math.exp(sum(y) / len(y) + b * sum(x) / len(x)), b
+""",
+                "each with the same weight",
+            ),
+            "drops the sign": (
+                """
+def fit_power_law(sizes, errors):
+    slope, intercept = statistics.linear_regression([math.log(n) for n in sizes], [math.log(e) for e in errors])
+    return math.exp(intercept), abs(slope)
+""",
+                "do not drop it",
             ),
         },
     ),

@@ -67,6 +67,10 @@ def damped_step(jacobian, error, damping):
                 step("-jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping**2 * np.eye(len(error)), error)"),
                 "the tip would move away",
             ),
+            "knows one damping": (
+                step("jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 0.16 * np.eye(len(error)), error)"),
+                "does `damping` reach your code",
+            ),
             "damps every entry": (
                 step("jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping**2, error)"),
                 "differs from the formula's",
@@ -153,6 +157,13 @@ def tried_jacobian(angles):
 """,
                 "changes the angles that it was given",
             ),
+            "copies MuJoCo's": (
+                """
+def tried_jacobian(angles):
+    return jacobian_at(angles)[:3]
+""",
+                "with `place_at` alone",
+            ),
             "takes degrees": (
                 """
 def tried_jacobian(angles):
@@ -205,6 +216,47 @@ def touch_expert(state):
             "does not turn the hand": (touch(turn="0 * state.tilts"), "the hand should be upright"),
             "stays where it is": (touch(sideways="0 * way"), "within 1 cm of the block's axis"),
             "goes straight to the block": (touch(height="{end}"), "no block should be pushed"),
+            "opens the fingers on the way": (
+                """
+def touch_expert(state):
+    beside = np.linalg.norm(state.offsets[:, :2], axis=1)
+    way = state.offsets.copy()
+    way[:, 2] += np.clip(0.035 + 4 * (beside - 0.004), 0.035, 0.09)
+    move = way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), STEP_METRES)
+    turn = np.clip(state.tilts / STEP_RADIANS, -1, 1)
+    return np.concatenate([move, turn, np.where(beside < 0.02, -1.0, 1.0)[:, None]], axis=1)
+""",
+                "closed on the way",
+            ),
+            "takes the norm of the whole batch": (
+                """
+def touch_expert(state):
+    beside = np.linalg.norm(state.offsets[:, :2], axis=1)
+    way = state.offsets.copy()
+    way[:, 2] += np.clip(0.035 + 4 * (beside - 0.004), 0.035, 0.09)
+    move = way / max(np.linalg.norm(way), STEP_METRES)
+    turn = np.clip(state.tilts / STEP_RADIANS, -1, 1)
+    return np.concatenate([move, turn, np.full((len(way), 1), -1.0)], axis=1)
+""",
+                "axis=1",
+            ),
+            "lets the worst state decide the height": (
+                touch(height="np.clip({end} + 4 * (beside.max() - 0.004), {end}, 0.09)"),
+                "axis=1",
+            ),
+            "does not stop": (
+                """
+def touch_expert(state):
+    beside = np.linalg.norm(state.offsets[:, :2], axis=1)
+    way = state.offsets.copy()
+    way[:, 2] += np.clip(0.035 + 4 * (beside - 0.004), 0.035, 0.09)
+    way[np.linalg.norm(way, axis=1) < 0.004] = (0, 0, 0.004)
+    move = way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), STEP_METRES)
+    turn = np.clip(state.tilts / STEP_RADIANS, -1, 1)
+    return np.concatenate([move, turn, np.full((len(way), 1), -1.0)], axis=1)
+""",
+                "stop there",
+            ),
             "gives one action": (
                 """
 def touch_expert(state):
