@@ -143,6 +143,14 @@ ANSWERS = {
                 LOOP.replace("        clip_by_hand(list(policy.parameters()), config.grad_clip)\n", ""),
                 "clip between backward and step",
             ),
+            "clips to length one": (LOOP.replace("config.grad_clip", "1.0"), "to config.grad_clip"),
+            "clips each parameter on its own": (
+                LOOP.replace(
+                    "clip_by_hand(list(policy.parameters()), config.grad_clip)",
+                    "[clip_by_hand([p], config.grad_clip) for p in policy.parameters()]",
+                ),
+                "all parameters together",
+            ),
             "clips before backward": (
                 LOOP.replace("        clip_by_hand(list(policy.parameters()), config.grad_clip)\n", "").replace(
                     "        loss.backward()\n",
@@ -272,6 +280,12 @@ ANSWERS = {
             "    for p in policy.parameters():\n"
             "        p.grad /= len(index)",
             BY_GRAD,
+            "def accumulate(policy, split, index, size):\n"
+            "    policy.zero_grad()\n"
+            "    for piece in index.split(size):\n"
+            "        b = split.take(piece)\n"
+            "        loss = (policy(b) - b.actions).square().mean()\n"
+            "        (loss * len(piece) / len(index)).backward()",
         ],
         wrong={
             "adds up the means": (
@@ -339,6 +353,23 @@ ANSWERS = {
                 "        loss.backward()",
                 "no memory is saved",
             ),
+            "takes all scenes and cuts the batch": (
+                "def accumulate(policy, split, index, size):\n"
+                "    policy.zero_grad()\n"
+                "    b = split.take(index)\n"
+                "    for start in range(0, len(index), size):\n"
+                "        part = slice(start, start + size)\n"
+                "        piece = replace(b, images={name: x[part] for name, x in b.images.items()},\n"
+                "            input_ids=b.input_ids[part], attention_mask=b.attention_mask[part],\n"
+                "            actions=b.actions[part])\n"
+                "        (policy.loss(piece) * len(piece) / len(index)).backward()",
+                "split.take took 20 scenes at once",
+            ),
+            "clips in the end": (
+                PIECES + "    clip_by_hand(list(policy.parameters()), 1.0)\n",
+                "leave the clipping to the training loop",
+            ),
+            "does nothing": ("def accumulate(policy, split, index, size):\n    pass", "write the body of accumulate"),
             "keeps each graph after its backward pass": (
                 "def accumulate(policy, split, index, size):\n"
                 "    policy.zero_grad()\n"
@@ -472,6 +503,17 @@ ANSWERS = {
                     "            module.register_forward_pre_hook(lambda module, inputs: None)",
                 ),
                 "a hook was left behind",
+            ),
+            "clears the hooks of others": (
+                DETECTIVE.replace(
+                    "        for handle in handles:\n            handle.remove()\n",
+                    "        for module in policy.modules():\n            module._forward_hooks.clear()\n",
+                ),
+                "remove your own handles alone",
+            ),
+            "swallows an error of the forward pass": (
+                DETECTIVE.replace("    finally:\n", "    except Exception:\n        pass\n    finally:\n"),
+                "catch no error",
             ),
             "blames a batch that is well": (
                 DETECTIVE.replace("next(iter(found), None)", 'next(iter(found), "images")'),

@@ -194,6 +194,10 @@ def collect(act, world, number, earlier):
                 "was on the red block and ended on none",
             ),
             "never lost": (KINDS.replace('"passed" if was_on_it else "lost"', '"passed"'), "was on no block at all"),
+            "the first episode's colour for all": (
+                KINDS.replace("text.split()[2]", "result.instructions[0].split()[2]"),
+                "take each episode's own sentence",
+            ),
             "a word too few": (KINDS.replace("    return kinds", "    return kinds[:-1]"), "episodes, but"),
         },
     ),
@@ -214,6 +218,7 @@ def collect(act, world, number, earlier):
     states = rollout(expert, world, disturb=push, record=num_episodes, on_step=look).states
     return states.images["camera"], states.instructions, states.expert_actions, np.array(offsets)
 """,
+            STUMBLING.replace("rng.randn(len(running), 2)", "rng.randn(2, len(running)).T"),
         ],
         wrong={
             "labels what is seen after the step": (
@@ -264,6 +269,24 @@ def stumbling(num_episodes, seed, noise):
             "another seed each time": (
                 STUMBLING.replace("np.random.RandomState(seed)", "np.random.RandomState()"),
                 "same seed should give the same",
+            ),
+            "seed 0 whatever the seed": (
+                STUMBLING.replace("np.random.RandomState(seed)", "np.random.RandomState(0)"),
+                "another seed or generator",
+            ),
+            "another generator": (
+                STUMBLING.replace("np.random.RandomState(seed)", "np.random.default_rng(seed)").replace(
+                    "rng.randn(len(running), 2)", "rng.standard_normal((len(running), 2))"
+                ),
+                "another seed or generator",
+            ),
+            "a speed limit after the noise": (
+                STUMBLING.replace(
+                    "        world.step(labels[-1] + noise * rng.randn(len(running), 2))",
+                    "        moved = labels[-1] + noise * rng.randn(len(running), 2)\n"
+                    "        world.step(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1))",
+                ),
+                "exactly the label plus noise",
             ),
             "the generator in the loop": (
                 STUMBLING.replace(

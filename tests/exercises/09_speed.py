@@ -48,6 +48,20 @@ def median_time(call, wait, clock, warmup=2, repeats=5):
 """,
                 "a warm-up may be fast",
             ),
+            "reads another clock": (
+                """
+def median_time(call, wait, clock, warmup=2, repeats=5):
+    times = []
+    for _ in range(warmup + repeats):
+        wait()
+        started = time.perf_counter()
+        call()
+        wait()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[warmup:])
+""",
+                "read the time from `clock`",
+            ),
             "does not wait before it stops the clock": (
                 """
 def median_time(call, wait, clock, warmup=2, repeats=5):
@@ -231,6 +245,18 @@ def orthogonalize_by_hand(matrix, steps=5):
 """,
                 "one step differs",
             ),
+            "changes the type": (
+                """
+def orthogonalize_by_hand(matrix, steps=5):
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.double() / matrix.norm()
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + b * square @ x + c * square @ square @ x
+    return x
+""",
+                "the type should stay torch.float32",
+            ),
             "returns within the loop": (
                 """
 def orthogonalize_by_hand(matrix, steps=5):
@@ -355,6 +381,50 @@ def only_used_words(policy, split):
 """,
                 "different ids occur",
             ),
+            "a row too many": (
+                """
+def only_used_words(policy, split):
+    used = split.input_ids.unique()
+    small = copy.deepcopy(policy)
+    rows = small.language.token_embedding.weight.detach()[torch.cat([used, used[-1:]])]
+    small.language.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    return small, replace(split, input_ids=torch.searchsorted(used, split.input_ids))
+""",
+                "with a row for each, and no more",
+            ),
+            "puts the rows into a new policy": (
+                """
+def only_used_words(policy, split):
+    used = split.input_ids.unique()
+    small = new_policy(nano, seed=0)
+    rows = policy.language.token_embedding.weight.detach()[used]
+    small.language.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    return small, replace(split, input_ids=torch.searchsorted(used, split.input_ids))
+""",
+                "the policy that was given",
+            ),
+            "never trains the first row": (
+                """
+def only_used_words(policy, split):
+    used = split.input_ids.unique()
+    small = copy.deepcopy(policy)
+    rows = small.language.token_embedding.weight.detach()[used]
+    small.language.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=0)
+    return small, replace(split, input_ids=torch.searchsorted(used, split.input_ids))
+""",
+                "does every row train",
+            ),
+            "leaves the padding out": (
+                """
+def only_used_words(policy, split):
+    used = split.input_ids[split.attention_mask.bool()].unique()
+    small = copy.deepcopy(policy)
+    rows = small.language.token_embedding.weight.detach()[used]
+    small.language.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    return small, replace(split, input_ids=torch.searchsorted(used, split.input_ids))
+""",
+                "the padding's id is one of them",
+            ),
             "copies the policy but not its other weights": (
                 """
 def only_used_words(policy, split):
@@ -429,6 +499,30 @@ def muon_step(weight, gradient, moment, learning_rate, momentum=0.95):
     weight.add_(learning_rate * 0.2 * math.sqrt(max(weight.shape)) * update)
 """,
                 "your step goes uphill",
+            ),
+            "brings a tall update back by a reshape": (
+                """
+def muon_step(weight, gradient, moment, learning_rate, momentum=0.95):
+    moment.lerp_(gradient, 1 - momentum)
+    ahead = momentum * moment + (1 - momentum) * gradient
+    tall = weight.shape[0] > weight.shape[1]
+    update = orthogonalize(ahead.T if tall else ahead)
+    update = update.reshape(weight.shape)
+    weight.sub_(learning_rate * 0.2 * math.sqrt(max(weight.shape)) * update)
+""",
+                "transpose the update back",
+            ),
+            "changes the gradient": (
+                """
+def muon_step(weight, gradient, moment, learning_rate, momentum=0.95):
+    moment.lerp_(gradient, 1 - momentum)
+    ahead = gradient.lerp_(moment, momentum)
+    tall = weight.shape[0] > weight.shape[1]
+    update = orthogonalize(ahead.T if tall else ahead)
+    update = update.T if tall else update
+    weight.sub_(learning_rate * 0.2 * math.sqrt(max(weight.shape)) * update)
+""",
+                "changes the gradient that it was given",
             ),
             "makes a new weight": (
                 """
