@@ -140,7 +140,8 @@ for part, count in policy.num_parameters().items():
 
 # %% [markdown]
 # The largest part is the token embedding: a table with one vector for each of the 30,522 entries of the vocabulary, most of
-# them English words and pieces of words. Our sentences use only a few of them. Which parameters will move, then? You will see after training.
+# them English words and pieces of words. Our sentences use only a few of them. Which parameters will move, then? You will
+# see after training.
 #
 # **Guess first.** Before training, how often will the arrow be roughly right, that is, within about 37 degrees of the
 # block? (a) never, (b) about one time in five, (c) about one time in two.

@@ -1011,7 +1011,9 @@ with checking("Exercise 3"):
     assert np.array_equal(answer, random_block_floor(many, 0)), "the same seed should choose the same blocks"
     assert not np.array_equal(answer, random_block_floor(many, 1)), "another seed should choose other blocks"
     for blocks, scene in ((3, three.argmax()), (4, (~three).argmax())):
-        copies = package.BlockFind.from_blocks(*(np.repeat(a[[scene]], 2_000, axis=0) for a in (many.cells, many.colors)))
+        copies = package.BlockFind.from_blocks(
+            *(np.repeat(a[[scene]], 2_000, axis=0) for a in (many.cells, many.colors))
+        )
         answer = np.asarray(random_block_floor(copies, 0))
         slots = (np.abs(directions(copies.cells) - answer[:, None]).max(axis=2) < 1e-5)[:, :blocks].argmax(axis=1)
         for apart in range(1, 13):
