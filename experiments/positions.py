@@ -1,4 +1,4 @@
-"""Learned positions: the smaller they start, the longer the policy learns nothing? Writes `results/positions.json`.
+"""Learned positions: the smaller they start, the longer the loss stays on its plateau? Writes `results/positions.json`.
 
     python experiments/positions.py --device cuda --workers 7
 

@@ -52,6 +52,15 @@ def angle_of(dx, dy):
                 "    return angle if dy <= 0 else 360 - angle",
                 "(1.2, -1.6) is 53.13 degrees",
             ),
+            "divides by a length of at least one": (
+                """
+def angle_of(dx, dy):
+    length = max(1, math.hypot(dx, dy))
+    angle = math.degrees(math.acos(dx / length))
+    return 360 - angle if dy > 0 else angle
+""",
+                "a short arrow",
+            ),
         },
     ),
     "Exercise 2": Answers(
@@ -85,6 +94,54 @@ def find_block(image, color):
     return offset / np.linalg.norm(offset)
 """,
                 "all three of its numbers",
+            ),
+            "compares the sum of the channels": (
+                """
+def find_block(image, color):
+    rows, columns = np.nonzero(image.astype(int).sum(axis=0) == sum(PALETTE[color]))
+    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5])
+    return offset / np.linalg.norm(offset)
+""",
+                "the sum of all three",
+            ),
+            "compares the mean of the channels": (
+                """
+def find_block(image, color):
+    rows, columns = np.nonzero(image.mean(axis=0) == np.mean(PALETTE[color]))
+    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5])
+    return offset / np.linalg.norm(offset)
+""",
+                "compare all three numbers",
+            ),
+            "compares red and green alone": (
+                """
+def find_block(image, color):
+    red, green, _ = PALETTE[color]
+    rows, columns = np.nonzero((image[0] == red) & (image[1] == green))
+    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5])
+    return offset / np.linalg.norm(offset)
+""",
+                "neither two channels",
+            ),
+            "compares green and blue alone": (
+                """
+def find_block(image, color):
+    _, green, blue = PALETTE[color]
+    rows, columns = np.nonzero((image[1] == green) & (image[2] == blue))
+    offset = np.array([columns.mean() - 31.5, rows.mean() - 31.5])
+    return offset / np.linalg.norm(offset)
+""",
+                "neither two channels",
+            ),
+            "takes the first pixel alone": (
+                """
+def find_block(image, color):
+    rgb = np.array(PALETTE[color])
+    rows, columns = np.nonzero((image == rgb[:, None, None]).all(axis=0))
+    offset = np.array([columns[0] - 31.5, rows[0] - 31.5])
+    return offset / np.linalg.norm(offset)
+""",
+                "first pixel; average",
             ),
             "looks at the red channel alone": (
                 """
@@ -184,6 +241,13 @@ def share_followed(policy, image, arrows):
         count += math.cos(between) > 0.8
     return count / len(arrows)
 """,
+            """
+def share_followed(policy, image, arrows):
+    sentences = [f"find the {color} block" for color in arrows]
+    answers = policy.predict(np.stack([image] * len(arrows)), sentences).double()
+    wanted = torch.tensor(np.stack([*arrows.values()])).double()
+    return ((answers * wanted).sum(dim=1) > 0.8 * answers.norm(dim=1)).double().mean().item()
+""",
         ],
         wrong={
             "forgets that angles wrap around at 180": (
@@ -211,6 +275,39 @@ def share_followed(policy, image, arrows):
                 "    cosine = [answer @ arrow / np.linalg.norm(answer) for arrow in arrows.values()]\n"
                 "    return np.mean(np.array(cosine) > 0.8)",
                 "each of blue, orange, purple, red",
+            ),
+            "asks with the colour alone": (
+                """
+def share_followed(policy, image, arrows):
+    right = []
+    for color, arrow in arrows.items():
+        answer = policy.predict(image, color).numpy()
+        right.append(answer @ arrow > 0.8 * np.linalg.norm(answer))
+    return np.mean(right)
+""",
+                "the sentence should be 'find the",
+            ),
+            "shows the policy another scene": (
+                """
+def share_followed(policy, image, arrows):
+    right = []
+    for color, arrow in arrows.items():
+        answer = policy.predict(scenes.images[0], f"find the {color} block").numpy()
+        right.append(answer @ arrow > 0.8 * np.linalg.norm(answer))
+    return np.mean(right)
+""",
+                "the image that your function was given",
+            ),
+            "shows the policy nothing": (
+                """
+def share_followed(policy, image, arrows):
+    right = []
+    for color, arrow in arrows.items():
+        answer = policy.predict(None, f"find the {color} block").numpy()
+        right.append(answer @ arrow > 0.8 * np.linalg.norm(answer))
+    return np.mean(right)
+""",
+                "the image that your function was given",
             ),
             "leaves the word block out": (
                 "def share_followed(policy, image, arrows):\n"

@@ -28,6 +28,26 @@ def label_of(cells):
                 "    return offset / np.where(length == 0, 1, length)",
                 "half a cell further",
             ),
+            "takes the far corner of each cell": (
+                """
+def label_of(cells):
+    rows, columns = np.divmod(cells, GRID_SIZE)
+    offset = (np.stack([columns, rows], axis=-1) + 1) * CELL_SIZE - IMAGE_SIZE / 2
+    with np.errstate(invalid="ignore"):
+        return offset / np.linalg.norm(offset, axis=-1, keepdims=True)
+""",
+                "cell 27: your answer is [nan nan]; did you divide by 0",
+            ),
+            "divides by the sum": (
+                """
+def label_of(cells):
+    rows, columns = np.divmod(cells, GRID_SIZE)
+    offset = np.stack([columns - 3.5, rows - 3.5], axis=-1)
+    with np.errstate(divide="ignore"):
+        return offset / offset.sum(axis=-1, keepdims=True)
+""",
+                "did you divide by 0",
+            ),
             "exchanges rows and columns": (
                 "def label_of(cells):\n"
                 "    rows, columns = np.divmod(cells, GRID_SIZE)\n"
@@ -128,6 +148,39 @@ def aims_at_centre(image, color, action, tolerance=1.0):
                 "    cross = target[0] * action[1] - target[1] * action[0]\n"
                 "    return bool(np.any(action)) and np.degrees(np.arctan2(cross, target @ action)) <= tolerance",
                 "off by -1.5 degrees",
+            ),
+            "takes the sine for the angle": (
+                """
+def aims_at_centre(image, color, action, tolerance=1.0):
+    target = pixel_offsets(image, color).mean(axis=0)
+    if not np.any(action) or target @ action <= 0:
+        return False
+    cross = target[0] * action[1] - target[1] * action[0]
+    return np.degrees(abs(cross) / np.linalg.norm(target) / np.linalg.norm(action)) <= tolerance
+""",
+                "not its sine",
+            ),
+            "takes the tangent for the angle": (
+                """
+def aims_at_centre(image, color, action, tolerance=1.0):
+    target = pixel_offsets(image, color).mean(axis=0)
+    if not np.any(action) or target @ action <= 0:
+        return False
+    cross = target[0] * action[1] - target[1] * action[0]
+    return np.degrees(abs(cross) / (target @ action)) <= tolerance
+""",
+                "its tangent",
+            ),
+            "takes the chord for the angle": (
+                """
+def aims_at_centre(image, color, action, tolerance=1.0):
+    target = pixel_offsets(image, color).mean(axis=0)
+    if not np.any(action):
+        return False
+    tips = action / np.linalg.norm(action) - target / np.linalg.norm(target)
+    return np.linalg.norm(tips) <= np.radians(tolerance)
+""",
+                "the distance of the arrows' tips",
             ),
             "does not let angles wrap around": (
                 "def aims_at_centre(image, color, action, tolerance=1.0):\n"
@@ -244,6 +297,24 @@ def random_block_floor(split, seed):
             "averages instead of choosing": (
                 "def random_block_floor(split, seed):\n    return vision_only_floor(split)",
                 "the arrow points to no block",
+            ),
+            "takes turns from scene to scene": (
+                """
+def random_block_floor(split, seed):
+    counts = (split.cells >= 0).sum(axis=1)
+    slot = (np.arange(len(split)) + seed) % counts
+    return directions(split.cells[np.arange(len(split)), slot])
+""",
+                "a rule chooses, not a random number",
+            ),
+            "lets the target's cell choose": (
+                """
+def random_block_floor(split, seed):
+    counts = (split.cells >= 0).sum(axis=1)
+    slot = (split.cells[:, 0] + seed) % counts
+    return directions(split.cells[np.arange(len(split)), slot])
+""",
+                "a rule chooses, not a random number",
             ),
             "takes turns instead of drawing": (
                 "def random_block_floor(split, seed):\n"

@@ -115,6 +115,41 @@ def attention(query, key, value, allowed=None):
 """,
         ],
         wrong={
+            "fills with minus a thousand": (
+                """
+def attention(query, key, value, allowed=None):
+    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -1e3)
+    return logits.softmax(dim=-1) @ value
+""",
+                "not with a number that seems small enough",
+            ),
+            "does not subtract the largest logit": (
+                """
+def attention(query, key, value, allowed=None):
+    weights = (query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])).exp()
+    if allowed is not None:
+        weights = weights * allowed
+    return weights / weights.sum(dim=-1, keepdim=True) @ value
+""",
+                "subtract the largest before exp",
+            ),
+            "calls PyTorch's own": (
+                "def attention(query, key, value, allowed=None):\n"
+                "    return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)",
+                "write the formula yourself",
+            ),
+            "multiplies infinity by zero": (
+                """
+def attention(query, key, value, allowed=None):
+    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    if allowed is not None:
+        logits = logits * allowed + (~allowed) * -torch.inf
+    return logits.softmax(dim=-1) @ value
+""",
+                "your answer has NaN in it",
+            ),
             "fills with minus a hundred": (
                 """
 def attention(query, key, value, allowed=None):
@@ -243,6 +278,16 @@ def rectangle_positions(rows, columns, dim):
 """,
         ],
         wrong={
+            "cuts a part out of a square grid": (
+                """
+def rectangle_positions(rows, columns, dim):
+    size = max(rows, columns)
+    square = grid_positions(size, dim).view(size, size, dim)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    return square[top : top + rows, left : left + columns].flatten(0, 1)
+""",
+                "4 rows, 5 columns: the origin of y",
+            ),
             "measures y from the middle of the columns": (
                 "def rectangle_positions(rows, columns, dim):\n"
                 "    y_axis = torch.arange(rows) - (columns - 1) / 2\n"
@@ -330,6 +375,15 @@ def local_mask(grid_size, radius):
 """,
         ],
         wrong={
+            "takes a disc for a square": (
+                """
+def local_mask(grid_size, radius):
+    number = torch.arange(grid_size**2)
+    places = torch.stack([number // grid_size, number % grid_size], dim=1).double()
+    return F.pad(torch.cdist(places, places) <= radius * 2**0.5 + 1e-9, (1, 0, 1, 0), value=True)
+""",
+                "0 rows and 4 columns from patch",
+            ),
             "writes 8 into the code": (
                 "def local_mask(grid_size, radius):\n"
                 "    number = torch.arange(64)\n"
@@ -420,18 +474,19 @@ def local_mask(grid_size, radius):
             """
 def vit_cost(config):
     d, r, p = config.embed_dim, config.mlp_ratio, config.patch_size
-    t = (config.image_size // p) ** 2 + 1
+    c, t = config.num_channels, (config.image_size // p) ** 2 + 1
     linears = 4 * [(d, d)] + [(d, r * d), (r * d, d)]
     block = sum(a * b + b for a, b in linears) + 2 * 2 * d
-    parameters = (3 * p * p + 1) * d + d + config.num_layers * block + 2 * d
+    parameters = (c * p * p + 1) * d + d + config.num_layers * block + 2 * d
     work = sum(t * a * b for a, b in linears) + 2 * t * t * d
-    return [parameters, (t - 1) * 3 * p * p * d + config.num_layers * work]
+    return [parameters, (t - 1) * c * p * p * d + config.num_layers * work]
 """,
             """
 def vit_cost(config):
     width, hidden, tokens = config.embed_dim, config.mlp_ratio * config.embed_dim, config.num_tokens
-    parameters = 3.0 * config.patch_size**2 * width + 4 * width
-    work = 3.0 * config.patch_size**2 * width * (tokens - 1)
+    patch = 1.0 * config.num_channels * config.patch_size**2
+    parameters = patch * width + 4 * width
+    work = patch * width * (tokens - 1)
     for _ in range(config.num_layers):
         parameters += 4 * width * (width + 1) + (width + 1) * hidden + (hidden + 1) * width + 4 * width
         work += 4 * tokens * width**2 + 2 * tokens * width * hidden + 2 * tokens**2 * width
@@ -439,6 +494,38 @@ def vit_cost(config):
 """,
         ],
         wrong={
+            "counts on three channels": (
+                """
+def vit_cost(config):
+    d, r, t = config.embed_dim, config.mlp_ratio, config.num_tokens
+    p = 3 * config.patch_size**2
+    block = 4 * (d * d + d) + 2 * r * d * d + r * d + d + 4 * d
+    work = (4 + 2 * r) * t * d * d + 2 * t * t * d
+    return p * d + 4 * d + config.num_layers * block, (t - 1) * p * d + config.num_layers * work
+""",
+                "use num_channels",
+            ),
+            "counts on 64 x 64 pixels": (
+                """
+def vit_cost(config):
+    d, r, t = config.embed_dim, config.mlp_ratio, (64 // config.patch_size) ** 2 + 1
+    p = config.num_channels * config.patch_size**2
+    block = 4 * (d * d + d) + 2 * r * d * d + r * d + d + 4 * d
+    work = (4 + 2 * r) * t * d * d + 2 * t * t * d
+    return p * d + 4 * d + config.num_layers * block, (t - 1) * p * d + config.num_layers * work
+""",
+                "use image_size",
+            ),
+            "builds the model and counts": (
+                """
+def vit_cost(config):
+    d, r, t = config.embed_dim, config.mlp_ratio, config.num_tokens
+    work = (4 + 2 * r) * t * d * d + 2 * t * t * d
+    patch = config.num_channels * config.patch_size**2
+    return count_parameters(TinyViT(config)), (t - 1) * patch * d + config.num_layers * work
+""",
+                "the configuration alone",
+            ),
             "counts the positions": (
                 "def vit_cost(config):\n"
                 "    d, r, t = config.embed_dim, config.mlp_ratio, config.num_tokens\n"

@@ -166,6 +166,14 @@ def join_pieces(pieces):
                 "    return ' '.join(dict.fromkeys(kept)).replace(' ##', '')",
                 "words may repeat",
             ),
+            "takes the spaces before commas off": (
+                """
+def join_pieces(pieces):
+    kept = [p for p in pieces if p not in ("[CLS]", "[SEP]", "[PAD]")]
+    return " ".join(kept).replace(" ##", "").replace(" ,", ",")
+""",
+                "punctuation marks are words",
+            ),
             "returns the words as a list": (
                 "def join_pieces(pieces):\n"
                 "    return ' '.join(p for p in pieces if p not in ('[CLS]', '[SEP]',"
@@ -187,6 +195,19 @@ def join_pieces(pieces):
             "    return [[max(values) for values in zip(*rows)] for rows in kept]",
         ],
         wrong={
+            "fills with minus a million": (
+                "def max_of_real(states, mask):\n    return states.masked_fill(~mask[..., None], -1e6).amax(dim=1)",
+                "put minus infinity there",
+            ),
+            "subtracts a thousand from padding": (
+                "def max_of_real(states, mask):\n    return (states - 1e3 * (~mask[..., None]).float()).amax(dim=1)",
+                "put minus infinity there",
+            ),
+            "multiplies infinity by zero": (
+                "def max_of_real(states, mask):\n"
+                "    return (states * mask[..., None] + (~mask[..., None]) * -torch.inf).amax(dim=1)",
+                "has NaN in it",
+            ),
             "multiplies by the mask": (
                 "def max_of_real(states, mask):\n    return (states * mask[..., None]).amax(dim=1)",
                 "is a zero winning",
@@ -335,6 +356,7 @@ def encode_by_hand(sentences):
     return ids, torch.tensor([[i < len(row) for i in range(width)] for row in rows])
 """,
             GRAMMAR + ENCODE,
+            GRAMMAR.replace("return [", "yield from [") + ENCODE,
             "from itertools import chain\n\n"
             "def grammar():\n"
             "    return ('the {color} block', 'pick up the {color} block', 'put the {color} block"
@@ -351,6 +373,30 @@ def encode_by_hand(sentences):
             "    return ids, [[i < len(row) for i in range(width)] for row in full]",
         ],
         wrong={
+            "lets the package encode": (
+                GRAMMAR
+                + """
+def encode_by_hand(sentences):
+    for text in sentences:
+        for word in split_words(text):
+            if wordpiece(word, vocab) == ["[UNK]"]:
+                raise ValueError(word)
+    return encode(sentences)
+""",
+                "without the package",
+            ),
+            "asks the package's tokenizer for the ids": (
+                GRAMMAR
+                + ENCODE.replace(
+                    "ids[i, : len(row)] = torch.tensor(row)",
+                    "ids[i, : len(row)] = torch.tensor(load_tokenizer()(sentences[i])['input_ids'])",
+                ),
+                "without the package",
+            ),
+            "refuses whatever is not ASCII": (
+                GRAMMAR + ENCODE.replace('if "[UNK]" in cut:', "if not word.isascii():"),
+                "refuse what wordpiece cannot cut",
+            ),
             "a grammar of entries alone": (
                 GRAMMAR.replace("screwdriver", "block") + ENCODE,
                 "use one that is cut into pieces",

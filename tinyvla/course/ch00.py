@@ -31,6 +31,7 @@ class StandIn:
 
     Attributes:
         asked: the colours that it was asked for, or whole sentences of another form.
+        shown: what it was given for an image, one entry for each sentence.
     """
 
     def __init__(self, arrows: Arrows, length: float = 1.0, degrees: int | float = 0.0) -> None:
@@ -38,6 +39,7 @@ class StandIn:
         turn = length * np.array([[cosine, -sine], [sine, cosine]])
         self.answers = {instruction_for(color): (color, turn @ arrow) for color, arrow in arrows.items()}
         self.asked: set[str] = set()
+        self.shown: list[object] = []
 
     def predict(self, image: object, instructions: str | Sequence[str]) -> Float32[Tensor, "*b 2"]:
         """Returns the answer to a sentence, or to each of several; (0, 0) where it knows none."""
@@ -45,4 +47,5 @@ class StandIn:
             return torch.stack([self.predict(image, sentence) for sentence in instructions])
         color, answer = self.answers.get(instructions, (repr(instructions), np.zeros(2)))
         self.asked.add(color)
+        self.shown.append(image)
         return torch.tensor(answer, dtype=torch.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -67,6 +67,11 @@ def lengths_on_the_way(runs: dict[str, Any], level: float = 0.4) -> dict[str, fl
     return {moment: float(np.median(values)) for moment, values in moments.items()}
 
 
+def steps_on_the_line(losses: Sequence[float], level: float = 0.495) -> int:
+    """Returns the last step at which the mean loss of ten steps, which `losses` holds, is still at least `level`."""
+    return 10 * max(number for number, loss in enumerate(losses, start=1) if loss >= level)
+
+
 def plot_plateau(results: dict[str, Any]) -> Figure:
     """Losses of learned positions on a logarithmic axis, a curve for each seed, from `results/positions.json`."""
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
@@ -82,5 +87,6 @@ def plot_plateau(results: dict[str, Any]) -> Figure:
     ticks = [t for t in (10, 30, 100, 300, 1_000, 3_000) if t <= results["steps"]]
     ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
     ax.minorticks_off()
+    ax.set_title(f"{results['seeds']} seeds for each scale; a curve ends when the task is learned", fontsize=9)
     ax.legend(frameon=False, loc="lower left", fontsize=9)
     return fig
