@@ -65,7 +65,7 @@ def rollout(
     Args:
         episodes: How many, each of at most 40 steps; 500 unless given. On Meta-World of each task; 10 unless given.
         seed: Which episodes; the default's are none that a policy is trained on.
-        gif: Where to write the first episode as a moving picture.
+        gif: Where to write the first episode as a moving picture; an earlier one is replaced.
         execute: Actions of a chunk that are done before the policy looks again.
         workers: Processes that simulate; as many as there are cores if 0.
         films: A folder for a success and a failure of each task, as moving pictures.
@@ -116,7 +116,7 @@ def visualize(
     """Write a picture of scenes with the true and the predicted arrows.
 
     Args:
-        out: Where to write the picture.
+        out: Where to write the picture; an earlier one is replaced.
         num_samples: Scenes in the picture, at most 64.
         seed: Seed of the scenes; the default shows the test split's first ones.
     """
@@ -139,7 +139,7 @@ def sample(out: Path = Path("sample_visualization.png"), seed: int = 42, index: 
     """Write a picture of one scene: its blocks, instruction and true arrow.
 
     Args:
-        out: Where to write the picture.
+        out: Where to write the picture; an earlier one is replaced.
         seed: Seed of the split; 42 is the training split.
         index: Which of its scenes.
     """
@@ -181,7 +181,7 @@ def demo(
 
     Args:
         scene_seed: Seed of the scene; `new` while running draws the next one.
-        picture: Where each answer's picture is written.
+        picture: Where each answer's picture is written, in place of the one before.
     """
     from tinyvla.app.demo import run_demo
 
@@ -198,7 +198,7 @@ def export(
     """Write a policy as ONNX (.onnx) or as a torch.export program (.pt2) that runs without this package.
 
     Args:
-        out: Where to write; its suffix chooses the format.
+        out: Where to write; its suffix chooses the format, and an earlier file is replaced.
         compact: For a web page: weights in half precision, rows for the words of training alone, and a second output,
             where the policy looks.
     """

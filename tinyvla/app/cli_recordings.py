@@ -88,7 +88,7 @@ def dataset(
     """Look at a data set before training on it: what is in it, and what seems to be wrong.
 
     Args:
-        out: Where to write a picture of sample frames; episodes with faults come first.
+        out: Where to write a picture of sample frames, in place of an earlier one; episodes with faults come first.
         cameras: Which; all unless given.
         states: Keys whose numbers make the robot's state; observation.state unless given.
         image_size: To which images are scaled; the same as for training, so that they are decoded once.

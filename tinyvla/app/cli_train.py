@@ -278,14 +278,12 @@ def _fit(
 @contextmanager
 def _watchers(place: Place, log_dir: Path, is_recorded: bool = False) -> Iterator[list[Callback]]:
     """What the main process shows and logs; Ctrl-C stops a process that trains alone."""
-    from tinyvla.learn.callbacks import OnEpoch, ProgressBar, StopOnInterrupt, TensorBoard
+    from tinyvla.learn.callbacks import OnEpoch, ProgressBar, StopOnInterrupt, TensorBoard, event_file
 
     if not place.is_main:
         yield []
         return
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(log_dir)) as writer:
+    with event_file(log_dir) as writer:
         alone: list[Callback] = [StopOnInterrupt()] if place.accelerator is None else []
         bar: list[Callback] = [ProgressBar()] if sys.stderr.isatty() else []
         yield [*alone, *bar, TensorBoard(writer), OnEpoch(partial(_print_epoch, is_recorded=is_recorded))]
