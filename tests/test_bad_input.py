@@ -233,6 +233,7 @@ COMMANDS: list[str] = [
     "bench --seeds 1 --out {best}/config.json",
     "throughput --presets nano --out {run}/config.json",
     "throughput --presets huge",
+    "throughput --presets nano nano",
     "throughput --presets",
     "throughput --step compiled --device cpu",
 ]

@@ -9,6 +9,7 @@ Notable:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -61,6 +62,19 @@ def shown(value: Any) -> str:
     except Exception:  # a number of thousands of digits, or an object that cannot be shown
         text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_once(values: Sequence[Any], what: str) -> None:
+    """Refuse a list that names something twice.
+
+    Args:
+        what: it names, such as "cameras", for the message.
+
+    Raises:
+        InputError: it does.
+    """
+    twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+    check(twice is None, f"the {what} name {shown(twice)} twice; name it once")
 
 
 def check_number(name: str, value: Any, bounds: Within, whole: bool = True) -> Any:

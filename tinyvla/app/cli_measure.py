@@ -17,7 +17,7 @@ from tyro.conf import arg
 from tinyvla.app.given import refuse
 from tinyvla.config import PRESETS, model_config
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number
+from tinyvla.fields import Within, check, check_number, check_once
 from tinyvla.files import check_output, read_json, write_text
 from tinyvla.recipes import DataConfig
 from tinyvla.registry import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS
@@ -218,6 +218,7 @@ def throughput(
 
     check_number("--batch-size", batch_size, Within(1, DataConfig().num_train))
     check(bool(presets), f"--presets names none; choose from {', '.join(PRESETS)}")
+    check_once(presets, "presets")
     _check_figures(out)
     where = choose_device(device)
     options = step_options(step, where)

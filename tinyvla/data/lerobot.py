@@ -27,7 +27,7 @@ from tinyvla.data.lerobot_writer import write_dataset
 from tinyvla.data.parquet import Pictures, joined, num_rows, pa, picture_rows, read_tables, vectors, whole_numbers
 from tinyvla.data.video import frames_at
 from tinyvla.errors import InputError
-from tinyvla.fields import check, shown
+from tinyvla.fields import check, check_once, shown
 from tinyvla.files import as_path
 from tinyvla.sizes import check_sides
 
@@ -63,6 +63,7 @@ def read_dataset(
     chosen = layout.cameras(tuple(cameras))
     folder, features = layout.folder, layout.features
     state = [key for key in states or [STATE] if states or key in features]
+    check_once(state, "states")
     lacking = [key for key in state if key not in features]
     check(not lacking, f"{folder} lacks {', '.join(lacking)}; it has the features {', '.join(features)}")
     in_memory = size is None and not any(layout.is_video(key) for key in chosen.values())
