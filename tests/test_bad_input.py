@@ -249,7 +249,10 @@ COMMANDS: list[str] = [
     "bench --demos 5 --tasks reach",
     *(f"bench --world metaworld --folder {{tmp}}/new --{wrong}" for wrong in METAWORLD_RACES),
     "bench --step compiled --device cpu",
+    "bench --seeds 1 --out {best}/config.json",
+    "throughput --presets nano --out {run}/config.json",
     "throughput --presets huge",
+    "throughput --presets nano nano",
     "throughput --presets",
     "throughput --step compiled --device cpu",
 ]

@@ -76,6 +76,19 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def check_once(values: Sequence[Any], what: str) -> None:
+    """Refuse a list that names something twice.
+
+    Args:
+        what: it names, such as "cameras", for the message.
+
+    Raises:
+        InputError: it does.
+    """
+    twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+    check(twice is None, f"the {what} name {shown(twice)} twice; name it once")
+
+
 def check_number(name: str, value: Any, bounds: Within, whole: bool = True) -> Any:
     """Returns a number as Python's own, once it is known to be one and to lie within bounds.
 

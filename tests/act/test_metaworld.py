@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -18,10 +19,11 @@ from filelock import FileLock
 
 from tinyvla.act.metaworld.answer import PolicyAnswer, judge_policy
 from tinyvla.act.metaworld.collect import Plan, collect, join, read_plan, record, record_episodes
-from tinyvla.act.metaworld.judge import Episode, Judges, Mode, _act, num_processes
+from tinyvla.act.metaworld.judge import Episode, Judges, Mode, _act
 from tinyvla.act.metaworld.report import summary, table
 from tinyvla.act.metaworld.scene import CAMERA_PLACE, MetaWorldConfig, Scene, draw_on, load_metaworld
 from tinyvla.act.metaworld.tasks import GROUPS, SENTENCES, TASKS, episode_seed, find_tasks
+from tinyvla.act.metaworld.workers import num_processes
 from tinyvla.act.metaworld.world import MetaWorld
 from tinyvla.data.lerobot import read_dataset
 from tinyvla.data.lerobot_writer import Episode as Recorded
@@ -314,6 +316,7 @@ def test_two_collections_do_not_work_in_one_folder(tmp_path):
     (tmp_path / "episodes").mkdir()
     (tmp_path / "episodes" / "reach_0000.part").write_text("in hand")
     plan = Plan(("reach",), demos=1, image_size=32)
+    (tmp_path / "collection.json").write_text(json.dumps(vars(plan)))
     with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="in use by another process"):
         collect(tmp_path, plan)
     assert (tmp_path / "episodes" / "reach_0000.part").read_text() == "in hand"
@@ -325,7 +328,7 @@ def test_a_collection_goes_on_where_it_stopped(metaworld, tmp_path):
     files = [plan.path(tmp_path, task, index) for task, index in plan.episodes]
     kept, again = files[0].stat().st_mtime_ns, files[1].read_bytes()
     files[1].unlink()
-    files[1].with_suffix(".part").write_bytes(b"killed here")
+    files[1].with_suffix(".12345.part").write_bytes(b"killed here")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "half").write_text("killed while joining")
     with pytest.raises(InputError, match="holds 1 of 2 episodes; run the same collection to go on"):
@@ -344,11 +347,72 @@ def test_a_collection_goes_on_where_it_stopped(metaworld, tmp_path):
     assert json.loads((tmp_path / "collection.json").read_text())["demos"] == 2
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    (tmp_path / "photo.jpg").write_text("mine")
-    with pytest.raises(InputError, match="holds other files"):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["photo.jpg"], "holds other files"),
+        ([".lock", "photo.jpg"], "holds other files"),
+        (["episodes"], "holds other files"),
+        ([".lock"], r"\.lock was not written by a collection; move it away, or give another folder"),
+    ],
+)
+def test_a_folder_with_other_files_is_left_alone(names, message, tmp_path):
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=message):
         collect(tmp_path, Plan(("drawer-close",), demos=1, image_size=32))
-    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+
+
+def test_a_folder_is_a_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="file is a file; FOLDER must name a folder"):
+            collect(place, Plan(("drawer-close",), demos=1, image_size=32))
+
+
+STOPPED = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+folder, name, whom = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+command = ["-m", "tinyvla", "metaworld", "collect", str(folder), "--tasks", "drawer-close", "--demos", "40"]
+command += ["--image-size", "32", "--samples", "0", "--workers", "2"]
+process = subprocess.Popen([sys.executable, *command], start_new_session=True)
+while not list(folder.glob("episodes/*.parquet")):
+    time.sleep(0.02)
+    assert process.poll() is None
+(os.killpg if whom == "all" else os.kill)(process.pid, getattr(signal, name))
+code, end = process.wait(60), time.time() + 3
+while time.time() < end:
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        sys.exit(code % 256)
+    time.sleep(0.05)
+os.killpg(process.pid, signal.SIGKILL)
+sys.exit("its processes work on")
+"""
+"""Stops a collection that has begun, and ends with its exit code once all of its processes have ended."""
+
+
+@pytest.mark.parametrize(
+    ("name", "whom", "code", "says"),
+    [
+        ("SIGINT", "all", 130, "stopped; the same command goes on"),
+        ("SIGTERM", "one", 143, ""),
+        ("SIGTERM", "all", 143, ""),
+        ("SIGKILL", "one", 256 - signal.SIGKILL, ""),
+    ],
+)
+def test_a_collection_that_is_stopped_leaves_no_process_and_no_traceback(metaworld, name, whom, code, says, tmp_path):
+    run = [sys.executable, "-c", STOPPED, str(tmp_path / "set"), name, whom]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "leaked" not in done.stderr or name == "SIGKILL", done.stderr
+    there = [path.name for path in (tmp_path / "set").iterdir()]
+    assert (".lock" in there) == (name == "SIGKILL")
 
 
 def test_chunks_are_executed_or_averaged():
@@ -445,5 +509,6 @@ def test_the_mean_of_the_groups_weighs_groups_alike():
 def test_processes():
     assert num_processes(3) == 3
     assert num_processes() >= 1
-    with pytest.raises(InputError, match="at least 1, or 0"):
-        num_processes(-1)
+    for wrong in (-1, 1_000_000):
+        with pytest.raises(InputError, match=f"workers are {wrong}; give at least 1 and at most"):
+            num_processes(wrong)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from tinyvla import __version__
 from tinyvla.app import cli
 from tinyvla.config import PRESETS
 from tinyvla.data.sentences import KINDS, SEEN
@@ -113,6 +114,11 @@ def test_bench_writes_its_figures(tmp_path, capsys):
     assert values["runs"][0]["steps"] == 3
 
 
+def test_it_says_its_version(capsys):
+    tinyvla("--version")
+    assert capsys.readouterr().out == f"tinyvla {__version__}\n"
+
+
 def test_every_verb_has_help(capsys):
     for verb in cli.VERBS:
         tinyvla(verb, "--help")
@@ -144,10 +150,26 @@ def test_resuming_a_complete_run_says_so(trained, capsys):
         (["train", "--val-seed", "42"], "must differ"),
         (["train", "--resume", "--out", "{tmp}/none"], "holds no run to resume"),
         (["train", "--resume", "--out", "{run}", "--epochs", "7"], "--resume goes on with epochs 1; 7 needs a new run"),
-        (
-            ["train", "--resume", "--out", "{run}", "--preset", "medium"],
-            "leave out --preset, --fusion, --head, --vision",
+        *(
+            (
+                ["train", "--resume", "--out", "{run}", *options],
+                f"{named}: --resume goes on with the saved model; leave",
+            )
+            for options, named in (
+                (["--preset", "medium"], "--preset"),
+                (["--fusion", "prefix"], "--fusion"),
+                (["--vision", "nobody/nothing"], "--vision"),
+                (["--language", "nobody/nothing", "--preset", "nano"], "--preset, --language"),
+                (["--learn-towers"], "--learn-towers"),
+            )
         ),
+        (["train", "--resume", "--out", "{run}", "--dataset", "x"], "goes on with dataset nothing; x needs a new run"),
+        (["metaworld", "collect", ""], "what stands after 'collect' is empty; name something"),
+        (["sample", "--out", ""], "the value of --out is empty; leave the option out"),
+        (["sample", "--gif", "x"], "error: Unrecognized options: --gif x; `tinyvla sample --help` lists the options"),
+        (["sample", "--ot", "x"], "(perhaps --out is meant)"),
+        (["--nonsense"], "error: Unrecognized options: --nonsense; `tinyvla --help` lists the verbs"),
+        (["evaluate", "--leave-out", "x"], "Error parsing --leave-out: 'x' cannot be such a value"),
         (["train", "--learn-towers"], "--learn-towers is for pretrained towers"),
         (["train", "--vision", "{tmp}/none"], "cannot load"),
         (["train", "--out", "{run}"], "holds a run already; go on with --resume"),

@@ -98,7 +98,15 @@ def test_whole_episodes_are_held_out(folder):
     ("args", "message"),
     [
         (["train", "--dataset", "{folder}", "--leave-out", "8"], "--leave-out names episode [8]"),
-        (["train", "--dataset", "{folder}", "--leave-out", *"0123456"], "holds one episode"),
+        (
+            ["train", "--dataset", "{folder}", "--leave-out", *"0123456"],
+            "holds 8 episodes, of which --leave-out leaves one",
+        ),
+        (["train", "--dataset", "{folder}", "--leave-out", *"01234567"], "of which --leave-out leaves none"),
+        (["train", "--dataset", "{folder}", "--leave-out", "1", "2", "1"], "episodes of --leave-out name 1 twice"),
+        (["train", "--dataset", "{folder}", "--cameras", "wrist", "wrist"], "the cameras name 'wrist' twice"),
+        (["dataset", "{folder}", "--cameras", "wrist", "observation.images.wrist"], "the cameras name 'wrist' twice"),
+        (["dataset", "{folder}", "--states", *("observation.state",) * 2], "states name 'observation.state' twice"),
         (["train", "--dataset", "{folder}", "--cameras", "top"], "no camera top"),
         (["train", "--cameras", "front"], "name it: --dataset"),
         (["evaluate", "--leave-out", "1"], "name them with --dataset"),

@@ -16,7 +16,7 @@ from policies import awakened, batch_of
 
 from tinyvla import BlockFind
 from tinyvla.app import cli
-from tinyvla.config import ModelConfig
+from tinyvla.config import ModelConfig, ObservationConfig
 from tinyvla.deploy import export
 from tinyvla.deploy.export import check_parity, export_bytes, export_policy, load_exported, parity, run_bytes, usage
 from tinyvla.errors import InputError
@@ -175,13 +175,25 @@ def checkpoint(make, tmp_path) -> Path:
     return tmp_path / "best"
 
 
-def test_the_verb_reports_size_difference_and_use(checkpoint, tmp_path, capsys):
-    out = tmp_path / "policy.pt2"
+def test_the_verb_reports_size_difference_and_use(checkpoint, make, tmp_path, capsys):
+    out = tmp_path / "policy.PT2"
     cli.main(["export", "--checkpoint", str(checkpoint), "--out", str(out)])
     said = capsys.readouterr().out
     assert f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB" in said
     assert "largest difference" in said
     assert usage(out) in said
+    assert parity(make(), load_exported(out)) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["policy.pt2", "POLICY.PT2", "policy.ONNX"])
+def test_the_printed_example_of_a_robots_policy_runs(name, tiny_config, tmp_path, capsys):
+    robot = ObservationConfig(("top", "wrist"), 3, state_normalization="none")
+    head = replace(tiny_config.head, action_dim=4, horizon=2)
+    new_policy(replace(tiny_config, observation=robot, head=head), 0).save_pretrained(tmp_path / "robot")
+    cli.main(["export", "--checkpoint", str(tmp_path / "robot"), "--out", str(tmp_path / name)])
+    code = capsys.readouterr().out.split("next, in Python:\n\n")[1]
+    exec(code, {})
+    assert capsys.readouterr().out.count(".") == 8
 
 
 def test_the_verb_writes_nothing_where_parity_fails(checkpoint, tmp_path, capsys, monkeypatch):

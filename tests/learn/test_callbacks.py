@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
+import time
+import warnings
 
 import pytest
 
 from tinyvla.learn.callbacks import (
     Callback,
     DivergedError,
+    LogWarning,
     OnEpoch,
     ProgressBar,
     StopOnInterrupt,
     TensorBoard,
     check_finite,
+    event_file,
     watching,
 )
 from tinyvla.recipes import TrainConfig
@@ -78,6 +83,29 @@ def test_every_tenth_step_and_each_validation_are_logged():
     board.on_epoch(RECORD)
     assert ("val/loss", 0.4, 30) in logged
     assert ("val/direction_accuracy", 0.5, 30) in logged
+
+
+def test_logs_that_cannot_be_written_end_with_a_warning(capfd, monkeypatch, tmp_path):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def fail(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with event_file(tmp_path) as writer:
+        board = TensorBoard(writer)
+        board.on_step(10, 0.5, 1e-3)
+        writer.flush()
+        monkeypatch.setattr(RecordWriter, "write", fail)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for step in range(20, 2_000, 10):
+                board.on_step(step, 0.5, 1e-3)
+                time.sleep(0.01 * (not board.ended))
+            board.on_epoch(RECORD)
+        texts = [str(each.message) for each in said if each.category is LogWarning]
+        assert texts == ["cannot write logs (No space left on device); training goes on without them"]
+        warnings.simplefilter("ignore", LogWarning)  # for the writer's end
+    assert capfd.readouterr().err == ""
 
 
 def test_the_first_ctrl_c_is_noted_and_the_second_kills():

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
+from tinyvla import __version__
 from tinyvla.app.cli_evaluate import evaluate
 from tinyvla.app.cli_measure import (
     Checkpoint,
@@ -65,7 +66,7 @@ def rollout(
     Args:
         episodes: How many, each of at most 40 steps; 500 unless given. On Meta-World of each task; 10 unless given.
         seed: Which episodes; the default's are none that a policy is trained on.
-        gif: Where to write the first episode as a moving picture.
+        gif: Where to write the first episode as a moving picture; an earlier one is replaced.
         execute: Actions of a chunk that are done before the policy looks again.
         workers: Processes that simulate; as many as there are cores if 0.
         films: A folder for a success and a failure of each task, as moving pictures.
@@ -116,7 +117,7 @@ def visualize(
     """Write a picture of scenes with the true and the predicted arrows.
 
     Args:
-        out: Where to write the picture.
+        out: Where to write the picture; an earlier one is replaced.
         num_samples: Scenes in the picture, at most 64.
         seed: Seed of the scenes; the default shows the test split's first ones.
     """
@@ -139,7 +140,7 @@ def sample(out: Path = Path("sample_visualization.png"), seed: int = 42, index: 
     """Write a picture of one scene: its blocks, instruction and true arrow.
 
     Args:
-        out: Where to write the picture.
+        out: Where to write the picture; an earlier one is replaced.
         seed: Seed of the split; 42 is the training split.
         index: Which of its scenes.
     """
@@ -181,7 +182,7 @@ def demo(
 
     Args:
         scene_seed: Seed of the scene; `new` while running draws the next one.
-        picture: Where each answer's picture is written.
+        picture: Where each answer's picture is written, in place of the one before.
     """
     from tinyvla.app.demo import run_demo
 
@@ -198,7 +199,7 @@ def export(
     """Write a policy as ONNX (.onnx) or as a torch.export program (.pt2) that runs without this package.
 
     Args:
-        out: Where to write; its suffix chooses the format.
+        out: Where to write; its suffix chooses the format, and an earlier file is replaced.
         compact: For a web page: weights in half precision, rows for the words of training alone, and a second output,
             where the policy looks.
     """
@@ -206,9 +207,10 @@ def export(
     from tinyvla.deploy.export import SUFFIXES, export_policy, usage
 
     check_output(out, (".onnx",) if compact else SUFFIXES)
-    difference = (export_compact if compact else export_policy)(load(checkpoint, "cpu"), out)
+    policy = load(checkpoint, "cpu")
+    difference = (export_compact if compact else export_policy)(policy, out)
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB; largest difference from PyTorch {difference:.1e}")
-    print(f"next, in Python:\n\n{usage(out)}")
+    print(f"next, in Python:\n\n{usage(out, policy.config)}")
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -231,6 +233,9 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(argv: list[str] | None = None) -> None:
     """Run one verb. Exit code 2 and one line on standard error when the input is at fault."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        print(f"tinyvla {__version__}")
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):  # a name with other letters is shown in a terminal that knows ASCII alone
         if isinstance(stream, io.TextIOWrapper):
@@ -265,7 +270,9 @@ def parse(argv: list[str]) -> Callable[[], None]:
         check(_can_be_said(word), f"the command line holds {shown(word)}, with a character that no option can have")
     for option, value in pairwise([*argv, "end"]):
         if value == "" or re.fullmatch(r"--[\w-]+=", option):
-            raise InputError(f"the value of {option.rstrip('=')} is empty; leave the option out")
+            is_value = option.startswith("--")
+            advice = f"the value of {option.rstrip('=')} is empty; leave the option out"
+            raise InputError(advice if is_value else f"what stands after {shown(option)} is empty; name something")
     note_options(argv)
     box = io.StringIO()
     try:
@@ -282,9 +289,13 @@ def parse(argv: list[str]) -> Callable[[], None]:
     lines = [line.strip("│╭╮╰╯─| ") for line in box.getvalue().splitlines()[1:]]
     said = " ".join(line for line in lines if line.strip("-"))  # where the terminal knows no ─, rules are of dashes
     said = re.split(r"\.? (?:Argument helptext|Available subcommands|Got errors|For full helptext)", said)[0]
+    said = re.sub(r" \(applied to [^)]*\)| or misplaced|\.? Arguments are applied to .*? can matter\.", "", said)
+    said = re.sub(r"(--[\w-]+)(.*) Perhaps you meant: \1(?![\w-]).*", r"\1\2", said)  # another verb's option
     said = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"(perhaps \1 is meant)", said)
+    said = re.sub(r"Could not find valid parse for arguments: \[(.*?)\]", r"\1 cannot be such a value", said)
     said = re.sub(r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*)\]", r"\2 is no \1", said)
-    raise InputError(f"{said.strip(' .')}; `tinyvla {' '.join(argv[:1])} --help` lists the options")
+    verb = f"{argv[0]} " if argv[0] in VERBS else ""
+    raise InputError(f"{said.strip(' .')}; `tinyvla {verb}--help` lists the {'options' if verb else 'verbs'}")
 
 
 def _can_be_said(word: str) -> bool:

@@ -17,8 +17,8 @@ from tyro.conf import arg
 from tinyvla.app.given import refuse
 from tinyvla.config import PRESETS, model_config
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number
-from tinyvla.files import check_output, write_text
+from tinyvla.fields import Within, check, check_number, check_once
+from tinyvla.files import check_output, read_json, write_text
 from tinyvla.recipes import DataConfig
 from tinyvla.registry import ABLATION_KINDS, FUSION_KINDS, HEAD_KINDS
 
@@ -218,6 +218,7 @@ def throughput(
 
     check_number("--batch-size", batch_size, Within(1, DataConfig().num_train))
     check(bool(presets), f"--presets names none; choose from {', '.join(PRESETS)}")
+    check_once(presets, "presets")
     _check_figures(out)
     where = choose_device(device)
     options = step_options(step, where)
@@ -229,9 +230,17 @@ def throughput(
 
 
 def _check_figures(out: Path | None) -> None:
-    """Refuse a place for figures where none can be written, before they are measured."""
-    if out is not None:
-        check_output(out, (".json",))
+    """Refuse a place where no figures can be written, or other things are, before they are measured."""
+    if out is None:
+        return
+    check_output(out, (".json",))
+    if out.exists():
+        try:
+            command = str(read_json(out, "").get("command"))
+        except InputError:
+            command = ""
+        is_ours = command.startswith(("tinyvla bench ", "tinyvla throughput "))
+        check(is_ours, f"--out is {out}, which holds no figures of an earlier call; choose another name")
 
 
 def _show(table: str, result: dict[str, Any], out: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from json import dumps  # not `json`: that is an option's name
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,14 +42,20 @@ def metaworld(
         workers: Processes; as many as there are cores if 0.
     """
     from tinyvla.act.metaworld.collect import Plan, collect
-    from tinyvla.act.metaworld.judge import num_processes
     from tinyvla.act.metaworld.tasks import find_tasks
+    from tinyvla.act.metaworld.workers import ended_by_sigterm, num_processes
 
     if action != "collect":
         raise InputError(f"unknown action {action!r}; the only one is: tinyvla metaworld collect FOLDER")
     names = tuple(task.name for task in find_tasks(tasks))
     plan = Plan(names, demos, image_size, samples, noise=noise)
-    collect(folder, plan, num_processes(workers), _gpus())
+    processes = num_processes(workers)
+    try:
+        with ended_by_sigterm():
+            collect(folder, plan, processes, _gpus())
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where this one was", file=sys.stderr)
+        sys.exit(130)
     print(f"{folder}: {len(plan.episodes)} episodes of {len(names)} tasks")
     print(f"next: tinyvla train --dataset {folder} --image-size {image_size}")
 
@@ -73,16 +80,18 @@ def roll_out(
 ) -> None:
     """Let a policy act on Meta-World's tasks and say how often it succeeds; see the verb `rollout`."""
     from tinyvla.act.metaworld.answer import judge_policy
-    from tinyvla.act.metaworld.judge import num_processes
     from tinyvla.act.metaworld.report import summary, table
     from tinyvla.act.metaworld.scene import MetaWorldConfig
     from tinyvla.act.metaworld.tasks import find_tasks
+    from tinyvla.act.metaworld.workers import ended_by_sigterm, num_processes
 
     if films is not None:
         check_folder(films, "--films")
     policy = load(checkpoint, device)
     config = MetaWorldConfig(max(policy.config.vision.size), samples=4)
-    ended = judge_policy(policy, config, find_tasks(tasks), episodes, execute, seed, num_processes(workers))
+    processes = num_processes(workers)
+    with ended_by_sigterm():
+        ended = judge_policy(policy, config, find_tasks(tasks), episodes, execute, seed, processes)
     found = {"execute": execute, "seed": seed, **summary(ended)}
     written = [] if films is None else _film(policy, config, ended, execute, films, seed)
     print(dumps(found) if json else table(found, str(checkpoint)))

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from tinyvla.app.cli_measure import Checkpoint, JsonFlag, load
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number, shown
+from tinyvla.fields import Within, check, check_number, check_once, shown
 from tinyvla.files import PICTURES, check_output
 from tinyvla.recipes import DataConfig, RecordingConfig
 
@@ -45,11 +45,13 @@ def read(data: DataConfig, size: int | tuple[int, int] | None = None, resize: st
 
     recordings = read_dataset(data.dataset, size, data.cameras, data.states, resize)
     count = int(recordings.episodes[-1]) + 1
+    check_once(data.leave_out, "episodes of --leave-out")
     unknown = [number for number in data.leave_out if not 0 <= number < count]
     check(not unknown, f"--leave-out names episode {shown(unknown)}; {data.dataset} has the episodes 0 to {count - 1}")
-    left = count - len(set(data.leave_out))
-    word = "one episode" if left == 1 else f"{left} episodes"
+    left = count - len(data.leave_out)
     if left < 2:
+        word = "one episode" if count == 1 else f"{count} episodes"
+        word += f", of which --leave-out leaves {'one' if left else 'none'}" if data.leave_out else ""
         raise InputError(f"{data.dataset} holds {word}; at least two are needed, one to learn from and one to check")
     return recordings
 
@@ -88,7 +90,7 @@ def dataset(
     """Look at a data set before training on it: what is in it, and what seems to be wrong.
 
     Args:
-        out: Where to write a picture of sample frames; episodes with faults come first.
+        out: Where to write a picture of sample frames, in place of an earlier one; episodes with faults come first.
         cameras: Which; all unless given.
         states: Keys whose numbers make the robot's state; observation.state unless given.
         image_size: To which images are scaled; the same as for training, so that they are decoded once.

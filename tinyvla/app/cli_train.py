@@ -30,7 +30,7 @@ from tinyvla.app.cli_measure import (
     print_report,
     print_sentences,
 )
-from tinyvla.app.given import check_train, compared
+from tinyvla.app.given import OF_MODEL, check_train, compared, given, refuse
 from tinyvla.config import PRESETS, ModelConfig, model_config
 from tinyvla.errors import InputError
 from tinyvla.files import check_folder
@@ -118,7 +118,9 @@ def train(
     if place.is_main and data.dataset and not resume:
         run.check_is_free(overwrite)  # before its videos are decoded
     recordings = recorded.read(data, sizes.image_size) if data.dataset and not resume else None
-    if recordings is not None:
+    if resume:
+        model = _saved_model(run.settings().model, preset, fusion, head, vision, language, learn_towers)
+    elif recordings is not None:
         model = recordings.robot_config(sizes, preset, fusion, head)
     else:
         model = _model(preset, fusion, head, vision, language, frozen=not learn_towers)
@@ -207,6 +209,16 @@ def _model(
     return pretrained_config(vision, language, preset, fusion, head, frozen)
 
 
+def _saved_model(saved: ModelConfig, preset: str, fusion: str | None, head: str | None, *towers: Any) -> ModelConfig:
+    """The policy that --resume goes on with; another one that is asked for is refused before its towers are read."""
+    vision, language, learn = towers
+    named = (getattr(saved.vision, "source", None), getattr(saved.language, "source", None))
+    is_another = (vision, language) != named if vision or language else learn
+    if is_another or (given(*OF_MODEL) and _model(preset, fusion, head, vision, language, not learn) != saved):
+        refuse(OF_MODEL, "--resume goes on with the saved model")
+    return saved
+
+
 def _recipe(name: str, preset: str, is_preset: bool, is_recorded: bool) -> Recipe | TrainConfig:
     """Returns what `--recipe` asks for; the measured ones are for the presets as they are, and for recordings."""
     if name not in RECIPE_NAMES:
@@ -278,14 +290,12 @@ def _fit(
 @contextmanager
 def _watchers(place: Place, log_dir: Path, is_recorded: bool = False) -> Iterator[list[Callback]]:
     """What the main process shows and logs; Ctrl-C stops a process that trains alone."""
-    from tinyvla.learn.callbacks import OnEpoch, ProgressBar, StopOnInterrupt, TensorBoard
+    from tinyvla.learn.callbacks import OnEpoch, ProgressBar, StopOnInterrupt, TensorBoard, event_file
 
     if not place.is_main:
         yield []
         return
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(log_dir)) as writer:
+    with event_file(log_dir) as writer:
         alone: list[Callback] = [StopOnInterrupt()] if place.accelerator is None else []
         bar: list[Callback] = [ProgressBar()] if sys.stderr.isatty() else []
         yield [*alone, *bar, TensorBoard(writer), OnEpoch(partial(_print_epoch, is_recorded=is_recorded))]

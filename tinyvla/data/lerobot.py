@@ -27,7 +27,7 @@ from tinyvla.data.lerobot_writer import write_dataset
 from tinyvla.data.parquet import Pictures, joined, num_rows, pa, picture_rows, read_tables, vectors, whole_numbers
 from tinyvla.data.video import frames_at
 from tinyvla.errors import InputError
-from tinyvla.fields import check, checked, shown
+from tinyvla.fields import check, check_once, checked, shown
 from tinyvla.files import as_path
 from tinyvla.sizes import check_sides
 
@@ -64,6 +64,7 @@ def read_dataset(
     chosen = layout.cameras(tuple(cameras))
     folder, features = layout.folder, layout.features
     state = [key for key in states or [STATE] if states or key in features]
+    check_once(state, "states")
     known = [key for key, feature in features.items() if feature["dtype"] not in ("image", "video")]
     lacking = [key for key in state if key not in known]
     check(not lacking, f"{folder} lacks {', '.join(lacking)}; it has the features {', '.join(known)}")

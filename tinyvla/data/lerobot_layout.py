@@ -24,7 +24,7 @@ from typing import Any
 
 from tinyvla.data.parquet import read_tables, whole_numbers
 from tinyvla.errors import InputError
-from tinyvla.fields import Within, check, check_number, checked, shown
+from tinyvla.fields import Within, check, check_number, check_once, checked, shown
 from tinyvla.files import cache_folder, parse_json, read_bytes, read_json
 
 IMAGE_PREFIX = "observation.images."
@@ -109,11 +109,12 @@ class Layout:
             f"{self.folder} has the features {', '.join(self.features)}; action and an image are needed to learn from",
         )
         names = [camera_name(name) for name in chosen] or list(keys)
+        check_once(names, "cameras")
         unknown = [name for name in names if name not in keys]
         check(not unknown, f"{self.folder} has no camera {', '.join(unknown)}; it has {', '.join(keys)}")
         for name in names:
             self._check_colors(name, self.features[keys[name]])
-        return {name: keys[name] for name in dict.fromkeys(names)}
+        return {name: keys[name] for name in names}
 
     def _check_colors(self, name: str, feature: dict[str, Any]) -> None:
         shape, names = feature["shape"], feature.get("names")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ class Episode:
         check(not self.videos, "an episode with video cannot be kept in a file of its own; add it to its data set")
         histograms = {key: value.tolist() for key, value in self.histograms.items()}
         note = {"tasks": self.tasks, "histograms": histograms, "statistics": self.statistics}
-        unfinished = path.with_suffix(".part")
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
         pq.write_table(
             self.table.replace_schema_metadata({"tinyvla": json.dumps(note)}), unfinished, compression="none"
         )

@@ -99,8 +99,8 @@ def export_policy(policy: TinyVLA, path: str | Path, split: BlockFind | None = N
     """
     path = as_path(path, "the file")
     check_output(path, SUFFIXES)
-    data = export_bytes(policy, path.suffix)
-    difference = check_parity(policy, run_bytes(data, path.suffix), split)
+    data = export_bytes(policy, path.suffix.lower())
+    difference = check_parity(policy, run_bytes(data, path.suffix.lower()), split)
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
@@ -119,7 +119,7 @@ def load_exported(path: str | Path) -> Exported:
     path = as_path(path, "the file")
     if not path.is_file():
         raise InputError(f"there is no file {path}; write one with `tinyvla export --out {path}`")
-    return run_bytes(path.read_bytes(), path.suffix)
+    return run_bytes(path.read_bytes(), path.suffix.lower())
 
 
 def export_bytes(policy: TinyVLA, suffix: str) -> bytes:
@@ -282,7 +282,7 @@ def usage(path: str | Path, config: ModelConfig | None = None) -> str:
         onnx[name], torch_[name] = f'np.zeros(({shape}), "float32")', f"torch.zeros({shape})"
     onnx |= {"input_ids": f'np.array([{row}], "int64")', "attention_mask": "np.ones((1, 6), bool)"}
     torch_ |= {"input_ids": f"torch.tensor([{row}])", "attention_mask": "torch.ones(1, 6, dtype=torch.bool)"}
-    if Path(path).suffix == ".onnx":
+    if Path(path).suffix.lower() == ".onnx":
         named = ", ".join(f'"{name}": {value}' for name, value in onnx.items())
         return (
             f"import numpy as np, onnxruntime\ninputs = {{{named}}}\n"

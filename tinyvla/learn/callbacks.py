@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tqdm.auto import tqdm
@@ -99,8 +101,39 @@ class ScalarWriter(Protocol):
         """Log one number."""
 
 
+class LogWarning(UserWarning):
+    """What is logged can no longer be written."""
+
+
+@contextmanager
+def event_file(folder: str | Path) -> Iterator[ScalarWriter]:
+    """TensorBoard's writer; what it cannot write in its own thread is said by the next call, and only there."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    usual = threading.excepthook
+    threading.excepthook = lambda what: None if isinstance(what.exc_value, OSError) else usual(what)
+    try:
+        writer = SummaryWriter(str(folder))
+        try:
+            yield writer
+        finally:
+            with _logs_may_end():
+                writer.close()
+    finally:
+        threading.excepthook = usual
+
+
+@contextmanager
+def _logs_may_end() -> Iterator[None]:
+    """Warn where logs cannot be written: a training is worth more than they are."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"cannot write logs ({error.strerror or error}); training goes on without them", LogWarning, 3)
+
+
 class TensorBoard(Callback):
-    """Logs the loss and the learning rate of every tenth step, and each validation.
+    """Logs the loss and the learning rate of every tenth step, and each validation, while that can be written.
 
     Args:
         writer: of `torch.utils.tensorboard`, or anything with its `add_scalar`.
@@ -110,18 +143,25 @@ class TensorBoard(Callback):
 
     @checked
     def __init__(self, writer: ScalarWriter) -> None:
-        self.writer = writer
+        self.writer, self.ended = writer, False
 
     def on_step(self, step: int, loss: float, learning_rate: float) -> None:
         """Log every tenth step."""
         if step % self.every == 0:
-            self.writer.add_scalar("train/loss", loss, step)
-            self.writer.add_scalar("train/learning_rate", learning_rate, step)
+            self._log({"train/loss": loss, "train/learning_rate": learning_rate}, step)
 
     def on_epoch(self, record: Record) -> None:
         """Log the validation."""
-        for name in ("val_loss", "l2_error", "direction_accuracy", "within_10_degrees"):
-            self.writer.add_scalar(f"val/{name.removeprefix('val_')}", record[name], record["step"])
+        names = ("val_loss", "l2_error", "direction_accuracy", "within_10_degrees")
+        self._log({f"val/{name.removeprefix('val_')}": record[name] for name in names}, record["step"])
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        if not self.ended:
+            self.ended = True
+            with _logs_may_end():
+                for tag, value in values.items():
+                    self.writer.add_scalar(tag, value, step)
+                self.ended = False
 
 
 class StopOnInterrupt(Callback):

@@ -152,9 +152,8 @@ class RunFolder(Folder):
         wanted = vars(asked.train) | vars(asked.data)
         for name, have in (vars(saved.train) | vars(saved.data)).items():
             if name in given and wanted[name] != have:
-                raise InputError(
-                    f"--resume goes on with {name} {have}; {wanted[name]} needs a new run in another --out"
-                )
+                old, new = ("nothing" if value in ("", ()) else value for value in (have, wanted[name]))
+                raise InputError(f"--resume goes on with {name} {old}; {new} needs a new run in another --out")
         return saved
 
     def is_complete(self, settings: RunSettings) -> bool:

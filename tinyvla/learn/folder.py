@@ -21,14 +21,15 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from tinyvla.errors import InputError
 from tinyvla.fields import check
 from tinyvla.files import as_path, read_json, write_text
+from tinyvla.lock import LOCK, held
 
 SETTINGS, METRICS, STATE, BEST = "config.json", "metrics.jsonl", "resume.safetensors", "best"
-NEW, SWAP, LOCK = ".new", ".swap", ".lock"
+NEW, SWAP = ".new", ".swap"
 CHECKPOINT = ("config.json", "model.safetensors", "README.md")
 NAMES = r"(config\.json|metrics\.jsonl|resume\.safetensors|best|epoch_\d+)"
 """What lies in a run's folder."""
@@ -63,27 +64,8 @@ class Folder:
         """
         check(self.path.is_dir() or not self.path.exists(), f"{self.path} is a file; --out must name a folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        note = self.path / LOCK
-        dead = _number_in(note)  # whoever this was: once the lock is taken, it works no more
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            holder = "another process"
-            with suppress(OSError):
-                holder = f"process {note.read_text(encoding='utf-8')}"
-            raise InputError(
-                f"{self.path} is in use by {holder}; wait until it ends, or choose another --out"
-            ) from None
-        try:
-            if self._lock.lock_counter == 1:
-                self._tidy(dead)
-                note.write_text(str(os.getpid()), encoding="utf-8")
+        with held(self._lock, "a run", "choose another --out", self._tidy):
             yield
-        finally:
-            if self._lock.lock_counter == 1:
-                with suppress(OSError):
-                    note.unlink()
-            self._lock.release()
 
     def _tidy(self, dead: str) -> None:
         """Remove what a killed process was about to write, and finish what it was about to swap.
@@ -237,22 +219,6 @@ def _is_ours(name: Any) -> bool:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _number_in(lock: Path) -> str:
-    """Returns the number of the process that wrote into a lock; empty where there is none.
-
-    Raises:
-        InputError: no process of a run wrote it.
-    """
-    message = f"{lock} was not written by a run; move it away, or choose another --out"
-    check(not lock.is_symlink() and (lock.is_file() or not lock.exists()), message)
-    try:
-        text = lock.read_bytes()[:100]
-    except OSError:  # there is none, or its holder keeps others from reading
-        return ""
-    check(bool(re.fullmatch(rb"\d{0,20}", text)), message)
-    return text.decode()
 
 
 def _is_kept(folder: Path) -> bool:

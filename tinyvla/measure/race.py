@@ -16,14 +16,15 @@ import torch
 
 from tinyvla.act.metaworld.answer import judge_policy
 from tinyvla.act.metaworld.collect import Plan, collect
-from tinyvla.act.metaworld.judge import num_processes
 from tinyvla.act.metaworld.report import summary
 from tinyvla.act.metaworld.report import table as table_of_tasks
 from tinyvla.act.metaworld.scene import MetaWorldConfig
 from tinyvla.act.metaworld.tasks import find_tasks
+from tinyvla.act.metaworld.workers import num_processes
 from tinyvla.data.lerobot import read_dataset
 from tinyvla.device import choose_device, describe_device
 from tinyvla.errors import InputError
+from tinyvla.files import check_folder
 from tinyvla.learn.train import fit
 from tinyvla.model.policy import new_policy
 from tinyvla.recipes import RECORDINGS, Recipe, RecordingConfig
@@ -54,6 +55,7 @@ def race(
     Raises:
         InputError: the folder is not empty, or an argument is not usable.
     """
+    check_folder(folder, "--folder")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty; the clock starts with an empty folder")
     where, sizes, chosen = choose_device(device), RecordingConfig(), find_tasks(tasks)

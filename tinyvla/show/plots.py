@@ -6,6 +6,7 @@ Notable:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,4 +95,6 @@ def save_figure(fig: Figure, path: Path) -> None:
     path = as_path(path, "the picture")
     check_output(path, PICTURES, "the picture")
     kind = path.suffix[1:].lower()
-    write_atomically(path, lambda temporary: fig.savefig(temporary, dpi=150, format=kind))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")  # a letter that the font lacks is an empty box
+        write_atomically(path, lambda temporary: fig.savefig(temporary, dpi=150, format=kind))

@@ -15,25 +15,26 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene, draw_on
 from tinyvla.act.metaworld.tasks import SPLITS, Task, episode_seed, find_tasks
+from tinyvla.act.metaworld.workers import be_worker, without_interrupts
 from tinyvla.data.lerobot_writer import INFO_PATH, DatasetWriter, Episode
 from tinyvla.data.parquet import pa, pq
 from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_fields, make, shown
-from tinyvla.files import read_json, write_text
+from tinyvla.files import check_folder, read_json, write_text
+from tinyvla.lock import LOCK, held
 
-PLAN_FILE, LOCK = "collection.json", ".lock"
+PLAN_FILE = "collection.json"
 FPS = 80
 """Steps a second: Meta-World's own `render_fps`."""
 NAMES = {"action": ("x", "y", "z", "gripper"), "observation.state": ("x", "y", "z", "gripper")}
@@ -122,6 +123,7 @@ class _Recorder:
 
     @classmethod
     def start(cls, gpus: Any) -> None:
+        be_worker()
         draw_on(gpus.get())
 
     @classmethod
@@ -153,8 +155,10 @@ def collect(folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0
     """
     if _is_whole(folder, plan) and not (folder / "episodes").exists():
         return  # even where nothing can be written
+    check_folder(folder, "FOLDER")
+    _check_plan(folder, plan)
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder):
+    with held(FileLock(folder / LOCK), "a collection", "give another folder"):
         if _is_whole(folder, plan):
             shutil.rmtree(folder / "episodes", ignore_errors=True)  # left by a kill after all were joined
             return
@@ -166,28 +170,15 @@ def _is_whole(folder: Path, plan: Plan) -> bool:
     return (folder / INFO_PATH).exists() and read_plan(folder) == plan
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the system releases the lock when its holder dies."""
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{folder} is in use by another process; wait until it ends, or give another folder") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink()
-        lock.release()
-
-
 def record_episodes(
     folder: Path, plan: Plan, workers: int = 4, gpus: Sequence[int] = (0,), progress_bar: bool = True
 ) -> None:
     """Record the episodes that are missing, each as a file of its own; see `collect`."""
     _check_plan(folder, plan)
     parts = folder / "episodes"
+    if not (folder / PLAN_FILE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / PLAN_FILE, json.dumps(vars(plan), indent=1) + "\n")
     parts.mkdir(exist_ok=True)
     for leftover in parts.glob("*.part"):
         leftover.unlink()
@@ -209,8 +200,10 @@ def record_episodes(
         devices.put(gpus[worker % len(gpus)])
     total = len(plan.episodes)
     done = total - sum(len(ids) for ids in missing.values())
+    with without_interrupts():
+        processes = context.Pool(workers, _Recorder.start, (devices,))
     with (
-        context.Pool(workers, _Recorder.start, (devices,)) as pool,
+        processes as pool,
         tqdm(total=total, initial=done, unit="episode", mininterval=2, disable=not progress_bar) as bar,
     ):
         for count in pool.imap_unordered(_Recorder.run, jobs):
@@ -253,16 +246,14 @@ def _damaged(path: Path) -> str:
 
 
 def _check_plan(folder: Path, plan: Plan) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Refuse a folder that holds anything else but a part of this collection; nothing is changed in it."""
     path = folder / PLAN_FILE
-    if not path.exists() and any(each.name != LOCK for each in folder.iterdir()):
-        raise InputError(f"{folder} holds other files; give a new folder for the demonstrations")
     if path.exists():
         found = _saved_plan(path)
         if found != plan:
             raise InputError(f"{folder} holds another collection ({vars(found)}); give another folder or the same plan")
-    else:
-        write_text(path, json.dumps(vars(plan), indent=1) + "\n")
+    elif folder.exists() and any(each.name != LOCK for each in folder.iterdir()):
+        raise InputError(f"{folder} holds other files; give a new folder for the demonstrations")
 
 
 def _saved_plan(path: Path) -> Plan:

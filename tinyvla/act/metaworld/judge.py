@@ -11,7 +11,6 @@ Notable:
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 
 from tinyvla.act.metaworld.scene import ACTION_SIZE, STATE_SIZE, MetaWorldConfig, Scene, draw_on
 from tinyvla.act.metaworld.tasks import TASKS, Task, episode_seed
+from tinyvla.act.metaworld.workers import be_worker, without_interrupts
 from tinyvla.errors import InputError
 
 Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -122,6 +122,7 @@ def _act(scene: Scene, ask: Callable[[Scene], np.ndarray], mode: Mode) -> tuple[
 
 def _work(row: int, gpu: int, desk: _Desk, jobs: Any, results: Any, config: MetaWorldConfig) -> None:
     """A process: takes jobs until there is none; keeps the last task's scene."""
+    be_worker()
     draw_on(gpu)
     arrays, scene = desk.arrays(), None
     try:
@@ -155,8 +156,9 @@ class Judges:
         self._jobs, self._results = context.Queue(), context.Queue()
         arguments = (gpu, self._desk, self._jobs, self._results, config)
         self._processes = [context.Process(target=_work, args=(row, *arguments), daemon=True) for row in range(workers)]
-        for process in self._processes:
-            process.start()
+        with without_interrupts():
+            for process in self._processes:
+                process.start()
 
     def run(
         self,
@@ -242,15 +244,3 @@ def judge(
     if len(ended) < planned:
         raise RuntimeError(f"only {len(ended)} of {planned} episodes ended: the processes are gone")
     return ended
-
-
-def num_processes(asked: int = 0) -> int:
-    """Returns a number of processes: what is asked for, or one for each core if that is 0.
-
-    Raises:
-        InputError: it is negative.
-    """
-    if asked < 0:
-        raise InputError(f"workers are {asked}; give at least 1, or 0 for as many as there are cores")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return asked or cores or 1
