@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import partial, wraps
 from itertools import pairwise
 from json import dumps  # not `json`: that is an option's name
@@ -38,7 +38,7 @@ from tinyvla.app.cli_measure import (
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
 from tinyvla.app.cli_recordings import dataset
 from tinyvla.app.cli_train import train
-from tinyvla.app.given import note_options, refuse
+from tinyvla.app.given import note_options, option_of, refuse
 from tinyvla.errors import InputError, one_line
 from tinyvla.fields import MANY, SEED, Within, check, check_number, shown
 from tinyvla.files import PICTURES, check_output
@@ -333,5 +333,8 @@ def _later(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 
 def _fail(message: str) -> None:
-    print(f"tinyvla: error: {one_line(message)}", file=sys.stderr)
+    """End with a message, in which a setting has its option's name where it was given as one."""
+    named = re.sub(r"\b([A-Z][A-Za-z]+)\.(\w+)(?= (is|are) )", lambda at: option_of(at[2]) or at[0], message)
+    with suppress(OSError):  # where errors cannot be written, the exit code still says that there is one
+        print(f"tinyvla: error: {one_line(named)}", file=sys.stderr)
     sys.exit(2)

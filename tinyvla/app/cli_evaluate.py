@@ -48,6 +48,6 @@ def evaluate(
     if val_episodes is not None or states or leave_out:
         raise InputError("--val-episodes, --states and --leave-out are of recordings; name them with --dataset")
     refuse(("val_episodes", "states", "leave_out"), "for recordings (name them with --dataset)")
-    policy = load(checkpoint, device, blocks=True)
+    policy = load(checkpoint, device, blocks=True, instead=" (--dataset judges others on recordings)")
     report = print_sentences if sentences else print_report
     report(policy, num_samples, DataConfig(), as_json=json)
