@@ -33,6 +33,7 @@ from tinyvla.app.cli_measure import (
     doctor,
     info,
     load,
+    load_for_blocks,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
@@ -91,7 +92,7 @@ def rollout(
     if gif:
         check_output(gif, (".gif",), "--gif")
     blocks = BlockWorld(episode_seeds(EPISODES if episodes is None else episodes, seed))
-    act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy) or load(checkpoint, device)
+    act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy) or load_for_blocks(checkpoint, device)
     result = loop.rollout(act, blocks, record=1 if gif else 0)
     if gif and result.states:
         from tinyvla.show.filmstrip import film, save_gif
@@ -234,8 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run one verb. Exit code 2 and one line on standard error when the input is at fault."""
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
-        print(f"tinyvla {__version__}")
-        return
+        return print(f"tinyvla {__version__}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):  # a name with other letters is shown in a terminal that knows ASCII alone
         if isinstance(stream, io.TextIOWrapper):

@@ -60,6 +60,21 @@ def load(checkpoint: Path, device: str, blocks: bool = False, instead: str = "")
     return policy
 
 
+def load_for_blocks(checkpoint: Path, device: str) -> Any:
+    """The policy of a checkpoint, refused where it needs more than the world of blocks shows."""
+    from tinyvla.data.batch import CAMERA
+
+    policy = load(checkpoint, device)
+    seen = policy.config.observation
+    check(
+        tuple(seen.cameras) == (CAMERA,) and seen.state_dim == 0,
+        f"the policy in {checkpoint} sees {', '.join(seen.cameras)} and a state of "
+        f"{counted(seen.state_dim, 'number')}; --world blocks shows {CAMERA!r} and no state, and --world metaworld is "
+        "for those of that robot",
+    )
+    return policy
+
+
 def print_report(policy: Any, num_samples: int, data: DataConfig, as_json: bool) -> None:
     """Judge a policy on scenes of the test split, and print what `tinyvla evaluate` says."""
     from tinyvla.data.dataset import BlockFind
