@@ -675,8 +675,8 @@ print(f"{sum(count == 30 for count in successes.values())} of 50 tasks: 30 of 30
 
 # %% [markdown]
 # The list does not follow the groups of difficulty: `reach` counts as easy, and `soccer` as medium. Why these tasks fail is not
-# measured here; `tinyvla rollout --films` writes films of failures, and Exercise 3 of [Chapter 8](08_closed_loop.ipynb)
-# shows how to sort them.
+# measured here; `tinyvla rollout --world metaworld --films films` writes films of failures, and Exercise 3 of
+# [Chapter 8](08_closed_loop.ipynb) shows how to sort them.
 #
 # **Training on pays.** A quarter of the steps gives less than half of the figure:
 

@@ -1045,6 +1045,7 @@ DATASETS: dict[str, Callable[[Path], Any]] = {
     **{f"features {value!r}": info_with(features=value) for value in (None, 5, [], {}, {"action": 5}, {"action": {}})},
     "more frames than there are": info_with(total_frames=7),
     "another number of frames": info_with(total_frames="six"),
+    **{f"{value!r} episodes in all": info_with(total_episodes=value) for value in (9, 0, "two", None)},
     **{
         f"no {name}": column(name, lambda values: None)
         for name in ("action", "index", "task_index", "episode_index", FRONT_KEY)

@@ -33,6 +33,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert path.read_text() == "new"
 
 
+def test_a_full_disk_says_which_file(tmp_path):
+    def fail(temporary):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_atomically(tmp_path / "file", fail)
+    assert caught.value.filename == str(tmp_path / "file")
+
+
 def test_what_is_no_object_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": 1}')

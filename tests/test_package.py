@@ -17,7 +17,17 @@ PACKAGE = ROOT / "tinyvla"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 ORDER = ("data", "model", "learn", "act", "speed", "adapt", "deploy", "measure", "show", "course", "app")
 """The folders as the course comes to them; what lies beside them (configuration, errors, device) comes first."""
-PRINTING = ("cli", "cli_measure", "cli_metaworld", "cli_recordings", "cli_train", "demo", "doctor", "exercises")
+PRINTING = (
+    "__main__",
+    "cli",
+    "cli_measure",
+    "cli_metaworld",
+    "cli_recordings",
+    "cli_train",
+    "demo",
+    "doctor",
+    "exercises",
+)
 
 
 def dotted(path: Path) -> str:

@@ -11,13 +11,28 @@ from tinyvla.data.dataset import BlockFind
 from tinyvla.data.sentences import SentenceFind
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
-from tinyvla.room import check_room, check_room_for, memory, room_for_bytes
+from tinyvla.room import check_room, check_room_for, memory, room_for_bytes, size_of
 
 
 def test_what_fills_the_memory_is_refused():
     check_room(10**6, "a small policy")
-    with pytest.raises(InputError, match=r"a large policy needs 1,000,000 GB for its weights alone; there are \d+"):
+    with pytest.raises(InputError, match=r"a large policy needs 1,000,000.0 GB for its weights alone; there are \d+"):
         check_room(10**15, "a large policy")
+
+
+@pytest.mark.parametrize(
+    ("count", "says"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (40_960, "41.0 KB"),
+        (2_500_000, "2.5 MB"),
+        (38.7e9, "38.7 GB"),
+        (float("inf"), "inf GB"),
+    ],
+)
+def test_a_size_is_said_in_a_unit_that_fits(count, says):
+    assert size_of(count) == says
 
 
 @pytest.fixture

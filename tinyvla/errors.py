@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, what: str) -> str:
+    """How many there are: 1 episode, 2 episodes."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def one_line(text: str) -> str:
     """Returns a message as one line that can be shown anywhere and is not endless."""
     line = " ".join(_cut(word, LONGEST_WORD) for word in printable(" ".join(text.split())).split())

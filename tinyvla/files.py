@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,19 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
         InputError: there is none, it cannot be read, or it is not an object in JSON.
     """
     return parse_json(read_bytes(path, missing), str(path))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let what is refused in a file say which file it is.
+
+    Raises:
+        InputError: with the file's path before it, whatever was refused.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def check_is_no_pointer(path: Path) -> None:
@@ -173,6 +187,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         write(temporary)
         sync(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say where
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

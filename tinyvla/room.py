@@ -12,6 +12,12 @@ from jaxtyping import UInt8
 from tinyvla.fields import check
 
 
+def size_of(count: int | float) -> str:
+    """A number of bytes in a unit that fits it: 3.2 GB, 40 KB."""
+    power = int(min(math.log10(max(count, 1)), 9)) // 3
+    return f"{count / 1000**power:,.{1 if power else 0}f} {('bytes', 'KB', 'MB', 'GB')[power]}"
+
+
 def check_room(needed: int, what: str) -> None:
     """Refuse what this machine's memory cannot hold, where the system says how much there is.
 
@@ -23,7 +29,7 @@ def check_room(needed: int, what: str) -> None:
         InputError: they are more than all of it.
     """
     there = memory()
-    check(needed <= there, f"{what} needs {needed / 1e9:,.0f} GB for its weights alone; there are {there / 1e9:,.0f}")
+    check(needed <= there, f"{what} needs {size_of(needed)} for its weights alone; there are {size_of(there)}")
 
 
 def check_room_for(count: int, each: int, what: str) -> None:
@@ -40,7 +46,7 @@ def check_room_for(count: int, each: int, what: str) -> None:
     there, needed = memory(free=True), count * each
     check(
         needed <= there,
-        f"{count:,} {what} at once need about {needed / 1e9:,.1f} GB of memory; {there / 1e9:,.1f} GB are free, enough "
+        f"{count:,} {what} at once need about {size_of(needed)} of memory; {size_of(there)} are free, enough "
         f"for {there // each:,.0f} of them",
     )
 

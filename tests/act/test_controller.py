@@ -47,7 +47,7 @@ class TestQueue:
         controller.act(seen(1))
         assert not controller.due(index).any()
         np.testing.assert_array_equal(controller.act(None), [[11]])
-        with pytest.raises(InputError, match="1 episodes and no observation"):
+        with pytest.raises(InputError, match="1 episode and no observation"):
             controller.act(None)
 
     def test_episodes_may_end_at_different_times(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from tinyvla.act.metaworld.scene import MetaWorldConfig, Scene
 from tinyvla.act.metaworld.tasks import find_tasks
 from tinyvla.app import cli, cli_recordings
+from tinyvla.config import ObservationConfig
 from tinyvla.data.lerobot import read_dataset
 from tinyvla.errors import InputError
 from tinyvla.model.policy import new_policy
@@ -98,6 +100,11 @@ def test_a_machine_that_cannot_draw_is_told_so(collected, tmp_path, monkeypatch,
 def test_a_policy_of_another_robot_is_refused(collected, tiny_policy, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tiny_policy.save_pretrained(tmp_path / "checkpoints" / "best")
+    robot = ObservationConfig(("corner2",), 4, state_normalization="none")
+    new_policy(replace(tiny_policy.config, observation=robot), 0).save_pretrained(tmp_path / "robot")
+    said = refusal(capsys, "rollout", "--checkpoint", "robot", "--device", "cpu")
+    assert "sees corner2 and a state of 4 numbers; --world blocks shows 'camera' and no state, and --world meta" in said
+    assert "--dataset judges others" in refusal(capsys, "evaluate", "--checkpoint", "robot", "--device", "cpu")
     assert "Meta-World has the camera corner2" in refusal(capsys, "rollout", "--world", "metaworld", "--device", "cpu")
 
 

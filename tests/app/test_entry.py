@@ -55,6 +55,11 @@ def test_a_stream_may_be_closed(verb, closed, best, tmp_path):
     assert bool(done.stdout) == (closed in ("<&-", "2>&-"))
 
 
+@pytest.mark.parametrize("verb", ["nosuch", "sample --index -1", "info --preset x"])
+def test_errors_that_cannot_be_written_are_in_the_exit_code(verb, tmp_path):
+    assert run(f"tinyvla {verb} 2>/dev/full", cwd=tmp_path).returncode == 2
+
+
 def test_a_letter_that_the_font_lacks_is_no_warning(best, tmp_path):
     command = (
         f"echo 'find the \N{SLICE OF PIZZA} block' | PYTHONWARNINGS=error::UserWarning tinyvla demo --checkpoint {best}"

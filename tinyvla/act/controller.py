@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from tinyvla.act.world import num_rows, rows
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, counted
 from tinyvla.fields import Many, Within, check, check_number, checked, shown
 from tinyvla.model.observation import Observation
 from tinyvla.model.policy import TinyVLA
@@ -114,7 +114,7 @@ class Controller:
         """The policy's answer to the rows that are due, checked."""
         if observation is None or num_rows(observation) != len(due):
             seen = "no observation" if observation is None else f"an observation of {num_rows(observation)} rows"
-            raise InputError(f"there are {len(due)} episodes and {seen}; give one row for each episode")
+            raise InputError(f"given are {counted(len(due), 'episode')} and {seen}; give one row for each episode")
         count, need = int(due.sum()), self.action_dim or "a"
         answer = np.asarray(self._ask(observation if due.all() else rows(observation, due)), np.float64)
         chunks = answer[:, None] if answer.ndim == 2 else answer

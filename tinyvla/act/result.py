@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from tinyvla.data.batch import TensorSplit
 from tinyvla.data.demonstrations import Demonstrations
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, counted
 from tinyvla.model.policy import TinyVLA
 from tinyvla.stats import share_with_interval, wilson_interval
 
@@ -156,7 +156,7 @@ class Result:
 
     def table(self, name: str) -> str:
         """Returns the numbers as lines for the terminal."""
-        head = f"{name[-25:]:27}{len(self)} episodes; 95 % Wilson interval in brackets"
+        head = f"{name[-25:]:27}{counted(len(self), 'episode')}; 95 % Wilson interval in brackets"
         values = {name.replace("_", " "): f"{value:.3f}" for name, value in self.summary.items()}
         lines = {"success": share_with_interval(self.success_rate, len(self)), **values}
         lines["mean steps"] = f"{self.steps.mean():.1f}"

@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import partial, wraps
 from itertools import pairwise
 from json import dumps  # not `json`: that is an option's name
@@ -33,12 +33,13 @@ from tinyvla.app.cli_measure import (
     doctor,
     info,
     load,
+    load_for_blocks,
     throughput,
 )
 from tinyvla.app.cli_metaworld import TaskNames, metaworld, roll_out
 from tinyvla.app.cli_recordings import dataset
 from tinyvla.app.cli_train import train
-from tinyvla.app.given import note_options, refuse
+from tinyvla.app.given import note_options, option_of, refuse
 from tinyvla.errors import InputError, one_line
 from tinyvla.fields import MANY, SEED, Within, check, check_number, shown
 from tinyvla.files import PICTURES, check_output
@@ -91,7 +92,7 @@ def rollout(
     if gif:
         check_output(gif, (".gif",), "--gif")
     blocks = BlockWorld(episode_seeds(EPISODES if episodes is None else episodes, seed))
-    act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy) or load(checkpoint, device)
+    act = {"expert": loop.expert, "random": loop.random_policy()}.get(policy) or load_for_blocks(checkpoint, device)
     result = loop.rollout(act, blocks, record=1 if gif else 0)
     if gif and result.states:
         from tinyvla.show.filmstrip import film, save_gif
@@ -234,8 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run one verb. Exit code 2 and one line on standard error when the input is at fault."""
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
-        print(f"tinyvla {__version__}")
-        return
+        return print(f"tinyvla {__version__}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):  # a name with other letters is shown in a terminal that knows ASCII alone
         if isinstance(stream, io.TextIOWrapper):
@@ -333,5 +333,8 @@ def _later(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 
 def _fail(message: str) -> None:
-    print(f"tinyvla: error: {one_line(message)}", file=sys.stderr)
+    """End with a message, in which a setting has its option's name where it was given as one."""
+    named = re.sub(r"\b([A-Z][A-Za-z]+)\.(\w+)(?= (is|are) )", lambda at: option_of(at[2]) or at[0], message)
+    with suppress(OSError):  # where errors cannot be written, the exit code still says that there is one
+        print(f"tinyvla: error: {one_line(named)}", file=sys.stderr)
     sys.exit(2)

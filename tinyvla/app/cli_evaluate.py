@@ -43,6 +43,6 @@ def evaluate(
         judge(checkpoint, DataConfig(dataset=dataset, states=states, leave_out=leave_out), val_episodes, device, json)
         return
     refuse(("val_episodes", "states", "leave_out"), "for recordings (name them with --dataset)")
-    policy = load(checkpoint, device, blocks=True)
+    policy = load(checkpoint, device, blocks=True, instead=" (--dataset judges others on recordings)")
     report = print_sentences if sentences else print_report
     report(policy, num_samples, DataConfig(), as_json=json)

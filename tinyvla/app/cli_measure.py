@@ -16,7 +16,7 @@ from tyro.conf import arg
 
 from tinyvla.app.given import refuse
 from tinyvla.config import PRESETS, model_config
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, counted
 from tinyvla.fields import Within, check, check_number, check_once
 from tinyvla.files import check_output, read_json, write_text
 from tinyvla.recipes import DataConfig
@@ -39,11 +39,12 @@ JsonFlag = Annotated[bool, arg(help="Print one JSON object instead of a table.")
 Flat = arg(name="")
 
 
-def load(checkpoint: Path, device: str, blocks: bool = False) -> Any:
+def load(checkpoint: Path, device: str, blocks: bool = False, instead: str = "") -> Any:
     """The policy of a checkpoint, on a device.
 
     Args:
         blocks: refuse one that does not answer an image and a sentence with one arrow.
+        instead: what else can be done with it, for the message.
     """
     from tinyvla.model.policy import TinyVLA
 
@@ -52,9 +53,24 @@ def load(checkpoint: Path, device: str, blocks: bool = False) -> Any:
     fits = (len(seen.cameras), seen.state_dim, head.action_dim, head.horizon) == (1, 0, 2, 1)
     check(
         fits or not blocks,
-        f"the policy in {checkpoint} is for another task: it takes {len(seen.cameras)} cameras and a state of "
-        f"{seen.state_dim} numbers, and gives {head.horizon} actions of {head.action_dim}; this verb needs one camera, "
-        "no state, and one action of 2",
+        f"the policy in {checkpoint} is for another task: it takes {counted(len(seen.cameras), 'camera')} and a "
+        f"state of {counted(seen.state_dim, 'number')}, and gives {counted(head.horizon, 'action')} of "
+        f"{head.action_dim}; this verb needs one camera, no state, and one action of 2{instead}",
+    )
+    return policy
+
+
+def load_for_blocks(checkpoint: Path, device: str) -> Any:
+    """The policy of a checkpoint, refused where it needs more than the world of blocks shows."""
+    from tinyvla.data.batch import CAMERA
+
+    policy = load(checkpoint, device)
+    seen = policy.config.observation
+    check(
+        tuple(seen.cameras) == (CAMERA,) and seen.state_dim == 0,
+        f"the policy in {checkpoint} sees {', '.join(seen.cameras)} and a state of "
+        f"{counted(seen.state_dim, 'number')}; --world blocks shows {CAMERA!r} and no state, and --world metaworld is "
+        "for those of that robot",
     )
     return policy
 

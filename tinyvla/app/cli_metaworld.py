@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from tinyvla.app.cli_measure import Checkpoint, load
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, counted
 from tinyvla.files import check_folder
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def metaworld(
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where this one was", file=sys.stderr)
         sys.exit(130)
-    print(f"{folder}: {len(plan.episodes)} episodes of {len(names)} tasks")
+    print(f"{folder}: {counted(len(plan.episodes), 'episode')} of {counted(len(names), 'task')}")
     print(f"next: tinyvla train --dataset {folder} --image-size {image_size}")
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from tyro.conf import Positional, arg
 
 from tinyvla.app.cli_measure import Checkpoint, JsonFlag, load
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, counted
 from tinyvla.fields import Within, check, check_number, check_once, shown
 from tinyvla.files import PICTURES, check_output
 from tinyvla.recipes import DataConfig, RecordingConfig
@@ -50,7 +50,7 @@ def read(data: DataConfig, size: int | tuple[int, int] | None = None, resize: st
     check(not unknown, f"--leave-out names episode {shown(unknown)}; {data.dataset} has the episodes 0 to {count - 1}")
     left = count - len(data.leave_out)
     if left < 2:
-        word = "one episode" if count == 1 else f"{count} episodes"
+        word = counted(count, "episode")
         word += f", of which --leave-out leaves {'one' if left else 'none'}" if data.leave_out else ""
         raise InputError(f"{data.dataset} holds {word}; at least two are needed, one to learn from and one to check")
     return recordings

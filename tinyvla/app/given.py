@@ -44,13 +44,18 @@ def given(*names: str) -> list[str]:
     return [name for name in names if name in _GIVEN.get()]
 
 
+def option_of(name: str) -> str:
+    """Returns the option of a setting if it stands on the command line, otherwise nothing."""
+    return f"--{name.replace('_', '-')}" if given(name) else ""
+
+
 def refuse(names: Iterable[str], why: str) -> None:
     """Refuse options that a verb has for another use.
 
     Raises:
         InputError: one of them was given.
     """
-    found = [f"--{name.replace('_', '-')}" for name in given(*names)]
+    found = [option_of(name) for name in given(*names)]
     if found:
         raise InputError(f"{', '.join(found)}: {why}; leave {'it' if len(found) == 1 else 'them'} out")
 

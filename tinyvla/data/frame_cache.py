@@ -32,6 +32,7 @@ from tinyvla.data.resize import resized
 from tinyvla.errors import InputError
 from tinyvla.fields import check
 from tinyvla.files import check_is_file
+from tinyvla.room import size_of
 
 MOST_FRAMES = 1_000
 """Of a part."""
@@ -118,7 +119,7 @@ class _Growing:
             needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
             check(
                 needed < free,
-                f"the frames of {wanted.camera} need {needed / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB "
+                f"the frames of {wanted.camera} need {size_of(needed)} in {path.parent}, where {size_of(free)} "
                 "are free; choose a smaller --image-size, or another folder with TINYVLA_CACHE",
             )
             self.frames = np.lib.format.open_memmap(self.unfinished, mode="w+", dtype=np.uint8, shape=shape)

@@ -26,7 +26,7 @@ from tinyvla.data.lerobot_layout import Layout, camera_name
 from tinyvla.data.lerobot_writer import write_dataset
 from tinyvla.data.parquet import Pictures, joined, num_rows, pa, picture_rows, read_tables, vectors, whole_numbers
 from tinyvla.data.video import frames_at
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, counted
 from tinyvla.fields import check, check_once, checked, shown
 from tinyvla.files import as_path
 from tinyvla.sizes import check_sides
@@ -77,8 +77,9 @@ def read_dataset(
     table = _read(paths, columns, pictures)
     rows = _Rows.of(table, layout)
     rows.check_rate(layout)
-    total = layout.info.get("total_frames", len(table))
-    check(total == len(table), f"{folder} has {len(table)} frames in data, and its info.json says {shown(total)}")
+    for what, count in (("frame", len(table)), ("episode", len(np.unique(rows.episodes)))):
+        said = layout.info.get(f"total_{what}s", count)
+        check(said == count, f"{folder} has {counted(count, what)} in data, and its info.json says {shown(said)}")
     order, tasks = rows.order, layout.tasks()
     numbers = whole_numbers(table, "task_index")
     unknown = sorted(set(numbers) - set(tasks))

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from tinyvla.data.demonstrations import Demonstrations
-from tinyvla.errors import printable
+from tinyvla.errors import counted, printable
 from tinyvla.fields import checked
 
 GRID = 8
@@ -92,7 +92,8 @@ class RecordingReport:
         minutes = self.num_frames / self.fps / 60
         low, middle, high = np.quantile(self.lengths, [0, 0.5, 1]) / self.fps
         lines = [
-            f"{len(self.lengths)} episodes, {self.num_frames} frames at {self.fps} a second: {minutes:.1f} minutes",
+            f"{counted(len(self.lengths), 'episode')}, {counted(self.num_frames, 'frame')} at {self.fps} a second: "
+            f"{minutes:.1f} minutes",
             f"an episode takes {low:.1f} to {high:.1f} s, half of them at most {middle:.1f} s",
             "",
             *(f"{count:5} x  {text}" for text, count in sorted(self.sentences.items(), key=lambda item: -item[1])),
@@ -108,7 +109,7 @@ class RecordingReport:
                 lines += ["", f"{what:{width}}{'min':>12}{'mean':>12}{'max':>12}{'std':>12}"]
             for name, row in table.items():
                 lines.append(f"{name:{width}}" + "".join(f"{row[k]:>12.4g}" for k in ("min", "mean", "max", "std")))
-        lines += ["", f"{len(self.faults)} things to look at" if self.faults else "nothing that looks wrong"]
+        lines += ["", f"{counted(len(self.faults), 'thing')} to look at" if self.faults else "nothing that looks wrong"]
         lines += (f"- {fault.what}" for fault in self.faults)
         return "\n".join(map(printable, lines))  # a stranger's sentences and names are among them
 

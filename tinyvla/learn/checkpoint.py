@@ -32,6 +32,7 @@ from tinyvla.errors import InputError
 from tinyvla.fields import Within, check, check_fields, check_number, make, shown
 from tinyvla.files import (
     check_is_file,
+    named,
     parse_json,
     read_bytes,
     read_json,
@@ -100,7 +101,7 @@ class RunSettings:
         """
         check(isinstance(values, dict), f"a run's settings are {shown(values)}; they must be an object")
         missing = [name for name in ("model", "train", "data") if name not in values]
-        check(not missing, f"config.json does not describe a run: it lacks {', '.join(missing)}")
+        check(not missing, f"it does not describe a run: it lacks {', '.join(missing)}")
         train, data = make(TrainConfig, values["train"], "train"), make(DataConfig, values["data"], "data")
         step = values.get("step", "plain")
         return cls(ModelConfig.from_dict(values["model"]), train, data, "auto" if step == "fast" else step)
@@ -128,7 +129,9 @@ class RunFolder(Folder):
             InputError: there is none, or its file is damaged.
         """
         missing = f"{self.path} holds no run to resume; start one without --resume"
-        return RunSettings.from_dict(read_json(self.place / SETTINGS, missing))
+        values = read_json(self.place / SETTINGS, missing)
+        with named(self.place / SETTINGS):
+            return RunSettings.from_dict(values)
 
     def settings_to_resume(self, asked: RunSettings, given: Collection[str]) -> RunSettings:
         """The settings of the run in this folder, once what the user asked for is known to be the same.

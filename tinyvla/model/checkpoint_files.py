@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from tinyvla.config import ModelConfig
 from tinyvla.errors import InputError
 from tinyvla.fields import check, shown
-from tinyvla.files import as_path, check_folder, check_is_file, read_json
+from tinyvla.files import as_path, check_folder, check_is_file, named, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -87,7 +87,8 @@ def read_config(folder: Path) -> ModelConfig:
     values = read_json(folder / CONFIG_FILE, missing)
     is_run = {"model", "train", "data"} <= values.keys()
     check(not is_run, f"{folder} is the folder of a run, not of a checkpoint; pass {folder / 'best'}")
-    return ModelConfig.from_dict(values)
+    with named(folder / CONFIG_FILE):
+        return ModelConfig.from_dict(values)
 
 
 class Checkpoint(

@@ -29,7 +29,7 @@ from tinyvla.act.metaworld.tasks import SPLITS, Task, episode_seed, find_tasks
 from tinyvla.act.metaworld.workers import be_worker, without_interrupts
 from tinyvla.data.lerobot_writer import INFO_PATH, DatasetWriter, Episode
 from tinyvla.data.parquet import pa, pq
-from tinyvla.errors import InputError
+from tinyvla.errors import InputError, counted
 from tinyvla.fields import Within, check, check_fields, make, shown
 from tinyvla.files import check_folder, read_json, write_text
 from tinyvla.lock import LOCK, held
@@ -113,7 +113,7 @@ def record(scene: Scene, seeds: Sequence[int], noise: float = 0.0) -> Episode:
             columns["next.success"] = np.arange(len(rows)) == len(rows) - 1
             columns["tries"] = np.full(len(rows), tries, np.float32)
             return Episode.of({scene.config.camera: images}, columns, [scene.task.sentence] * len(rows), FPS)
-    raise InputError(f"the expert of {scene.task.name} failed in {len(seeds)} episodes")
+    raise InputError(f"the expert of {scene.task.name} failed in {counted(len(seeds), 'episode')}")
 
 
 class _Recorder:
@@ -273,5 +273,6 @@ def read_plan(folder: Path) -> Plan:
     plan = _saved_plan(folder / PLAN_FILE)
     if not (folder / INFO_PATH).exists():
         here = sum(plan.path(folder, task, index).exists() for task, index in plan.episodes)
-        raise InputError(f"{folder} holds {here} of {len(plan.episodes)} episodes; run the same collection to go on")
+        total = counted(len(plan.episodes), "episode")
+        raise InputError(f"{folder} holds {here} of {total}; run the same collection to go on")
     return plan
