@@ -105,7 +105,7 @@ plt.show()
 
 # %%
 rng = np.random.RandomState(0)
-for meaning in (Meaning("color", (0,)), Meaning("relation", (0,), side=0), Meaning("negation", (0, 4))):
+for meaning in (Meaning("color", (0,)), Meaning("relation", (0,), side=1), Meaning("negation", (0, 4))):
     print(meaning)
     for _ in range(3):
         print("   ", TRAINING.sentence(meaning, rng))
@@ -297,6 +297,10 @@ with checking("Exercise 2"):
     assert said != products.argmax(dim=1).tolist(), "lengths should not matter: scale the rows to length one"
     wrong = int((answer != cosines(middle, middle).argmax(dim=1)).sum())
     assert not wrong, f"{wrong} of 40 states have another nearest one: is the mean of known taken away from both?"
+    far, both = asked_states + 5, torch.cat([asked_states + 5, known_states]).mean(dim=0)
+    said = torch.as_tensor(nearest(far, known_states)).tolist()
+    joined = (F.normalize(far - both, dim=1) @ F.normalize(known_states - both, dim=1).T).argmax(dim=1).tolist()
+    assert said != joined, "take away the mean of known alone, not that of all states together"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -480,8 +484,9 @@ print("MiniLM is ahead on new colour words, and no interval of these holds zero"
 # %% [markdown]
 # On words that no demonstration used, MiniLM is ahead of both: new colour words, new verbs and new nouns. It is so even on
 # *color*, where only the frame around a known colour is new to these policies. Its lead on the
-# random tower is the larger one of the two on five of the six kinds, all but new colours: in this study it is the reading
-# that helps, and not MiniLM's shape. Twelve lines, twelve intervals, and none is corrected for their number.
+# random tower is the larger one of the two on five of the six kinds, all but new colours: here it is the reading
+# that helps, and not MiniLM's shape. Section 4 repeats this with larger policies, and there the random tower comes closer.
+# Twelve lines, twelve intervals, and none is corrected for their number.
 #
 # ## 4. One word
 #
@@ -619,45 +624,65 @@ for sentence, cosine in zip(rest, F.cosine_similarity(states[:1], states[1:]), s
 #
 # ### All kinds of sentences, over five seeds
 #
-# The same was done for six language towers on a GPU (`results/words.json` names the command): 20,000 demonstrations of five
-# kinds of sentence, 1,200 steps each. The course's own tower learns from nothing. MiniLM stays *frozen*, gets *LoRA*, or
-# *learns* on at a lower rate. **Guess first**, now that the demonstrations hold several verbs, nouns and frames: on which new
-# words is MiniLM ahead?
+# The same was done for six language towers on a GPU (`results/words.json` names the command): larger policies, 20,000
+# demonstrations of five kinds of sentence, 1,200 steps each. The course's own tower (*scratch*) learns from nothing; one of
+# MiniLM's shape with *random* weights stays frozen; MiniLM stays *frozen*, or *learns* on at a lower rate. **Guess first**,
+# now that the demonstrations hold several verbs, nouns and frames: on which new words is MiniLM ahead of both controls?
 
 # %%
 full = load_results("words")
-gaps = {gap["better"]: gap["kinds"] for gap in full["differences"] if gap["worse"] == "scratch"}
-ways = ("frozen", "lora", "learned")
-print(f"{'points ahead of scratch':24}{'scratch':>8}" + "".join(f"{way:>18}" for way in ways))
-for kind in (kind for kind in gaps["frozen"] if kind.startswith("new ")):
-    line = f"{kind:24}{full['towers']['scratch']['kinds'][kind]['mean']:8.0%}"
-    for way in ways:
-        low, high = (100 * end for end in gaps[way][kind]["interval"])
-        line += f"{100 * gaps[way][kind]['mean']:+5.0f}" + f"({low:+.0f} to {high:+.0f})".rjust(13)
+towers = full["towers"]
+gaps = {(gap["better"], gap["worse"]): gap["kinds"] for gap in full["differences"]}
+columns = [(way, control) for way in ("frozen", "learned") for control in ("scratch", "random")]
+new_kinds = [kind for kind in towers["scratch"]["kinds"] if kind.startswith("new ")]
+print(f"{'':19}{'scratch':>8}{'random':>8}" + "".join(f"{way + ' - ' + control:>20}" for way, control in columns))
+for kind in new_kinds:
+    line = f"{kind:19}" + "".join(f"{towers[name]['kinds'][kind]['mean']:8.0%}" for name in ("scratch", "random"))
+    for column in columns:
+        low, high = (100 * end for end in gaps[column][kind]["interval"])
+        line += f"{100 * gaps[column][kind]['mean']:+7.0f}" + f"({low:+.0f} to {high:+.0f})".rjust(13)
     print(line)
 
 # %%
-meaning = ("new extremes", "new relation words", "new nearest", "new negation words", "new negations")
-assert all(gaps[way][kind]["interval"][0] > 0 for way in ways for kind in meaning)
-low, high = gaps["frozen"]["new colors"]["interval"]
-assert low < 0 < high
-assert all(gaps[way]["new colors"]["interval"][0] > 0 for way in ("lora", "learned"))
-print(
-    "ahead in every way on new words for a side, for nearness and for 'not'; on new colours only where MiniLM learns too"
-)
+ahead = {kind: [gaps[column][kind]["interval"][0] > 0 for column in columns] for kind in new_kinds}
+print("ahead of both controls, frozen or learning:", ", ".join(kind for kind in new_kinds if all(ahead[kind])))
+assert all(all(ahead[f"new {what}"]) for what in ("extremes", "relation words", "nearest", "negation words"))
+print("only where MiniLM learns:", ", ".join(kind for kind in new_kinds if ahead[kind] == [False, False, True, True]))
+assert ahead["new colors"] == [False, False, True, True]
 
 # %% [markdown]
-# The answer depends on the word. New words for *left*, *leftmost*, *nearest* and *not*, and colours that were never negated, are
-# where MiniLM is ahead, by 11 to 75 points, and each of those intervals leaves out zero. On new verbs, frames and lengths the
-# course's own tower is right nearly always, and nothing is left to win; on new nouns the frozen MiniLM is even behind.
+# The answer depends on the word. New words for *left*, *leftmost*, *nearest* and *not* are where MiniLM is ahead of both
+# controls, frozen or learning, by 10 to 75 points, and each of those intervals leaves out zero. Colours that were never negated
+# together are a further case: there the frozen MiniLM is ahead of both, although every word is known. On new verbs,
+# frames and lengths the course's own tower is right nearly always, and nothing is left to win; on new nouns the frozen MiniLM is
+# even behind it.
 #
-# In the study of Section 3, with six sentences, MiniLM was ahead on new verbs and nouns as well. There the policies were
-# smaller, and the training shorter and narrower. Which of these makes the difference is not known from this.
+# New colour words stay hard. Frozen, MiniLM is ahead of neither control here; where it learns, it is, and even then it is right in
+# 57 %<!-- result: words/towers/learned/kinds/new colors/mean:.0% --> of the scenes.
 #
-# New colour words stay hard. Frozen, MiniLM is not ahead of scratch here; where it learns, wholly or through LoRA, it gains. And
-# the best of them is right in 57 %<!-- result: words/towers/learned/kinds/new colors/mean:.0% --> of the scenes. There are eleven
-# lines and three ways, and no interval is corrected for their number. [The results](../book/results.md) have the other kinds,
-# two further towers, pairs, and fewer demonstrations.
+# Two of these leads look larger than they are. For *nearest*, a policy without words would be right in
+# 69 %<!-- result: words/floors/new nearest/vision_only:.0% -->, and scratch lies below that. The pairs say more: with the new
+# word for *nearest*, scratch is right about both sentences of
+# 12 %<!-- result: words/towers/scratch/pairs/new nearest/color/mean:.0% -->, and frozen MiniLM of
+# 33 %<!-- result: words/towers/frozen/pairs/new nearest/color/mean:.0% -->.
+#
+# The same run also repeated the study of Section 3, six sentences and nothing else, with these larger policies:
+
+# %%
+again = {gap["worse"]: gap["kinds"] for gap in full["six_words_differences"] if gap["better"] == "frozen"}
+for kind in again["scratch"]:
+    line = f"{kind:15}"
+    for control in ("scratch", "random"):
+        low, high = (100 * end for end in again[control][kind]["interval"])
+        line += f" frozen - {control}: {100 * again[control][kind]['mean']:+.0f} ({low:+.0f} to {high:+.0f})  "
+    print(line)
+
+# %% [markdown]
+# MiniLM is ahead of scratch on all six kinds again. Over the random tower, five of the six intervals hold zero, and only the
+# one of new colours does not. So with six sentences a part of the lead comes with a tower that has read nothing, and how large
+# that part is differs between the two studies. There are fifty lines and more in these tables, and no interval is corrected
+# for their number. [The results](../book/results.md) have the other kinds, two further towers, all pairs, and fewer
+# demonstrations.
 
 # %% [markdown]
 # ## 5. What training does to the other words
@@ -785,13 +810,19 @@ MENDING = []  # at most 60 pairs (sentence, colour)
 with checking("Exercise 4"):
     assert len(BREAKING), "write your five sentences into BREAKING first"
     sentences = [" ".join(re.findall(r"\w+", sentence.lower())) for sentence, _ in BREAKING]
-    assert len(set(sentences)) == 5, f"there should be five different sentences; yours are {len(set(sentences))}"
+    assert len(set(sentences)) == len(BREAKING) == 5, (
+        f"there should be five different sentences; yours are {len(BREAKING)}, {len(set(sentences))} of them different"
+    )
     assert set(color for _, color in [*BREAKING, *MENDING]) <= set(COLORS), (
         f"each colour should be one of {', '.join(COLORS)}"
     )
     assert len({color for _, color in BREAKING}) > 1, (
         "all five mean one colour: take at least two, or it learns that colour alone"
     )
+    known_names = {name: color for row, color in zip(NEW_NAMES, COLORS, strict=True) for name in row}
+    other = [(word, color) for sentence, (_, color) in zip(sentences, BREAKING, strict=True) for word in sentence.split()
+             if known_names.get(word, color) != color]  # fmt: skip
+    assert not other, f"{other[0][0]!r} means {known_names[other[0][0]]} in English, not {other[0][1]}" if other else ""
     broken = accuracies(policies["MiniLM, frozen"], BREAKING, num_scenes=60)
     held = [sentence for sentence, share in zip(sentences, broken, strict=True) if share >= 0.6]
     assert not held, f"{held[0]!r} does not break the policy: it is right in most scenes"
@@ -801,7 +832,7 @@ with checking("Exercise 4"):
     assert not told & set(sentences), (
         f"{sorted(told & set(sentences))[0]!r} is one of the five: learning it by heart does not count"
     )
-    near = [(short, long) for short in sentences for long in told if short in long]
+    near = [(short, long) for short in sentences for long in told if short in long and " " in short]
     assert not near, f"{near[0][1]!r} only adds to {near[0][0]!r}: use the new words in other sentences"
     better = mended(policies["MiniLM, frozen"], MENDING)
     old = np.mean(accuracies(better, six, num_scenes=40))
@@ -860,8 +891,9 @@ with checking("Exercise 4"):
 #
 # <details><summary>Your policy is right on new sentences with words that it knows, and wrong on new pairs of known words. Would a larger language model help?</summary>
 #
-# Not by itself: all words are known. What is new is the pair. More pairs in the demonstrations are the first thing to
-# try.
+# It may. In Section 4, colours that were never negated together are such pairs, and the frozen MiniLM was ahead of both
+# controls on them; on new relations of known words there was nothing to gain. More pairs in the demonstrations are the
+# other thing to try. Compare the two with several seeds.
 #
 # </details>
 #
@@ -872,14 +904,14 @@ with checking("Exercise 4"):
 # - "The tower knows the word" is a claim about a use. MiniLM, trained to tell whether two texts belong together, puts
 #   crimson next to purple: for most of 24 colour words the most similar of the six known ones is a wrong one.
 #   After training, those words were right less often than the others in each of five seeds.
-# - Some new words for a colour break a policy, others do not (exercise 4). A few other sentences with the new word
-#   mended that.
+# - Some new words for a colour break a policy, others do not (exercise 4).
 # - Pairs of sentences that differ in one word test whether a policy hears the word. No reading taught these policies "not".
 # - A tower that learned on six words moved its other words. The six do not show it, and whether it is a loss has to be
 #   measured.
 # - One image does not say which of two steps is due; something has to remember it.
-# - A comparison of towers needs several seeds, and a frozen random tower beside the pretrained one. Over five seeds MiniLM was
-#   ahead of both other towers on new colours, verbs and nouns.
+# - A comparison of towers needs several seeds, and a frozen random tower beside the pretrained one. What MiniLM is ahead on
+#   depends on the training: with six sentences and small policies on new colours, verbs and nouns; with 20,000 sentences
+#   of five kinds on new words for a side, for nearness and for "not".
 #
 # **Sources.** MiniLM: [Wang et al. 2020](https://arxiv.org/abs/2002.10957); the sentence encoder
 # [all-MiniLM-L6-v2](https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2), Apache License 2.0, and

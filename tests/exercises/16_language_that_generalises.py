@@ -118,6 +118,10 @@ def nearest(states, known):
                 "    return ((states - middle) @ (known - middle).T).argmax(dim=1)",
                 "scale the rows to length one",
             ),
+            "takes away the mean of all together": (
+                NEAREST.replace("known.mean(dim=0)", "torch.cat([states, known]).mean(dim=0)"),
+                "the mean of known alone",
+            ),
             "takes the least alike": (NEAREST.replace("argmax", "argmin"), "the largest cosine is wanted"),
             "gives the cosines": (NEAREST.replace("argmax(dim=1)", "max(dim=1).values"), "argmax gives them"),
             "asks the other way round": (
@@ -209,6 +213,11 @@ def both_right(first, second, labels_first, labels_second):
         wrong={
             "four sentences": (MENDED + "BREAKING = BREAKING[:4]", "five different sentences"),
             "one sentence five times": (MENDED + "BREAKING = BREAKING[:1] * 5", "five different sentences"),
+            "six, two of them equal": (MENDED + "BREAKING = BREAKING + BREAKING[:1]", "five different sentences"),
+            "a word that means another colour": (
+                MENDED + "BREAKING[0] = ('please fetch the azure cube', 'red')",
+                "means blue in English",
+            ),
             "sentences that it knows": (
                 MENDED + "BREAKING[0] = ('find the red block', 'red')",
                 "does not break the policy",
