@@ -428,8 +428,9 @@ for index, ax in enumerate(axes):
 plt.show()
 
 # %% [markdown]
-# From here on we use the package's class. It adds two conveniences: `split[5]` is a `Sample` with image, instruction,
-# action and colours, and `BlockFind.from_blocks` makes a split from blocks that you choose yourself.
+# From here on we use the package's class. It adds three conveniences: `split[5]` is a `Sample` with image, instruction,
+# action and colours, `BlockFind.from_blocks` makes a split from blocks that you choose yourself, and `split.retargeted()`
+# has the same images with another of their blocks named.
 
 # %% [markdown]
 # ## Predict, run, explain: labels that are half a cell off
@@ -607,8 +608,9 @@ with checking("Exercise 2"):
     for cell, other in ((24, 32), (3, 4)):  # 16 degrees apart, on either side of an axis
         answer = aims_at_centre(one_block[cell], "red", actions[other], tolerance=20.0)
         assert answer, f"cell {cell}: an arrow to cell {other} is off by 16 degrees; do angles wrap around at 180?"
+    retargeted = train.rows(np.arange(200)).retargeted()  # the same images, another block is named
     for index in range(200):
-        sample, other = train[index], train.retargeted()[index]  # the same image, another block is named
+        sample, other = train[index], retargeted[index]
         for color, action in ((sample.colors[0], sample.action), (other.colors[0], other.action)):
             answer = aims_at_centre(sample.image, color, action)
             assert answer, f"scene {index} has several blocks; look only at the pixels of the named one, {color}"
@@ -620,6 +622,11 @@ with checking("Exercise 2"):
             f"off by {degrees} degrees, with a tolerance of 50 it says {answer}; compare the angle itself, not its sine, "
             "its tangent or the distance of the arrows' tips"
         )
+    axis = bool(aims_at_centre(one_block[24], "red", np.array([-1.0, 0.0]), tolerance=50.0))
+    assert axis, "an arrow along an axis has a direction, too: only (0, 0) has none"
+    assert aims_at_centre(one_block[0], "red", 0.01 * actions[0]), "it refuses a very short arrow; any length will do"
+    beside = bool(aims_at_centre(one_block[0], "red", turned(actions[0], 100), tolerance=120.0))
+    assert beside, "off by 100 degrees is within a tolerance of 120"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1100,7 +1107,9 @@ with checking("Exercise 4"):
         close = np.abs(new_actions[number] - directions(np.array(cell))).max() < 1e-5
         assert close, f"scene {number}: the arrow should go from the image's centre to cell {cell}; {hints[number]}"
     many = package.BlockFind(2_000, seed=5)
+    before = many.cells.copy()
     instructions, new_actions, clear = nearest_task(many)
+    assert (many.cells == before).all(), "the split's cells were changed; work on a copy"
     assert len(instructions) == len(new_actions) == len(clear) == 2_000, "2000 scenes should give 2000 of each"
     for scene in range(2_000):
         color = COLORS[many.colors[scene, 0]]
@@ -1176,8 +1185,8 @@ print(f"two random cells in {lucky:.0%}")
 # And two answers of a scene lie in nearly the same direction more often than two random cells do, as the last line says,
 # because they are often near each other. So one arrow can serve two answers.
 #
-# The first line is the old task's floor, the mean of the arrows to *all* blocks. It is not a floor of this task: a policy
-# that cannot read gets further. **A new task needs its floors computed anew.**
+# The first line is the answer that was the old task's floor, the mean of the arrows to *all* blocks, judged on this task. It is
+# no floor here: a policy that cannot read gets further. **A new task needs its floors computed anew.**
 
 # %% [markdown]
 # ## Check yourself

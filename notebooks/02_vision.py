@@ -409,6 +409,9 @@ with checking("Exercise 2"):
     assert answer.shape == q.shape, (
         f"the shape should be {tuple(q.shape)}, as the queries', yours is {tuple(answer.shape)}"
     )
+    queries = q.clone()
+    attention(q, k, v)
+    assert torch.equal(q, queries), "the queries that were passed have changed; do not scale them in place"
     products, root = q @ k.transpose(-2, -1), 16**0.5
     mask = torch.rand(5, 7) < 0.5
     mask[:, 0] = True  # everybody may look at something
@@ -455,7 +458,7 @@ with checking("Exercise 2"):
     assert torch.allclose(answer, want, atol=1e-3), why
     q, k = torch.ones(1, 2, 4, 9).double(), torch.randn(1, 2, 6, 9).double()
     mask[:, 0] = True
-    for shift in (1_000, -1_000):  # of every logit by 3,000 or -3,000, which changes no weight
+    for shift in (1_000, -1_000_000):  # of every logit by 3,000 or -3,000,000, which changes no weight
         want, answer = F.scaled_dot_product_attention(q, k, v, attn_mask=mask), attention(q, k + shift, v, mask)
         size = "large" if shift > 0 else "very negative"
         assert not answer.isnan().any(), f"{size} logits give NaN: subtract the largest before exp, as `softmax` does"
@@ -1212,8 +1215,8 @@ with checking("Exercise 5"):
 #     return parameters, multiply_adds
 # ```
 #
-# Patches of 4 pixels make four times the tokens. That is about four times the work in the linear layers, sixteen times the
-# work in attention's two products, and hardly any change in the parameters. At 65 tokens attention's products are a small
+# Patches of 4 pixels make four times the tokens. That is about four times the work in the blocks' linear layers (none more in the
+# patch projection, whose patches are smaller), sixteen times the work in attention's two products, and hardly any change in the parameters. At 65 tokens attention's products are a small
 # part. They overtake the linear layers once $2T$ exceeds $12D$ (for an MLP ratio of 4).
 #
 # </details>

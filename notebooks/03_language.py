@@ -277,8 +277,8 @@ print(mask.int())
 # %% [markdown]
 # Libraries disagree about masks, so check what `True` means in yours. Hugging Face tokenizers mark real tokens with 1.
 # PyTorch's `scaled_dot_product_attention` takes a boolean mask in which `True` means *may be looked at*. The
-# `key_padding_mask` of PyTorch's `nn.MultiheadAttention` is the opposite: `True` means *ignore*. All of them are tables
-# of zeros and ones, so a mix-up raises no error. Section 6 shows what it does.
+# `key_padding_mask` of PyTorch's `nn.MultiheadAttention` is the opposite: `True` means *ignore*. As booleans they look
+# alike, so a mix-up raises no error. Section 6 shows what it does.
 #
 # ## 3. From ids to vectors
 #
@@ -448,7 +448,7 @@ print("same states and sentence vectors as the package's TinyLanguageModel")
 
 # %% [markdown]
 # Does the causal mask do what it says? Take two sentences whose first three tokens are equal and whose fourth differs.
-# Their first three states must be equal, and all states from the fourth on must differ.
+# Their first three states must be equal, and all states from the fourth on may differ. Here they do.
 
 # %%
 pair_ids, pair_mask = encode(["find the red block", "find the blue cube"])
@@ -1074,6 +1074,10 @@ with checking("Exercise 2"):
     answer = join_pieces(["red", ",", "then", "blue", "."])
     about = "punctuation marks are words, too, so one space stands before each"
     assert answer == "red , then blue .", f"{about}; yours is {answer!r}"
+    pieces = ["[CLS]", "the", "[MASK]", "block", "[SEP]"]
+    answer = join_pieces(pieces)
+    assert answer == "the [MASK] block", f"only [CLS], [SEP] and [PAD] are left out; yours is {answer!r}"
+    assert len(pieces) == 5, "the list that was passed has changed; make a new one"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1205,6 +1209,8 @@ def check_shrunk(embedding, used, ids):
 with checking("Exercise 4"):
     check_shrunk(package.token_embedding, used, six_ids)
     check_shrunk(nn.Embedding(7, 3), torch.tensor([1, 4, 5, 6]), torch.tensor([[4, 4, 6], [1, 5, 4]]))
+    rows = shrink(nn.Embedding(7, 3), torch.tensor([1, 4, 5, 6]))[0].num_embeddings
+    assert rows == 4, f"num_embeddings should say 4, and says {rows}: make a new nn.Embedding"
 
 # %% [markdown]
 # <details><summary>Solution</summary>

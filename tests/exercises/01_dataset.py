@@ -124,6 +124,37 @@ def aims_at_centre(image, color, action, tolerance=1.0):
 """,
         ],
         wrong={
+            "takes an arrow along an axis for none": (
+                """
+def aims_at_centre(image, color, action, tolerance=1.0):
+    target = pixel_offsets(image, color).mean(axis=0)
+    if not np.all(action):
+        return False
+    cross = target[0] * action[1] - target[1] * action[0]
+    return bool(np.degrees(np.arctan2(abs(cross), target @ action)) <= tolerance)
+""",
+                "an arrow along an axis has a direction, too",
+            ),
+            "takes a short arrow for none": (
+                """
+def aims_at_centre(image, color, action, tolerance=1.0):
+    target = pixel_offsets(image, color).mean(axis=0)
+    if np.linalg.norm(action) < 0.1:
+        return False
+    cross = target[0] * action[1] - target[1] * action[0]
+    return bool(np.degrees(np.arctan2(abs(cross), target @ action)) <= tolerance)
+""",
+                "any length will do",
+            ),
+            "knows no angle above 90 degrees": (
+                """
+def aims_at_centre(image, color, action, tolerance=1.0):
+    target = pixel_offsets(image, color).mean(axis=0)
+    cross, dot = target[0] * action[1] - target[1] * action[0], target @ action
+    return bool(dot > 0 and np.degrees(np.arctan(abs(cross) / dot)) <= tolerance)
+""",
+                "within a tolerance of 120",
+            ),
             "compares differences of x and y with the angle": (
                 """
 def aims_at_centre(image, color, action, tolerance=1.0):
@@ -351,6 +382,19 @@ def nearest_task(split):
 """,
         ],
         wrong={
+            "changes the split": (
+                """
+def nearest_task(split):
+    cells = split.cells
+    cells[cells < 0] = 10_000
+    rows, columns = np.divmod(cells, 8)
+    distance = (rows[:, 1:] - rows[:, :1]) ** 2 + (columns[:, 1:] - columns[:, :1]) ** 2
+    target, least = 1 + distance.argmin(1), np.sort(distance, 1)
+    sentences = [f"find the block nearest to the {COLORS[k]} block" for k in split.colors[:, 0]]
+    return sentences, directions(cells[np.arange(len(cells)), target]), least[:, 0] < least[:, 1]
+""",
+                "work on a copy",
+            ),
             "writes red into every sentence": (
                 "def nearest_task(split):\n"
                 "    rows, columns = np.divmod(split.cells, 8)\n"

@@ -115,6 +115,27 @@ def attention(query, key, value, allowed=None):
 """,
         ],
         wrong={
+            "scales the queries in place": (
+                """
+def attention(query, key, value, allowed=None):
+    query /= math.sqrt(query.shape[-1])
+    logits = query @ key.mT
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    return logits.softmax(-1) @ value
+""",
+                "do not scale them in place",
+            ),
+            "fills with -10,000": (
+                """
+def attention(query, key, value, allowed=None):
+    logits = query @ key.mT / math.sqrt(query.shape[-1])
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -1e4)
+    return logits.softmax(-1) @ value
+""",
+                "not with a number that seems small enough",
+            ),
             "fills with minus a thousand": (
                 """
 def attention(query, key, value, allowed=None):

@@ -104,6 +104,24 @@ ANSWERS = {
             "    return text.strip()",
         ],
         wrong={
+            "changes the list": (
+                """
+def join_pieces(pieces):
+    for special in ("[CLS]", "[SEP]", "[PAD]"):
+        while special in pieces:
+            pieces.remove(special)
+    return " ".join(pieces).replace(" ##", "")
+""",
+                "make a new one",
+            ),
+            "drops other tokens in brackets": (
+                """
+def join_pieces(pieces):
+    kept = [piece for piece in pieces if piece == "[UNK]" or not re.fullmatch(r"\\[[A-Z]+\\]", piece)]
+    return " ".join(kept).replace(" ##", "")
+""",
+                "only [CLS], [SEP] and [PAD] are left out",
+            ),
             "drops brackets that were typed": (
                 """
 def join_pieces(pieces):
@@ -266,6 +284,19 @@ def join_pieces(pieces):
             "    return small, is_used.cumsum(0).where(is_used > 0, torch.tensor(0)) - 1",
         ],
         wrong={
+            "leaves the old number of rows": (
+                """
+def shrink(embedding, used):
+    import copy
+
+    small = copy.deepcopy(embedding)
+    small.weight = nn.Parameter(embedding.weight.detach()[used].clone())
+    new_id = torch.full((embedding.num_embeddings,), -1)
+    new_id[used] = torch.arange(len(used))
+    return small, new_id
+""",
+                "make a new nn.Embedding",
+            ),
             "a missing id becomes 0": (
                 "def shrink(embedding, used):\n"
                 "    small = nn.Embedding.from_pretrained(embedding.weight.detach()[used], freeze=False)\n"
