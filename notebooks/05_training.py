@@ -419,7 +419,7 @@ for beta2 in (0.99, 0.999):
     )
 
 # %% [markdown]
-# Guess 3 is right. The step at the broken batch is 0.81 of an ordinary one: it is not longer, because the outlier enters
+# Guess 3 is right. The step at the broken batch is 0.81 of an ordinary one: it is hardly longer, because the outlier enters
 # $\sqrt v$ as well as $m$. That holds for $\beta_2 = 0.99$, early and late in the run. With PyTorch's default of
 # $\beta_2 = 0.999$, $v$ takes up less of a late outlier, and the step at the broken batch is about 3 ordinary ones.
 #
@@ -1196,6 +1196,8 @@ with checking("Exercise 3"):
     assert error(8, replace(few, actions=100 * few.actions)) < 1e-3, (
         "a gradient that is longer than 1 comes out wrong: leave the clipping to the training loop"
     )
+    index = index[:13]
+    assert error(5) < 1e-3, "13 scenes in pieces of 5, 5 and 3 give another gradient: is the number 20 written into it?"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1322,7 +1324,7 @@ with checking("Exercise 4"):
 #
 # Forgotten weights show in the loss, which jumps back to nearly 0.5. Forgotten moments show in the update: at Adam's
 # first step $\hat m/\sqrt{\hat v} = \pm 1$ for every weight with a gradient, so all of them move by the full learning
-# rate at once, and the loss jumps for a few steps. A forgotten step shows little in the loss (X lies slightly above the
+# rate at once. The loss jumps for a few steps and stays a little above the grey line for long. A forgotten step shows little in the loss (X lies slightly above the
 # grey line) but clearly in the updates, because the learning rate warms up once more. It has two more effects that this
 # picture does not show: the order of the first epochs is repeated, and the run ends later than planned. If you log the
 # loss alone, it is the hardest of the three to notice.
@@ -1447,6 +1449,16 @@ with checking("Exercise 5"):
     first_bad(policy, batch)
     calls.clear(), policy.loss(batch)
     assert calls, "a hook that was there before is gone: remove your own handles alone"
+    found = first_bad(*case("head.output", value=-math.inf))
+    assert found == "head.output", f"minus infinity is not finite either; yours says {found!r}: test each value"
+    policy, batch = case()
+    with torch.no_grad():
+        policy.vision.patch_projection.weight.mul_(1e3)
+        batch.image[5] *= 1e38  # one scene alone overflows
+    found = first_bad(policy, batch)
+    assert found == "vision.patch_projection", (
+        f"one scene of the batch overflows; yours says {found!r}: test all of them"
+    )
 for key in of_all_modules.keys() - before.keys():
     del of_all_modules[key]  # the cells after this one should be rid of them
 

@@ -195,7 +195,7 @@ for name, config in PRESETS.items():
     assert 0.8 < own / counted < 1
 
 # %% [markdown]
-# The naive figure is almost seven times too large. The formula holds for one group of weights and the tokens that pass
+# For `minimal` the naive figure is almost seven times too large. The formula holds for one group of weights and the tokens that pass
 # through *them*. So ask **which** parameters meet **which** tokens:
 #
 # - The token table is looked up, not multiplied.
@@ -356,7 +356,7 @@ assert bandwidth > 0
 # %% [markdown]
 # On the CPU of the printed run, a step took between one and a half and three times the bound. On a GPU the gap is far wider for the two
 # small presets.
-# Here are the recorded steps of the results file:
+# Here are the steps of the results file that were recorded as a graph:
 
 # %%
 print(f"{scaling['machine']['device']}: {FLOPS / 1e12:.0f} TFLOP/s in bfloat16, {BYTES / 1e12:.1f} TB/s\n")
@@ -794,8 +794,10 @@ assert both > alone
 # on, the batch is small and it still does not fit, try fewer parts.
 #
 # **Time.** Most rows were measured kernel by kernel. There, [chapter 9](09_speed.ipynb) has shown, a GPU that is not full
-# mostly waits for the host to ask, and four parts ask four times. The recorded rows take the asking away. With 512 scenes the
-# factors come nearer to those on paper, which are about 1 for parts and 4/3 for running twice, but do not reach them.
+# mostly waits for the host to ask, and four parts ask four times. The recorded rows take the asking away, and
+# yet both savings together take about three times as long there. With 512 scenes some factors come nearer to those on
+# paper, which are about 1 for parts and 4/3 for running twice, and none reaches them. And some steps with 512 scenes took less time
+# than the same ones with 64: times of unrecorded steps depend on the host, too.
 #
 # On the command line:
 #
@@ -902,7 +904,8 @@ print("smolvla_like, one seed each: beyond 95 % at the lower rate, not at the hi
 # - **The seeds.** There are two or three, and one for `smolvla_like`. One run that fails shows that this rate *can* fail. It
 #   does not show how often, and neighbours whose bars overlap cannot be ranked.
 # - **The length.** 400 steps are less than a fifth of the usual 20 epochs. See below.
-# - **The cost.** That is the last column. It was counted, so it has no error.
+# - **The cost.** That is the last column. It was counted, for the two towers: fusion and head would add some 2 to
+#   9 %<!-- given -->, most in `nano`.
 
 # %%
 learning = load_results("learning")
@@ -1281,16 +1284,17 @@ with checking("Exercise 4"):
 # smaller batches, accumulation and recomputing will not help: take a smaller model, an optimizer with fewer moments, freeze
 # a part, or spread the model over several devices. But a quarter may simply be too large still. On paper `smolvla_like`
 # takes 29 GB<!-- given --> with 512 scenes, 18 with 256, 13 with 128 and 10 with 64, of which 7 do not depend on the batch. On a card of
-# 12 GB<!-- given --> the first three fail, and yet 512 scenes fit with bfloat16 and recomputing, in 9 GB<!-- given -->. In
+# 12 GB<!-- given --> the first three fail, and yet 512 scenes fit with bfloat16 and recomputing, in 9 GB<!-- given --> (9.6 measured<!-- given -->). In
 # four parts they need 11 GB<!-- given --> on paper and more when measured, too close to the edge.
 #
 # </details>
 #
 # <details><summary>Accumulation and recomputing both save activations. When is which one the better choice?</summary>
 #
-# Accumulation costs hardly any arithmetic, so take it first, as long as its parts still keep the device busy. Recomputing costs about
-# a third more arithmetic and works within a part. Take it when even one scene's activations are too many, or when small
-# parts leave the device idle.
+# On paper accumulation is the cheaper one: it costs hardly any arithmetic, and recomputing about a third more. But small
+# parts leave a device idle. In the table of Section 5, recomputing took less memory *and* less time than four parts in
+# each of the three cases that were measured on that GPU. So measure both on yours. Where even one scene's activations are too many,
+# only recomputing helps.
 #
 # </details>
 #
@@ -1311,7 +1315,7 @@ with checking("Exercise 4"):
 # ## Summary
 #
 # - $12LC^2 + VC$ parameters; $6ND$ operations, with each part's own $N$ and $D$; 16 bytes a parameter, and 18 numbers for
-#   each token, unit of width and block: these formulas say most of what a step will cost.
+#   each token, unit of width and block: these formulas say how large a step is, and how long it takes at least.
 # - How good was the paper? Parameters: off by 3.2 % at most. Operations of the two towers: up to a sixth too low, in `nano`.
 #   Memory of the two large presets: within a fifth. The measured peak of `nano` was well above the paper.
 #   Time: a lower bound, and no more.

@@ -288,6 +288,10 @@ ANSWERS = {
             "        (loss * len(piece) / len(index)).backward()",
         ],
         wrong={
+            "writes the number of scenes down": (
+                PIECES.replace("len(index))).backward", "20)).backward"),
+                "is the number 20 written into it",
+            ),
             "adds up the means": (
                 PIECES.replace(" * (len(piece) / len(index))", ""),
                 "the sum of two means is not the mean",
@@ -417,6 +421,14 @@ ANSWERS = {
             EVERYWHERE,
         ],
         wrong={
+            "tests the largest value": (
+                DETECTIVE.replace("isfinite(output).all()", "isfinite(output.max())"),
+                "minus infinity is not finite either",
+            ),
+            "tests the first scene": (
+                DETECTIVE.replace("isfinite(output).all()", "isfinite(output[0]).all()"),
+                "test all of them",
+            ),
             "scans the parameters": (
                 "def first_bad(policy, batch):\n"
                 "    if not torch.isfinite(batch.image).all():\n        return 'images'\n"
