@@ -422,11 +422,11 @@ ANSWERS = {
         ],
         wrong={
             "tests the largest value": (
-                DETECTIVE.replace("isfinite(output).all()", "isfinite(output.max())"),
+                DETECTIVE.replace("output.isfinite().all()", "output.max().isfinite()"),
                 "minus infinity is not finite either",
             ),
             "tests the first scene": (
-                DETECTIVE.replace("isfinite(output).all()", "isfinite(output[0]).all()"),
+                DETECTIVE.replace("output.isfinite().all()", "output[0].isfinite().all()"),
                 "test all of them",
             ),
             "scans the parameters": (
