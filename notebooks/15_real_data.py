@@ -588,9 +588,20 @@ assert judged.share(SENTENCES) < judged.share(IMAGES)
 print("its mean error is below that of the mean action; other pictures raise it more than other words do")
 
 # %% [markdown]
-# Read the table slowly, from left to right. Repeating the last action is a strong floor, as we said: its error is even
-# slightly smaller than that of the policy, which comes from one minute of recordings. The mean action's error is larger
-# than the policy's on average, 45 % against 36 % of the spread, but ten episodes do not show that the policy is better.
+# Read the table slowly, and begin with the gripper. It never changes, so its spread is 0, as the table of part 3
+# printed. The report cannot divide by that and puts a 1 there, as the normaliser does. So the gripper counts as a
+# seventh number with hardly any error, and every share in the line "of the spread" is about a seventh smaller than it
+# would be without it.
+#
+# Repeating the last action is a strong floor, as we said. In the line "of the spread" it is even slightly ahead of the
+# policy, which comes from one minute of recordings. That line joins two opposite results. For the hand's place the last
+# action is much better: its error is 6.1 times smaller in *x*, 4.6 times in *y* and 1.8 times in *z*. For the three
+# angles the policy is better. The sentence below the table seems to say the opposite: the last action's error is larger
+# in 70 % of the episodes. Both are true. The sentence counts each episode once, however small the difference; in the
+# mean over all actions, the other three episodes outweigh these seven.
+#
+# The mean action's error is larger than the policy's on average, 45 % against 36 % of the spread, but ten episodes do
+# not show that the policy is better.
 #
 # With other pictures the error grows, and it does so in nine episodes of ten: the policy looks. With other words it is 1.08
 # times as large, and larger in half of the episodes: **that it follows the words is not shown.** It is not deaf: its
@@ -751,7 +762,8 @@ print("now it goes to the named block on either side")
 #
 # ## 8. The same with your own robot
 #
-# All of this works on LeRobotDatasets of format 2 and 3, such as `lerobot-record` writes, and on data sets from the hub. On the command line:
+# The first five parts work in the same way on your recordings: the report, the training and the offline judgement read
+# LeRobotDatasets of format 2 and 3, such as `lerobot-record` writes, and data sets from the hub. On the command line:
 #
 # ```bash
 # tinyvla dataset FOLDER --out frames.png                      # what is in it, what is wrong with it
@@ -762,6 +774,9 @@ print("now it goes to the named block on either side")
 # `FOLDER` may be `owner/name` on the Hugging Face hub. Frames are decoded once, into the cache folder (`TINYVLA_CACHE`), at
 # the size that the policy wants. [Own data](../book/own_data.md) describes the format, [To a robot](../book/to_a_robot.md)
 # the way from here to an arm that moves.
+#
+# No command does parts 6 and 7 for you. To try the policy you need the robot, or a simulator of it. What the person did
+# without saying so, you have to ask them. And you choose what the rows and columns of the plan are.
 
 # %%
 workplace.cleanup()
@@ -779,9 +794,10 @@ workplace.cleanup()
 #
 # <details><summary>Why compare with the last action, and not only with the mean action?</summary>
 #
-# Arms move smoothly, and an action is sent many times a second. Whoever repeats the last one is often nearly right, without
-# any picture. A small error is therefore no sign of skill. Nor is an error above this floor a proof of failure: the policy
-# here had one, and it still found the named block in most of the tables where that stood on the left.
+# Arms move smoothly, and an action is sent many times a second. Whoever repeats the last one is often nearly right,
+# without any picture. A small error is therefore no sign of skill. Nor is an error above this floor a proof of failure:
+# the policy here had one in *x*, *y* and *z*, and it still found the named block in most of the tables where that stood
+# on the left.
 #
 # </details>
 #
