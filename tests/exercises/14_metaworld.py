@@ -149,7 +149,10 @@ def share_recognised(pictures, labels):
             "turns the pictures into int16": (recognised(pictures="pictures.astype(np.int16)", gaps=""), "in int16"),
             "turns the pictures into int8": (recognised(pictures="pictures.astype(np.int8)"), "wraps around"),
             "subtracts and squares uint8": (recognised(pictures="pictures", gaps=""), "wraps around"),
-            "takes the highest correlation": (recognised(apart="-np.corrcoef(wide)"), "of these six the share is"),
+            "takes the highest correlation": (
+                recognised(apart="-np.corrcoef(wide)"),
+                "of six grey pictures the share is",
+            ),
             "takes the largest difference": (recognised(apart="np.abs(gaps).max(-1)"), "not the largest difference"),
             "compares with earlier pictures": (
                 recognised(fill="apart[np.triu_indices(len(apart))] = np.inf"),
@@ -157,7 +160,7 @@ def share_recognised(pictures, labels):
             ),
             "compares with later pictures": (
                 recognised(fill="apart[np.tril_indices(len(apart))] = np.inf"),
-                "of these six the share is",
+                "those before it and those after it",
             ),
             "does not square": (recognised(apart="np.abs(gaps).mean(-1)"), "square each difference"),
             "leaves out all equal pictures": (recognised(fill="apart[apart == 0] = np.inf"), "not all that are equal"),
