@@ -188,14 +188,14 @@ with checking("Exercise 1"):
     assert answer[2] == 0, "one pixel that changed a lot is a change: take the largest difference, not the mean"
     assert answer[:3].tolist() == [3, 1, 0], f"expected [3, 1, 0, 3] for the toy frames, yours is {answer.tolist()}"
     slow = np.arange(0, 60, 3, dtype=np.uint8)[:, None, None, None].repeat(3, 1)
+    slow[-1] = 255  # so the row does not last until the end
     one = np.zeros(20, int)
-    for limit, expected in ((2, 0), (3, 19)):
-        found = int(np.asarray(longest_still(slow, one, limit))[0])
-        assert not (limit == 3 and found == 0), "a difference equal to the threshold still counts as alike: <="
-        assert found == expected, (
-            f"compare with the frame before, not with the first: {expected} expected, yours is {found}"
-        )
-    assert answer[:3].tolist() == [3, 1, 0], f"expected [3, 1, 0, 3] for the toy frames, yours is {answer.tolist()}"
+    found = int(np.asarray(longest_still(slow, one, 2))[0])
+    assert found == 0, f"take the threshold that is given: with 2, a difference of 3 is a change; yours counts {found}"
+    slow[:, 1:] = 0  # now red alone changes
+    found = int(np.asarray(longest_still(slow, one, 3))[0])
+    assert found != 0, "a difference equal to the threshold still counts as alike: <="
+    assert found == 18, f"compare with the frame before, not with the first: 18 expected, yours is {found}"
     assert answer[3] != 6, "the largest number in a row is wanted, not all still frames"
     assert answer[3] == 3, f"the largest of an episode's rows is wanted, 3 here: yours is {answer[3]}"
     ends = np.zeros((8, 3, 4, 6), np.uint8)  # still but for a change inside each of two episodes
@@ -209,6 +209,11 @@ with checking("Exercise 1"):
     shades[1, 0] = 255
     found = int(np.asarray(longest_still(shades, np.zeros(2, int), 4))[0])
     assert found == 0, "0 and 255 differ by 255: int8 is too small for them"
+    parts = np.array([0, 3, 200], np.uint8)[:, None, None, None].repeat(3, 1)  # first all colours change by 3
+    found = int(np.asarray(longest_still(parts, np.zeros(3, int), 4))[0])
+    assert found == 1, "no colour has changed by more than 4: take the largest difference, not a sum or a length"
+    found = int(np.asarray(longest_still(parts[[2, 0, 0, 0]], np.zeros(4, int), 4))[0])
+    assert found == 2, f"a row that lasts until the last frame counts, too: 2 expected, yours is {found}"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -227,8 +232,8 @@ with checking("Exercise 1"):
 #
 # </details>
 #
-# The next cell goes on with that function. A still camera is no fault when the arm stands still, too. So it asks how long
-# the pictures stay the same *while the robot moves*, and the robot's own state knows that: its joint angles.
+# A still camera is no fault when the arm stands still, too. So the next cell counts in the same way, with one more condition:
+# how long do the pictures stay the same *while the robot moves*? The robot's own state knows that: its joint angles.
 
 
 # %%
@@ -249,9 +254,9 @@ for name, frames in recording.images.items():
     print(f"{name:6} still for five frames or more: episodes {np.flatnonzero(still >= 5).tolist()}")
 
 # %% [markdown]
-# One episode of each camera. But episode 4 is another matter, as a look at it shows: the camera above is *dark*, and black
-# pictures do not change either. Each fault needs a question of its own. The package asks them all; `tinyvla dataset FOLDER` prints the
-# same on the command line.
+# One episode of each camera. But episode 4 is another matter. Look at it with `plot_frames(recording, [4])`: the camera above
+# is *dark*, and black pictures do not change either. Each fault needs a question of its own. The package asks them all;
+# `tinyvla dataset FOLDER` prints the same on the command line.
 
 # %%
 report = inspect(recording)
@@ -339,8 +344,9 @@ assert share[3:6].sum() < 0.1
 # ### Exercise 2: a normaliser (10 minutes)
 #
 # Write `fit_scale(values)`, which returns `offset` and `scale`, one number for each column. The quantile 0.01 of a column
-# shall become -1, its quantile 0.99 shall become 1: `(values - offset) / scale`. A column that never changes must not
-# divide by zero: its scale is 1 (and its offset, as always, the middle of the two, so that it becomes 0).
+# shall become -1, its quantile 0.99 shall become 1: `(values - offset) / scale`. A column whose two quantiles are equal must
+# not divide by zero: its scale is 1 (and its offset, as always, the middle of the two). Such a column never changes, or so
+# rarely that the quantiles do not notice, like a gripper that closes in one frame of a thousand.
 #
 # <details><summary>Hint</summary>
 #
@@ -381,10 +387,16 @@ with checking("Exercise 2"):
         "between the two quantiles there should be 2: the scale is half of their distance"
     )
     assert np.allclose(low, -1), (
-        "the lower quantile should become -1: the offset is the middle between the two, not the mean"
+        "the lower quantile should become -1: the offset is the middle between the two, not the mean or the median"
     )
-    little = float(np.asarray(fit_scale(0.01 * toy[:, :1])[1])[0])
-    assert little < 0.5, "a column that changes little has a small scale, too: 1 is only for those that never change"
+    little = float(np.asarray(fit_scale(1e-4 * toy[:, :1])[1])[0])
+    assert little < 0.01, "a column that changes little has a small scale, too: 1 is only where the quantiles are equal"
+    rare = np.zeros((1000, 1))
+    rare[500] = 100.0  # a gripper that closes once
+    closing = float(np.asarray(fit_scale(rare)[1])[0])
+    assert closing == 1, (
+        f"the quantiles of a column that changes in 1 frame of 1000 are equal: its scale is 1, yours is {closing:g}"
+    )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -519,7 +531,22 @@ with checking("Exercise 3"):
     assert not any(np.allclose(answer, wrong) for wrong in (squared, np.sqrt(squared))), (
         "these errors are squared: the absolute ones are asked for"
     )
-    assert np.allclose(answer, every(3)), "the mean differs: take it once, over all actions that count"
+    count = [(t, there) for t in range(1, 12) for there in range(t, min(12, t + 3)) if numbers[t - 1] == numbers[there]]
+    off, frames = np.abs([toy[there] - toy[t - 1] for t, there in count]), len({t for t, _ in count})
+    assert not any(np.allclose(answer, off.sum(axis=0) / (each * 3)) for each in (frames, 12)), (
+        "what lies after the end counts here as an error of 0: divide by the number of actions that were compared"
+    )
+    for group, of in (
+        ("frame", [t for t, _ in count]),
+        ("step ahead", [there - t for t, there in count]),
+        ("episode", [numbers[t] for t, _ in count]),
+    ):
+        means = [off[np.array(of) == one].mean(axis=0) for one in sorted(set(of))]
+        assert not np.allclose(answer, np.mean(means, axis=0)), (
+            f"that is the mean of a mean for each {group}: take it once, over all actions that count"
+        )
+    assert not np.allclose(answer, np.median(off, axis=0)), "that is the median: the mean is asked for"
+    assert np.allclose(answer, every(3)), f"the errors are {every(3).round(3)} here, and yours are {answer.round(3)}"
     assert np.allclose(last_action_error(toy, numbers, 1), every(1)), (
         "with a horizon of 1, compare the last action with this frame's action alone"
     )
@@ -561,9 +588,20 @@ assert judged.share(SENTENCES) < judged.share(IMAGES)
 print("its mean error is below that of the mean action; other pictures raise it more than other words do")
 
 # %% [markdown]
-# Read the table slowly, from left to right. Repeating the last action is a strong floor, as we said: its error is even
-# slightly smaller than that of the policy, which comes from one minute of recordings. The mean action's error is larger
-# than the policy's on average, 45 % against 36 % of the spread, but ten episodes do not show that the policy is better.
+# Read the table slowly, and begin with the gripper. It never changes, so its spread is 0, as the table of part 3
+# printed. The report cannot divide by that and puts a 1 there, as the normaliser does. So the gripper counts as a
+# seventh number with hardly any error, and every share in the line "of the spread" is about a seventh smaller than it
+# would be without it.
+#
+# Repeating the last action is a strong floor, as we said. In the line "of the spread" it is even slightly ahead of the
+# policy, which comes from one minute of recordings. That line joins two opposite results. For the hand's place the last
+# action is much better: its error is 6.1 times smaller in *x*, 4.6 times in *y* and 1.8 times in *z*. For the three
+# angles the policy is better. The sentence below the table seems to say the opposite: the last action's error is larger
+# in 70 % of the episodes. Both are true. The sentence counts each episode once, however small the difference; in the
+# mean over all actions, the other three episodes outweigh these seven.
+#
+# The mean action's error is larger than the policy's on average, 45 % against 36 % of the spread, but ten episodes do
+# not show that the policy is better.
 #
 # With other pictures the error grows, and it does so in nine episodes of ten: the policy looks. With other words it is 1.08
 # times as large, and larger in half of the episodes: **that it follows the words is not shown.** It is not deaf: its
@@ -724,7 +762,8 @@ print("now it goes to the named block on either side")
 #
 # ## 8. The same with your own robot
 #
-# All of this works on LeRobotDatasets of format 2 and 3, such as `lerobot-record` writes, and on data sets from the hub. On the command line:
+# The first five parts work in the same way on your recordings: the report, the training and the offline judgement read
+# LeRobotDatasets of format 2 and 3, such as `lerobot-record` writes, and data sets from the hub. On the command line:
 #
 # ```bash
 # tinyvla dataset FOLDER --out frames.png                      # what is in it, what is wrong with it
@@ -735,6 +774,9 @@ print("now it goes to the named block on either side")
 # `FOLDER` may be `owner/name` on the Hugging Face hub. Frames are decoded once, into the cache folder (`TINYVLA_CACHE`), at
 # the size that the policy wants. [Own data](../book/own_data.md) describes the format, [To a robot](../book/to_a_robot.md)
 # the way from here to an arm that moves.
+#
+# No command does parts 6 and 7 for you. To try the policy you need the robot, or a simulator of it. What the person did
+# without saying so, you have to ask them. And you choose what the rows and columns of the plan are.
 
 # %%
 workplace.cleanup()
@@ -752,9 +794,10 @@ workplace.cleanup()
 #
 # <details><summary>Why compare with the last action, and not only with the mean action?</summary>
 #
-# Arms move smoothly, and an action is sent many times a second. Whoever repeats the last one is often nearly right, without
-# any picture. A small error is therefore no sign of skill. Nor is an error above this floor a proof of failure: the policy
-# here had one, and it still found the named block in most of the tables where that stood on the left.
+# Arms move smoothly, and an action is sent many times a second. Whoever repeats the last one is often nearly right,
+# without any picture. A small error is therefore no sign of skill. Nor is an error above this floor a proof of failure:
+# the policy here had one in *x*, *y* and *z*, and it still found the named block in most of the tables where that stood
+# on the left.
 #
 # </details>
 #

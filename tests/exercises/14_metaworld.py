@@ -33,12 +33,13 @@ def recognised(
     fill: str = "np.fill_diagonal(apart, np.inf)",
     returned: str = "same.mean()",
     apart: str = "(gaps**2).mean(-1)",
+    gaps: str = ".astype(float)",
 ):
     """Returns a function that recognises pictures and is right but for what is given."""
     return f"""
 def share_recognised(pictures, labels):
     wide = ({pictures}).reshape(len(pictures), -1)
-    gaps = (wide[:, None] - wide[None]).astype(float)
+    gaps = (wide[:, None] - wide[None]){gaps}
     apart = {apart}
     {fill}
     same = labels[apart.argmin(1)] == labels
@@ -144,7 +145,23 @@ def share_recognised(pictures, labels):
             "takes the least similar picture": (recognised(fill="apart = -apart"), "least similar"),
             "compares mean brightness": (recognised(apart="np.abs(gaps.mean(-1))"), "not mean brightness"),
             "takes the mean before the square": (recognised(apart="gaps.mean(-1) ** 2"), "first square, then the mean"),
-            "compares the first pixel": (recognised(apart="(gaps[..., :3] ** 2).mean(-1)"), "eight random pictures"),
+            "compares the first pixel": (recognised(apart="(gaps[..., :3] ** 2).mean(-1)"), "of forty random pictures"),
+            "turns the pictures into int16": (recognised(pictures="pictures.astype(np.int16)", gaps=""), "in int16"),
+            "turns the pictures into int8": (recognised(pictures="pictures.astype(np.int8)"), "wraps around"),
+            "subtracts and squares uint8": (recognised(pictures="pictures", gaps=""), "wraps around"),
+            "takes the highest correlation": (
+                recognised(apart="-np.corrcoef(wide)"),
+                "of six grey pictures the share is",
+            ),
+            "takes the largest difference": (recognised(apart="np.abs(gaps).max(-1)"), "not the largest difference"),
+            "compares with earlier pictures": (
+                recognised(fill="apart[np.triu_indices(len(apart))] = np.inf"),
+                "those before it and those after it",
+            ),
+            "compares with later pictures": (
+                recognised(fill="apart[np.tril_indices(len(apart))] = np.inf"),
+                "those before it and those after it",
+            ),
             "does not square": (recognised(apart="np.abs(gaps).mean(-1)"), "square each difference"),
             "leaves out all equal pictures": (recognised(fill="apart[apart == 0] = np.inf"), "not all that are equal"),
         },
@@ -178,6 +195,19 @@ def recorded_step(scene, noise, draw):
             "draws uniform noise": (
                 step(noise="noise * 3**0.5 * draw.uniform(-1, 1, 4)"),
                 "the noise is normal",
+            ),
+            "shrinks the whole action": (step(taken="disturbed / max(1, np.abs(disturbed).max())"), "clip each number"),
+            "draws again until all is within": (
+                """
+def recorded_step(scene, noise, draw):
+    state, meant = scene.state, scene.expert_action()
+    taken = meant + noise * draw.standard_normal(4)
+    while noise and np.abs(taken).max() > 1:
+        taken = meant + noise * draw.standard_normal(4)
+    scene.step(taken)
+    return state, meant
+""",
+                "do not draw the noise again",
             ),
             "takes two steps": (step(before="scene.step(scene.expert_action())"), "takes one step"),
         },

@@ -148,6 +148,37 @@ def longest_still(frames, episodes, threshold):
                 still(alike="np.abs(frames[i] - frames[i - 1]).max() < threshold"),
                 "equal to the threshold",
             ),
+            "takes a threshold of its own": (
+                still(alike="np.abs(frames[i] - frames[i - 1]).max() <= 4"),
+                "take the threshold that is given",
+            ),
+            "adds the differences": (
+                still(alike="np.abs(frames[i] - frames[i - 1]).sum() <= threshold"),
+                "not a sum or a length",
+            ),
+            "adds the differences of the colours": (
+                still(alike="np.abs(frames[i] - frames[i - 1]).sum(0).max() <= threshold"),
+                "not a sum or a length",
+            ),
+            "takes the length of the difference": (
+                still(alike="np.linalg.norm((frames[i] - frames[i - 1]).ravel()) <= threshold"),
+                "not a sum or a length",
+            ),
+            "stores a row only where it ends": (
+                """
+def longest_still(frames, episodes, threshold):
+    frames, run = frames.astype(int), 0
+    longest = np.zeros(episodes[-1] + 1, int)
+    for i in range(1, len(frames)):
+        if episodes[i] == episodes[i - 1] and np.abs(frames[i] - frames[i - 1]).max() <= threshold:
+            run += 1
+        else:
+            longest[episodes[i - 1]] = max(longest[episodes[i - 1]], run)
+            run = 0
+    return longest
+""",
+                "a row that lasts until the last frame counts",
+            ),
         },
     ),
     "Exercise 2": Answers(
@@ -195,6 +226,16 @@ def fit_scale(values):
             "divides by zero": (scale(guard="scale > -1"), "give it the scale 1"),
             "takes the whole distance": (scale(scale="high - low"), "half of their distance"),
             "takes the mean as the offset": (scale(offset="values.mean(axis=0)"), "the offset is the middle"),
+            "takes the median as the offset": (scale(offset="np.median(values, axis=0)"), "or the median"),
+            "asks whether the column changes": (
+                scale(guard="values.std(axis=0) > 0"),
+                "changes in 1 frame of 1000",
+            ),
+            "asks for the range": (
+                scale(guard="values.max(axis=0) > values.min(axis=0)"),
+                "changes in 1 frame of 1000",
+            ),
+            "a scale of one for small ones": (scale(guard="scale > 0.1"), "a small scale, too"),
             "takes the standard deviation": (
                 """
 def fit_scale(values):
@@ -261,8 +302,46 @@ def last_action_error(actions, episodes, horizon):
         means.append(np.mean(off, axis=0))
     return np.mean(means, axis=0)
 """,
-                "take it once",
+                "a mean for each step ahead: take it once",
             ),
+            "takes the mean of the frames' means": (
+                """
+def last_action_error(actions, episodes, horizon):
+    means = []
+    for t in range(1, len(actions)):
+        if episodes[t] == episodes[t - 1]:
+            same = episodes[t : t + horizon] == episodes[t]
+            means.append(np.abs(actions[t : t + horizon][same] - actions[t - 1]).mean(axis=0))
+    return np.mean(means, axis=0)
+""",
+                "a mean for each frame: take it once",
+            ),
+            "takes the mean of the episodes' means": (
+                """
+def last_action_error(actions, episodes, horizon):
+    means = []
+    for episode in np.unique(episodes):
+        mine = actions[episodes == episode]
+        off = [np.abs(mine[t : t + horizon] - mine[t - 1]) for t in range(1, len(mine))]
+        means.append(np.concatenate(off).mean(axis=0))
+    return np.mean(means, axis=0)
+""",
+                "a mean for each episode: take it once",
+            ),
+            "divides by all actions of the chunks": (
+                """
+def last_action_error(actions, episodes, horizon):
+    total, frames = np.zeros(actions.shape[1]), 0
+    for t in range(1, len(actions)):
+        if episodes[t] == episodes[t - 1]:
+            same = episodes[t : t + horizon] == episodes[t]
+            total += np.abs(actions[t : t + horizon][same] - actions[t - 1]).sum(axis=0)
+            frames += 1
+    return total / (frames * horizon)
+""",
+                "divide by the number of actions that were compared",
+            ),
+            "takes the median": (last().replace("np.mean", "np.median"), "the mean is asked for"),
             "squares the errors": (
                 last().replace("np.abs(actions[there] - actions[t - 1])", "(actions[there] - actions[t - 1]) ** 2"),
                 "the absolute ones are asked for",

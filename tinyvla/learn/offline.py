@@ -42,7 +42,7 @@ class OfflineReport:
     names: tuple[str, ...]
     """Of the numbers of an action."""
     spread: Float[np.ndarray, "a"]
-    """Standard deviation of the recorded actions, in their units."""
+    """Standard deviation of the recorded actions, in their units; 1 for a number that never changes."""
     errors: dict[str, Float[np.ndarray, "a"]]
     """Mean absolute error in the actions' units: of the policy, then of the floors."""
     by_episode: dict[str, Float[np.ndarray, "e"]]
@@ -55,7 +55,7 @@ class OfflineReport:
         return len(self.by_episode[OWN])
 
     def share(self, name: str) -> float:
-        """Returns a mean error as a share of the spread, over all numbers of an action."""
+        """Returns a mean error as a share of the spread, over all numbers, also those that never change."""
         return float(np.mean(self.errors[name] / self.spread))
 
     def worse(self, name: str) -> tuple[float, int]:

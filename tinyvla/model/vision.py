@@ -46,8 +46,8 @@ class VisionTower(nn.Module):
 class ConvolutionalStem(nn.Module):
     """Patches in three steps: squares of a quarter of their side through a linear layer, then two convolutions.
 
-    Each convolution looks at 3 x 3 neighbours and halves rows and columns, so a token also knows what lies just outside
-    its patch.
+    Each convolution looks at 3 x 3 neighbours and halves rows and columns, so a token also knows what lies above its
+    patch and to the left, up to three quarters of a patch away.
 
     Args:
         config: `patch_size` must be divisible by four.
