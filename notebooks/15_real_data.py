@@ -113,8 +113,9 @@ print(f"{info['total_episodes']} episodes, {info['total_frames']} frames, {info[
 # %% [markdown]
 # A policy is trained on frames in random order, and a video is made to be played from its beginning. So `read_dataset`
 # decodes every frame once, scales it to the size that the policy wants, and keeps them in one file for each camera, from
-# which batches are read. The second call finds these files. What is read back is not quite what the camera saw: video
-# loses a little of every picture.
+# which batches are read. The second call finds these files. They lie in the folder that `TINYVLA_CACHE` names; here it is
+# the notebook's own, and the last cell removes it. What is read back is not quite what the camera saw: video loses a
+# little of every picture.
 
 # %%
 recording = read_dataset(folder)
