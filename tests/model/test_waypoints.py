@@ -57,7 +57,7 @@ def test_missing_future_states_are_named(policy):
 
 
 def test_unusable_waypoints_are_refused():
-    with pytest.raises(InputError, match="each must be a number of steps ahead"):
+    with pytest.raises(InputError, match="each entry a whole number from 1 to"):
         HeadConfig(waypoints=(0,))
     with pytest.raises(InputError, match="this policy knows no state"):
         ModelConfig(head=HeadConfig(waypoints=(4,)))
