@@ -29,6 +29,7 @@ import mt50_page
 import positions
 import pretraining
 import processes
+import reading
 import results_of_bench as bench
 import scaling
 import words_page
@@ -73,7 +74,7 @@ SECTIONS: tuple[tuple[Callable[..., str], tuple[str, ...]], ...] = (
     ),
     *(
         (experiment.section, experiment.RESULTS)
-        for experiment in (closed_loop, pretraining, lora, arm, mt50_page, metaworld_pictures, scaling)
+        for experiment in (closed_loop, pretraining, lora, arm, mt50_page, metaworld_pictures, reading, scaling)
     ),
     (scaling.section_of_runs, scaling.RUN_RESULTS),
     (words_page.section, words_page.RESULTS),

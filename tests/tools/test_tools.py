@@ -52,7 +52,7 @@ def test_every_section_has_a_title_of_its_own_and_names_its_commands(tool):
         titles.append(text.splitlines()[0])
         assert titles[-1].startswith("## ")
         assert "Made by `" in text
-    assert len(set(titles)) == len(titles) == 22
+    assert len(set(titles)) == len(titles) == 23
 
 
 def test_the_first_page_s_still_picture_is_what_its_policy_answers(tool, tmp_path, monkeypatch):
