@@ -53,7 +53,8 @@ def section(results: Results) -> str:
     about = f"""Meta-World's 50 tasks ([MT50](https://arxiv.org/abs/1910.10897)), success in per cent. Ours: a policy
         from scratch, {results["demos"]} demonstrations of each task, {own["steps"]:,} steps, {own["episodes"]} episodes
         for each seed, ten of each task. The others' figures are those that the sources report (SmolVLA's authors also
-        trained Diffusion Policy, TinyVLA and pi0, and FabriVLA's quote LA4VLA):"""
+        trained Diffusion Policy, TinyVLA and pi0, and FabriVLA's quote LA4VLA). We read SmolVLA's and FabriVLA's in
+        transcriptions of the papers:"""
     differences = f"""What differs from their protocols: our demonstrations are our own ({own["frames"]:,} frames, by
         the same scripted experts with other starts); pictures are {results["image_size"]} pixels wide and drawn without
         shadows and reflections; the policy learns from nothing but these demonstrations, and words only name the task,
